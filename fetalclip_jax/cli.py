@@ -1,0 +1,349 @@
+"""The `fetalclip` command: one thin function per subcommand, imports inside.
+
+Errors a user can cause are `ValueError`s; they are printed as one line without a traceback.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+import time
+
+
+def entry_point() -> None:
+    sys.exit(main())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one subcommand; the process's exit status."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and arguments.run is not train:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    # Set before JAX and TFDS start; their notices are not about the user's run.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        arguments.run(arguments, rest)
+    except ValueError as error:
+        if os.environ.get("FETALCLIP_TRACEBACK"):
+            raise
+        print(f"fetalclip {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def train(arguments: argparse.Namespace, rest: list[str]) -> None:
+    from fetalclip_jax.training import loop
+
+    loop.train(parse_config(arguments.config, rest), arguments.workdir)
+    print(f"Trained: {arguments.workdir}")
+
+
+def prepare(arguments: argparse.Namespace, rest: list[str]) -> None:
+    from fetalclip_jax import experiment
+
+    config = parse_config(arguments.config, rest)
+    experiment.claim_workdir(config, arguments.workdir)
+    for split in arguments.split:
+        dataset = experiment.open_records(config, arguments.workdir, split)
+        print(f"{len(dataset)} examples in {arguments.workdir / 'records' / split}")
+
+
+def features(arguments: argparse.Namespace, _rest: list[str]) -> None:
+    store = _encode(arguments.workdir, arguments.split, arguments.copies)
+    print(f"{len(store.image_features)} features in {_store_path(arguments)}")
+
+
+def zeroshot(arguments: argparse.Namespace, _rest: list[str]) -> None:
+    import fetalclip_jax
+    from fetalclip_jax.captions.prompts import load_prompts
+    from fetalclip_jax.evaluation import zero_shot
+
+    start = time.time()
+    prompts = load_prompts(arguments.prompts or arguments.task)
+    model = fetalclip_jax.load(arguments.workdir)
+    store = _stored(arguments, model)
+    result = zero_shot.evaluate(store, model, prompts, task=arguments.task)
+    _publish(arguments.workdir, f"zero_shot_{arguments.task}", result, start)
+    print(
+        f"zero-shot {arguments.task}: macro F1 {_with_interval(result, 'macro_f1')}, "
+        f"chance {result['chance_macro_f1']:.3f}, {result['count']} images of "
+        f"{result['patients']} patients"
+    )
+
+
+def ga(arguments: argparse.Namespace, _rest: list[str]) -> None:
+    import fetalclip_jax
+    from fetalclip_jax.data.records import RecordDataset
+    from fetalclip_jax.evaluation import gestational_age
+
+    start = time.time()
+    model = fetalclip_jax.load(arguments.workdir)
+    store = _stored(arguments, model)
+    trained_on = RecordDataset(arguments.workdir / "records" / "train").metadata()
+    result = gestational_age.evaluate(
+        store, model, train_hc_mm=trained_on["hc_mm"], train_ga_days=trained_on["ga_days"]
+    )
+    _publish(arguments.workdir, "age", result, start)
+    print(
+        f"zero-shot gestational age: valid prediction rate "
+        f"{_with_interval(result, 'valid_prediction_rate')}\n"
+        f"  always the best constant age ({result['constant_baseline_days']} days, chosen on these "
+        f"images): {result['constant_baseline']:.3f}\n"
+        f"  best constant of the training images ({result['train_constant_days']} days): "
+        f"{result['train_constant_baseline']:.3f}\n"
+        f"  median training age ({result['train_median_days']} days): "
+        f"{result['train_median_baseline']:.3f}\n"
+        f"  mean absolute error {result['mae_days']:.1f} days (constant: "
+        f"{result['mae_constant_days']:.1f}); implied head circumference off by "
+        f"{result['median_implied_hc_error_percent']:.1f} % (median)"
+    )
+
+
+def probe(arguments: argparse.Namespace, _rest: list[str]) -> None:
+    from fetalclip_jax.evaluation import probes
+
+    pool, test = _store(arguments.workdir, "pool"), _store(arguments.workdir, "test")
+    names = {"features": f"probe_{arguments.task}"}
+    if arguments.task == "planes":
+        names["raw_pixels"] = "probe_raw_pixels"
+    for inputs, name in names.items():
+        start = time.time()
+        result = probes.evaluate(
+            pool, test, arguments.task, inputs=inputs, config=_protocol(arguments.workdir, probes.TUNED)
+        )
+        _publish(arguments.workdir, name, result, start)
+        print(
+            f"linear probe {arguments.task} on {inputs.replace('_', ' ')}: "
+            f"macro F1 {_with_interval(result, 'macro_f1')}"
+        )
+
+
+def fewshot(arguments: argparse.Namespace, _rest: list[str]) -> None:
+    from fetalclip_jax.evaluation import few_shot
+
+    start = time.time()
+    result = few_shot.evaluate(
+        _store(arguments.workdir, "pool"),
+        _store(arguments.workdir, "test"),
+        patients=tuple(_run_config(arguments.workdir).evaluation.few_shot_patients),
+        config=_protocol(arguments.workdir, few_shot.TUNED),
+    )
+    _publish(arguments.workdir, "few_shot_planes", result, start)
+    for patients, point in result.items():
+        if patients.isdigit():
+            print(
+                f"few-shot planes, {patients:>3} patients: macro F1 {point['mean']:.3f} "
+                f"[{point['low']:.3f}, {point['high']:.3f}]"
+            )
+
+
+def report(arguments: argparse.Namespace, _rest: list[str]) -> None:
+    from fetalclip_jax.reports.html import build_report
+
+    print(f"Report: {build_report(arguments.workdir, arguments.total_seconds)}")
+
+
+def parse_config(path: str, overrides: list[str]):
+    """Reads `configs/x.py[:argument]` and applies `--config.a.b=value` overrides.
+
+    Raises:
+      ValueError: no such file, a key that does not exist, or a value of the wrong type.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values)
+    try:
+        left = values(["fetalclip", f"--config={path}", *overrides])
+    except FileNotFoundError as error:
+        raise ValueError(f"--config={path}: no such file") from error
+    except (AttributeError, KeyError) as error:
+        raise ValueError(
+            f"{' '.join(overrides)}: no such key in {path} ({str(error).strip()}); the fields are "
+            "those of fetalclip_jax/config.py"
+        ) from error
+    except (flags.Error, TypeError) as error:
+        raise ValueError(f"--config={path} {' '.join(overrides)}: {error}") from error
+    if left[1:]:
+        raise ValueError(f"unknown arguments: {' '.join(left[1:])}")
+    return holder.value
+
+
+def _run_config(workdir: pathlib.Path):
+    from fetalclip_jax.config import load_config
+
+    return load_config(workdir / "config.json")
+
+
+def _protocol(workdir: pathlib.Path, tuned):
+    """`tuned`, or None for the published protocol, as the run's configuration asks.
+
+    Raises:
+      ValueError: the configuration asks for neither.
+    """
+    asked = _run_config(workdir).evaluation.probe_protocol
+    if asked not in ("tuned", "paper"):
+        raise ValueError(f"config.evaluation.probe_protocol={asked!r} is not one of tuned, paper")
+    return tuned if asked == "tuned" else None
+
+
+def _store_path(arguments: argparse.Namespace) -> pathlib.Path:
+    return arguments.workdir / "features" / arguments.split
+
+
+def _stored(arguments: argparse.Namespace, model):
+    """Stored features of the asked split, encoded first where they are missing or stale."""
+    from fetalclip_jax.evaluation.features import FeatureStore
+
+    path = _store_path(arguments)
+    if path.is_dir():
+        store = FeatureStore.load(path)
+        if store.fingerprint["model"] == model.fingerprint:
+            return store
+        print(f"{path} was made with other parameters; encoding again", flush=True)
+    return _encode(arguments.workdir, arguments.split, copies=0, model=model)
+
+
+def _encode(workdir: pathlib.Path, split: str, copies: int, model=None):
+    import fetalclip_jax
+    from fetalclip_jax import experiment
+    from fetalclip_jax.evaluation import features as programs
+
+    config = _run_config(workdir)
+    model = model or fetalclip_jax.load(workdir)
+    store = programs.encode(
+        model,
+        experiment.open_records(config, workdir, split),
+        batch_size=config.evaluation.batch_size,
+        copies=copies,
+        seed=config.seed,
+    )
+    store.save(workdir / "features" / split, overwrite=True)
+    return store
+
+
+def _store(workdir: pathlib.Path, split: str):
+    from fetalclip_jax.evaluation.features import FeatureStore
+
+    path = workdir / "features" / split
+    if not path.is_dir():
+        raise ValueError(
+            f"{path} does not exist; encode it first: fetalclip features --workdir={workdir} "
+            f"--split={split}" + (" --copies=5" if split == "pool" else "")
+        )
+    return FeatureStore.load(path)
+
+
+def _publish(workdir: pathlib.Path, name: str, result: dict, start: float) -> None:
+    """Writes a result as JSON, and its predictions as CSV beside it."""
+    from fetalclip_jax import experiment
+    from fetalclip_jax.training.metrics import peak_rss_gib
+
+    predictions = result.pop("predictions", None)
+    result |= {"seconds": time.time() - start, "peak_rss_gib": peak_rss_gib()}
+    folder = workdir / "results"
+    experiment.write_json(folder / f"{name}.json", result)
+    if predictions:
+        import csv
+
+        short = name.removeprefix("zero_shot_")
+        with (folder / f"predictions_{short}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(predictions[0]))
+            writer.writeheader()
+            writer.writerows(predictions)
+
+
+def _with_interval(result: dict, name: str) -> str:
+    low, high = result[f"{name}_interval"]
+    return f"{result[name]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fetalclip", description=__import__(__package__).__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(run, summary: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            run.__name__,
+            help=summary,
+            description=summary,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=run)
+        added.add_argument("--workdir", type=pathlib.Path, required=True, help="folder of the run")
+        return added
+
+    def configured(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        added.add_argument(
+            "--config",
+            required=True,
+            metavar="FILE.py[:ARGUMENT]",
+            help="experiment; change fields with --config.a.b=VALUE",
+        )
+        return added
+
+    configured(
+        command(
+            train,
+            "Pretrain a model; goes on from the latest checkpoint in the workdir.",
+            "fetalclip train --config configs/phantom_quickstart.py --workdir runs/quickstart",
+        )
+    )
+    configured(
+        command(
+            prepare,
+            "Write the records of a data set at training resolution.",
+            "fetalclip prepare --config configs/hc18.py --config.data.root=HC18 --workdir runs/hc18",
+        )
+    ).add_argument("--split", nargs="+", default=["train", "test"])
+
+    def on_split(added: argparse.ArgumentParser, default: str = "test") -> argparse.ArgumentParser:
+        added.add_argument("--split", default=default, help=f"records to use (default: {default})")
+        return added
+
+    on_split(
+        command(
+            features,
+            "Encode the images of a split once, for all evaluations.",
+            "fetalclip features --workdir runs/quickstart --split pool --copies 5",
+        )
+    ).add_argument("--copies", type=int, default=0, help="augmented copies of each image")
+    added = on_split(
+        command(
+            zeroshot,
+            "Classify planes or brain planes from prompts alone.",
+            "fetalclip zeroshot --workdir runs/quickstart --task brain",
+        )
+    )
+    added.add_argument("--task", choices=("planes", "brain"), default="planes")
+    added.add_argument("--prompts", type=pathlib.Path, help="a JSON file of {class: [prompts]}")
+    on_split(
+        command(
+            ga,
+            "Estimate gestational age from prompts alone.",
+            "fetalclip ga --workdir runs/quickstart",
+        )
+    )
+    command(
+        probe,
+        "Fit linear probes to stored features of `pool` and judge them on `test`.",
+        "fetalclip probe --workdir runs/quickstart --task brain",
+    ).add_argument("--task", choices=("planes", "brain"), default="planes")
+    command(
+        fewshot,
+        "Data-efficiency curve: linear probes on few patients.",
+        "fetalclip fewshot --workdir runs/quickstart",
+    )
+    command(
+        report,
+        "Gather all results of a run into report.html and results.json.",
+        "fetalclip report --workdir runs/quickstart",
+    ).add_argument("--total-seconds", type=float, help="wall time of the whole job, if known")
+    return parser
+
+
+if __name__ == "__main__":
+    entry_point()

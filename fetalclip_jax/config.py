@@ -1,0 +1,93 @@
+"""Every field an experiment has, with its default. Files in `configs/` change some of them."""
+
+import json
+import pathlib
+
+from ml_collections import ConfigDict
+
+from fetalclip_jax.models import presets
+
+
+def default_config() -> ConfigDict:
+    """The complete configuration tree; unknown fields are errors, so this is also the schema."""
+    config = ConfigDict()
+    config.seed = 0
+    config.model = presets.get("ViT-Ti-12-96").to_dict()  # the fields of an open_clip model JSON
+    config.compute = ConfigDict({"dtype": "float32", "scan_layers": True, "remat": "none"})
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+
+    config.data = ConfigDict()
+    config.data.source = "phantom"  # phantom | hc18
+    config.data.root = ""  # folder of the original data set; the phantom needs none
+    config.data.workers = 2  # processes that prepare records
+    config.data.max_bad_share = 0.01  # unreadable examples tolerated before a run stops
+    config.data.seed = 0  # the phantom's seed; the split of ids elsewhere
+    config.data.phantom = ConfigDict(
+        # Three groups of patients: pretraining, fitting probes, and testing.
+        {"images_per_patient": 6, "train_images": 7200, "pool_images": 1500, "test_images": 1500}
+    )
+    config.data.hc18 = ConfigDict({"test_share": 0.2})
+
+    config.captions = ConfigDict({"variants": 16, "seed": 0})
+    config.augment = ConfigDict(
+        {"rotate_degrees": 7.0, "translate": 0.05, "jitter": 0.15, "flip": 0.5}
+    )
+    config.tokenizer = ConfigDict({"kind": "sentencepiece"})  # sentencepiece | clip_bpe
+    config.init_from = ""  # workdir of a run whose parameters and tokenizer to start from
+
+    config.train = ConfigDict(
+        {"steps": 1000, "global_batch_size": 128, "checkpoint_every": 100, "log_every": 20}
+    )
+    config.optimizer = ConfigDict(
+        {
+            "learning_rate": 1e-3,
+            "warmup_steps": 100,
+            "beta1": 0.9,
+            "beta2": 0.98,
+            "eps": 1e-6,
+            "weight_decay": 0.1,
+            "clip_norm": 1.0,
+        }
+    )
+    config.evaluation = ConfigDict(
+        {
+            "batch_size": 128,
+            "probe_copies": 5,  # augmented copies of each probe image
+            "few_shot_patients": (2, 4, 8, 16, 32),
+            # paper: raw features and one learning rate; tuned: standardised features and the
+            # better of two learning rates, for models whose features have another scale.
+            "probe_protocol": "tuned",
+        }
+    )
+    return config
+
+
+def save_config(config: ConfigDict, path: pathlib.Path) -> None:
+    path.write_text(config.to_json_best_effort(indent=2) + "\n")
+
+
+def load_config(path: pathlib.Path) -> ConfigDict:
+    """Reads what `save_config` wrote, over today's defaults.
+
+    Raises:
+      ValueError: no such file, or a field that is not known here.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; is {path.parent} the --workdir of a trained run?")
+    config = default_config()
+    try:
+        config.update(json.loads(path.read_text()))
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a configuration of this version: {error}") from error
+    return config
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
+    """Dotted name -> value, tuples as lists so that JSON round trips compare equal."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, (tuple, list)) else value
+    return flat

@@ -1,0 +1,79 @@
+"""The record every data source yields, and the class names the whole project uses."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+# The official candidate order of the zero-shot plane task (FETAL_PLANES_DB evaluation).
+PLANES = (
+    "abdomen",
+    "brain",
+    "femur",
+    "heart",
+    "kidney",
+    "lips_nose",
+    "profile_patient",
+    "spine",
+    "cervix",
+)
+OTHER = "other"
+BRAIN_PLANES = ("trans-thalamic", "trans-cerebellum", "trans-ventricular")
+# The six-plane probe task; every plane that is not named here counts as "other".
+SIX_PLANES = ("other", "abdomen", "brain", "cervix", "femur", "heart")
+HEART_LABELS = ("normal", "ventricular_septal_defect", "hypoplastic_left_heart")
+
+
+class BadExampleError(ValueError):
+    """One example cannot be read. Preparation skips, counts and lists it.
+
+    Attributes:
+      example_id: the id (usually a file name) of the example.
+      reason: what was found and how to mend it.
+    """
+
+    def __init__(self, example_id: str, reason: str):
+        super().__init__(f"{example_id}: {reason}")
+        self.example_id = example_id
+        self.reason = reason
+
+    def __reduce__(self):
+        # Worker processes send errors back pickled; the default would lose the second argument.
+        return type(self), (self.example_id, self.reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One ultrasound image and whatever its source knows about it.
+
+    Attributes:
+      example_id: unique and stable within a source.
+      image: uint8 [H, W] or [H, W, 3].
+      caption: free text that came with the image; None where captions are made from metadata.
+      ga_days: gestational age in days.
+      pixel_spacing_mm: millimetres per pixel of `image` (square pixels).
+      plane: one of `PLANES` or `OTHER`.
+      brain_plane: one of `BRAIN_PLANES`; None off the brain.
+      hc_mm: head circumference in millimetres.
+      patient_id: groups the images of one fetus; splits and bootstraps go by it.
+      label: a finding, such as one of `HEART_LABELS`.
+      masks: structure name -> bool [H, W].
+    """
+
+    example_id: str
+    image: np.ndarray
+    caption: str | None = None
+    ga_days: int | None = None
+    pixel_spacing_mm: float | None = None
+    plane: str | None = None
+    brain_plane: str | None = None
+    hc_mm: float | None = None
+    patient_id: str | None = None
+    label: str | None = None
+    masks: Mapping[str, np.ndarray] | None = None
+
+    def resized_spacing_mm(self, image_size: int) -> float | None:
+        """Millimetres per pixel after padding to a square and resizing to `image_size`."""
+        if self.pixel_spacing_mm is None:
+            return None
+        return max(self.image.shape[:2]) / image_size * self.pixel_spacing_mm

@@ -1,0 +1,115 @@
+"""From any image file to the pixels the model sees."""
+
+import io
+import os
+import pathlib
+
+import numpy as np
+import PIL.Image
+from jaxtyping import Float, UInt8
+
+from fetalclip_jax.data.example import BadExampleError
+
+# Channel statistics of CLIP's pretraining images (Radford et al. 2021); FetalCLIP keeps them.
+CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+
+# 16-bit samples span 0..65535 in PNG whatever the sensor's depth, so one fixed scale keeps
+# brightness comparable between images; Pillow's own conversion to 8 bits would clip at 255.
+_SIXTEEN_BIT_STEP = 257.0
+
+
+def to_uint8(image: PIL.Image.Image) -> UInt8[np.ndarray, "h w *c"]:
+    """Pixels of a Pillow image: uint8 [H, W] for grey modes, [H, W, 3] for all others.
+
+    Alpha is dropped, not blended, as Pillow's own `convert("RGB")` does. 16-bit grey is divided
+    by 257, so that 65535 becomes 255.
+
+    Raises:
+      ValueError: for 32-bit images that hold anything but 16-bit values.
+    """
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image).astype(np.float64)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError(
+                f"mode {image.mode} with values {values.min():g} to {values.max():g} is neither "
+                "8-bit nor 16-bit; save the image as 8-bit PNG"
+            )
+        return np.round(values / _SIXTEEN_BIT_STEP).astype(np.uint8)
+    return np.array(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"))
+
+
+def load_image(path: str | os.PathLike) -> UInt8[np.ndarray, "h w *c"]:
+    """Decodes an image file to uint8 [H, W] (grey) or [H, W, 3].
+
+    Raises:
+      BadExampleError: named after the file, when it is missing, empty, truncated, not an image
+        or of an unsupported depth.
+    """
+    path = pathlib.Path(path)
+    try:
+        # Reading first keeps no file handle open when decoding fails half-way.
+        with PIL.Image.open(io.BytesIO(path.read_bytes())) as image:
+            return to_uint8(image)
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise BadExampleError(path.name, f"cannot decode {path}: {error}") from error
+
+
+def pad_to_square(image: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "s s *c"]:
+    """Centres the image on black; an odd pixel of padding goes to the right or bottom."""
+    height, width = image.shape[:2]
+    side = max(height, width)
+    if height == width:
+        return image
+    square = np.zeros((side, side, *image.shape[2:]), image.dtype)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = image
+    return square
+
+
+def square_resize(image: UInt8[np.ndarray, "h w *c"], size: int) -> UInt8[np.ndarray, "s s *c"]:
+    """Pads to a centred black square and resizes to `size` x `size` (Pillow's bicubic).
+
+    Pillow widens the kernel when it shrinks (antialiasing); OpenCV's bicubic does not and would
+    give other pixels than the reference transform.
+    """
+    square = pad_to_square(image)
+    if len(square) == size:
+        return square
+    resized = PIL.Image.fromarray(square).resize((size, size), PIL.Image.Resampling.BICUBIC)
+    return np.array(resized)
+
+
+def normalise(image):
+    """uint8 [..., S, S] or [..., S, S, 3] -> float32 [..., S, S, 3], CLIP mean and std.
+
+    Plain operators only, so that it serves NumPy arrays in a notebook and JAX arrays inside
+    `jit`; grey images gain their three equal channels here, after the transfer to the device.
+    """
+    if image.ndim < 3 or image.shape[-1] != 3:
+        image = image[..., None]
+    return (image.astype(np.float32) / np.float32(255) - CLIP_MEAN) / CLIP_STD
+
+
+def preprocess(
+    image: PIL.Image.Image | np.ndarray | str | os.PathLike, size: int
+) -> Float[np.ndarray, "s s 3"]:
+    """A Pillow image, uint8 array or file -> float32 [size, size, 3] ready for the model.
+
+    Raises:
+      ValueError: for arrays that are not uint8 [H, W] or [H, W, 3], and for undecodable files
+        (BadExampleError).
+    """
+    if isinstance(image, PIL.Image.Image):
+        pixels = to_uint8(image)
+    elif isinstance(image, (str, os.PathLike)):
+        pixels = load_image(image)
+    else:
+        pixels = np.asarray(image)
+        grey_or_rgb = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+        if pixels.dtype != np.uint8 or not grey_or_rgb or 0 in pixels.shape:
+            raise ValueError(
+                f"image array is {pixels.dtype} {list(pixels.shape)}; pass uint8 [H, W] or "
+                "[H, W, 3] with values 0 to 255"
+            )
+    return normalise(square_resize(pixels, size))

@@ -1,0 +1,244 @@
+"""The feature store: one data set, encoded once, for every probe and zero-shot study.
+
+A store holds the rows of each image side by side: the clean one (`copy` 0) and its augmented
+copies (`copy` 1, 2, ...). Studies train on augmented copies and judge clean rows.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from tqdm import tqdm
+
+from fetalclip_jax.data import augment, image
+
+TEXT_COLUMNS = ("example_id", "patient_id", "plane", "brain_plane", "label")
+NUMBER_COLUMNS = ("ga_days", "hc_mm", "resized_spacing_mm")
+RAW_SIDE = 16
+_ARRAYS, _META = "arrays.npz", "meta.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureStore:
+    """Features and metadata of one encoded data set.
+
+    Attributes:
+      image_features: projected image features, not normalised.
+      columns: metadata by name, [n] each; a missing text is "", a missing number is nan.
+      raw_pixels: the image shrunk to 16 x 16 by area, for the raw-pixel baseline.
+      copy: 0 for the clean image, k for its k-th augmented copy.
+      fingerprint: what made the store: `model`, `data`, `image_size`, `copies`, `seed`.
+    """
+
+    image_features: Float[np.ndarray, "n d"]
+    columns: dict[str, np.ndarray]
+    raw_pixels: UInt8[np.ndarray, "n p"]
+    copy: Int[np.ndarray, "n"]
+    fingerprint: dict
+
+    def __len__(self) -> int:
+        return len(self.copy)
+
+    def select(self, rows: np.ndarray) -> "FeatureStore":
+        """The store of some rows (indices or a mask)."""
+        return dataclasses.replace(
+            self,
+            image_features=self.image_features[rows],
+            columns={name: values[rows] for name, values in self.columns.items()},
+            raw_pixels=self.raw_pixels[rows],
+            copy=self.copy[rows],
+        )
+
+    def clean(self) -> "FeatureStore":
+        """The rows of images that were not augmented.
+
+        Raises:
+          ValueError: if there are none.
+        """
+        if not (self.copy == 0).any():
+            raise ValueError("the store has no clean image (copy 0): encode it again")
+        return self.select(self.copy == 0)
+
+    def patients(self) -> np.ndarray:
+        """Patient ids; an image without one is a patient of its own."""
+        patient, example = self.columns["patient_id"], self.columns["example_id"]
+        return np.where(patient == "", np.char.add("image:", example), patient)
+
+    def bootstrap_groups(self, resample_by: str) -> np.ndarray:
+        """What a bootstrap draws: "patient" ids, or "image" ids to match the paper.
+
+        Raises:
+          ValueError: for another word.
+        """
+        if resample_by not in ("patient", "image"):
+            raise ValueError(f"resample_by must be 'patient' or 'image', found {resample_by!r}")
+        return self.patients() if resample_by == "patient" else np.arange(len(self))
+
+    def check_model(self, fingerprint: str) -> None:
+        """Raise ValueError if another model than `fingerprint` made these features."""
+        made_by = self.fingerprint.get("model")
+        if made_by != fingerprint:
+            raise ValueError(
+                f"the store was encoded by model {made_by!r}, not by {fingerprint!r}: "
+                "encode the data set again with the model that is judged"
+            )
+
+    def save(self, directory: str | os.PathLike, *, overwrite: bool = False) -> None:
+        """Write `arrays.npz` and `meta.json`; the folder appears complete or not at all.
+
+        Raises:
+          ValueError: if `directory` exists and `overwrite` is not set.
+        """
+        directory = pathlib.Path(directory)
+        if directory.exists() and not overwrite:
+            raise ValueError(f"{directory} exists already: pass overwrite=True to replace it")
+        partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            columns = {f"columns/{name}": values for name, values in self.columns.items()}
+            np.savez(
+                partial / _ARRAYS,
+                image_features=self.image_features,
+                raw_pixels=self.raw_pixels,
+                copy=self.copy,
+                **columns,
+            )
+            (partial / _META).write_text(json.dumps({"fingerprint": self.fingerprint}, indent=2))
+            if directory.exists():
+                shutil.rmtree(directory)
+            partial.rename(directory)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike) -> "FeatureStore":
+        """Read a folder written by `save`.
+
+        Raises:
+          ValueError: if the folder is no feature store or a file in it is damaged.
+        """
+        directory = pathlib.Path(directory)
+        for name in (_ARRAYS, _META):
+            if not (directory / name).is_file():
+                raise ValueError(f"{directory} is no feature store: it has no {name}")
+        try:
+            fingerprint = json.loads((directory / _META).read_text())["fingerprint"]
+            with np.load(directory / _ARRAYS, allow_pickle=False) as arrays:
+                prefix = "columns/"
+                return cls(
+                    image_features=arrays["image_features"],
+                    columns={
+                        name.removeprefix(prefix): arrays[name]
+                        for name in arrays.files
+                        if name.startswith(prefix)
+                    },
+                    raw_pixels=arrays["raw_pixels"],
+                    copy=arrays["copy"],
+                    fingerprint=fingerprint,
+                )
+        except (KeyError, OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{directory}: damaged feature store ({error})") from error
+
+
+def encode(
+    model, dataset, *, batch_size: int = 128, copies: int = 0, seed: int = 0, progress: bool = True
+) -> FeatureStore:
+    """Encode every image of a data set, clean and `copies` times augmented.
+
+    Augmentation happens at the size of the records, not at the native size of the image.
+
+    Args:
+      model: the loaded model.
+      dataset: `__len__`, `[i] -> Example` with square images of the model's size, `fingerprint`.
+      batch_size: images per call of the vision tower; the last batch is filled up with black.
+      copies: augmented copies of each image, besides the clean one.
+      seed: of the augmentation; copy k of image i depends on (seed, i, k) alone.
+      progress: show a progress bar.
+
+    Raises:
+      ValueError: if the data set is empty or its images are not of the model's size.
+    """
+    if len(dataset) == 0:
+        raise ValueError("the data set has no image: there is nothing to encode")
+    if copies < 0 or batch_size < 1:
+        raise ValueError(f"copies {copies} must be >= 0 and batch_size {batch_size} >= 1")
+    size = model.config.vision_cfg.image_size
+    rows = [(i, k) for i in range(len(dataset)) for k in range(copies + 1)]
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    features, raw_pixels, examples = [], [], []
+    # One thread decodes and augments the next batch while the device encodes this one.
+    with ThreadPoolExecutor(1) as reader, tqdm(total=len(rows), disable=not progress) as bar:
+        bar.set_description("features")
+        upcoming = reader.submit(_read, dataset, batches[0], size, seed)
+        for number, batch in enumerate(batches):
+            pixels, metadata = upcoming.result()
+            if number + 1 < len(batches):
+                upcoming = reader.submit(_read, dataset, batches[number + 1], size, seed)
+            filled = np.zeros((batch_size, *pixels.shape[1:]), np.uint8)
+            filled[: len(batch)] = pixels
+            encoded = model.encode_image(np.asarray(image.normalise(filled)))
+            features.append(np.asarray(encoded)[: len(batch)])
+            raw_pixels.append(np.stack([shrink(one) for one in pixels]))
+            examples.extend(metadata)
+            bar.update(len(batch))
+    return FeatureStore(
+        image_features=np.concatenate(features),
+        columns={name: _column(examples, name) for name in TEXT_COLUMNS + NUMBER_COLUMNS},
+        raw_pixels=np.concatenate(raw_pixels),
+        copy=np.array([k for _, k in rows], np.int32),
+        fingerprint={
+            "model": model.fingerprint,
+            "data": dataset.fingerprint,
+            "image_size": size,
+            "copies": copies,
+            "seed": seed,
+        },
+    )
+
+
+def shrink(pixels: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "p"]:
+    """A grey 16 x 16 thumbnail by area averaging, flattened."""
+    grey = pixels.astype(np.float32).mean(-1)
+    small = cv2.resize(grey, (RAW_SIDE, RAW_SIDE), interpolation=cv2.INTER_AREA)
+    return np.rint(small).astype(np.uint8).ravel()
+
+
+def _read(dataset, rows, size, seed):
+    """Pixels uint8 [b, size, size, 3] and metadata of (index, copy) rows."""
+    pixels, metadata = [], []
+    for index, copy in rows:
+        example = dataset[index]
+        found = example.image.shape[:2]
+        if found != (size, size):
+            raise ValueError(
+                f"{example.example_id}: image of {found[0]} x {found[1]} pixels, but the model "
+                f"reads {size} x {size}: prepare the data set with image_size={size}"
+            )
+        picture = example.image
+        if copy > 0:
+            picture = augment.probe_augment(picture, np.random.default_rng([seed, index, copy]))
+        if picture.ndim == 2:
+            picture = np.broadcast_to(picture[..., None], (size, size, 3))
+        pixels.append(picture)
+        metadata.append(_metadata(example, size))
+    return np.stack(pixels), metadata
+
+
+def _metadata(example, size):
+    values = {name: getattr(example, name, None) for name in TEXT_COLUMNS + NUMBER_COLUMNS}
+    return values | {"resized_spacing_mm": example.resized_spacing_mm(size)}
+
+
+def _column(examples, name):
+    values = [example[name] for example in examples]
+    if name in TEXT_COLUMNS:
+        return np.array(["" if value is None else value for value in values], np.str_)
+    return np.array([np.nan if value is None else value for value in values], np.float64)

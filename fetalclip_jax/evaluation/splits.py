@@ -1,0 +1,180 @@
+"""Splits by patient: folds, few-shot support sets, and the official split files.
+
+A split is a pair (training ids, validation ids). The ids are patients of FETAL_PLANES_DB or image
+numbers of HC18; the test ids are a list of their own.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+Split = tuple[np.ndarray, np.ndarray]
+
+
+def folds_by_patient(patient_ids: Sequence[str], folds: int = 5, seed: int = 0) -> list[Split]:
+    """Splits of the distinct patients; each patient validates exactly once.
+
+    Raises:
+      ValueError: if there are fewer patients than folds, or fewer than two folds.
+    """
+    patients = np.unique(np.asarray(patient_ids, np.str_))
+    if not 2 <= folds <= len(patients):
+        raise ValueError(
+            f"folds must lie between 2 and the number of patients ({len(patients)}), found {folds}"
+        )
+    parts = np.array_split(np.random.default_rng([seed, folds]).permutation(patients), folds)
+    return [
+        (np.sort(np.concatenate(parts[:held_out] + parts[held_out + 1 :])), np.sort(validation))
+        for held_out, validation in enumerate(parts)
+    ]
+
+
+def support_sets(
+    patient_ids: Sequence[str], size: int, count: int = 5, seed: int = 0
+) -> list[Split]:
+    """`count` draws of `size` training and as many other validation patients.
+
+    Raises:
+      ValueError: if there are fewer than 2 x `size` patients, or `size` is below 1.
+    """
+    patients = np.unique(np.asarray(patient_ids, np.str_))
+    if size < 1 or 2 * size > len(patients):
+        raise ValueError(
+            f"a support set of {size} patients needs {size} more to validate on, "
+            f"but the pool has {len(patients)}: choose sizes up to {len(patients) // 2}"
+        )
+    draws = []
+    for draw in range(count):
+        chosen = np.random.default_rng([seed, size, draw]).permutation(patients)[: 2 * size]
+        draws.append((chosen[:size], chosen[size:]))
+    return draws
+
+
+def read_folds(path: str | os.PathLike) -> list[Split]:
+    """An official probing file: {"0": [training ids, validation ids], "1": ...}.
+
+    Raises:
+      ValueError: naming the file and what is wrong with it.
+    """
+    path = pathlib.Path(path)
+    content = _read_object(path)
+    return [_split(path, f"fold {key!r}", content[key]) for key in _by_number(path, content)]
+
+
+def read_support_sets(path: str | os.PathLike) -> dict[int, list[Split]]:
+    """An official few-shot file: {"2": [[training ids, validation ids], ...], "4": ...}.
+
+    Raises:
+      ValueError: naming the file and what is wrong with it, such as a set of another size.
+    """
+    path = pathlib.Path(path)
+    content = _read_object(path)
+    sizes = {}
+    for key in _by_number(path, content):
+        if not isinstance(content[key], list) or not content[key]:
+            raise ValueError(f"{path}: size {key!r} must hold a list of support sets")
+        sizes[int(key)] = []
+        for draw, pair in enumerate(content[key]):
+            where = f"size {key!r}, support set {draw}"
+            split = _split(path, where, pair)
+            if len(split[0]) != int(key):
+                raise ValueError(f"{path}: {where} trains on {len(split[0])} ids, not on {key}")
+            sizes[int(key)].append(split)
+    return sizes
+
+
+def read_test_ids(path: str | os.PathLike) -> np.ndarray:
+    """An official test file: a list of ids, or for HC18 {id: "test"}.
+
+    Raises:
+      ValueError: naming the file and what is wrong with it.
+    """
+    path = pathlib.Path(path)
+    content = _read(path)
+    if isinstance(content, dict):
+        strays = [key for key, value in content.items() if value != "test"]
+        if strays:
+            raise ValueError(f"{path}: {strays[0]!r} is {content[strays[0]]!r}, not 'test'")
+        content = list(content)
+    return _ids(path, "the test set", content)
+
+
+def hc18_test_ids(
+    test_ids: Sequence[str], splits: Sequence[Split], variant: str = "clean"
+) -> np.ndarray:
+    """Test ids of HC18 in the zero-padded form of its files, as published or without the leak.
+
+    The published test file writes "5" where the training file writes "005", so that 18 of its 161
+    images are also trained on. "clean" leaves those out; "official" keeps them.
+
+    Args:
+      test_ids: from `read_test_ids`.
+      splits: every split whose training and validation ids must not be tested.
+      variant: "clean" or "official".
+
+    Raises:
+      ValueError: for another variant or an id that is not a number.
+    """
+    if variant not in ("clean", "official"):
+        raise ValueError(f"variant must be 'clean' or 'official', found {variant!r}")
+    ids = np.array([pad_hc18_id(one) for one in test_ids])
+    if variant == "official":
+        return ids
+    seen = {pad_hc18_id(one) for split in splits for part in split for one in part}
+    return ids[[one not in seen for one in ids]]
+
+
+def pad_hc18_id(image_id: str) -> str:
+    """ "5" -> "005", the form of the file names.
+
+    Raises:
+      ValueError: if the id is not a number.
+    """
+    if not str(image_id).isdigit():
+        raise ValueError(f"HC18 id {str(image_id)!r} is not a number")
+    return f"{int(image_id):03d}"
+
+
+def _read(path):
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: is not JSON ({error})") from error
+
+
+def _read_object(path):
+    content = _read(path)
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{path}: must hold a JSON object, found {type(content).__name__}")
+    return content
+
+
+def _by_number(path, content):
+    strays = [key for key in content if not key.isdigit()]
+    if strays:
+        raise ValueError(f"{path}: key {strays[0]!r} must be a number")
+    return sorted(content, key=int)
+
+
+def _split(path, where, pair):
+    if not isinstance(pair, list) or len(pair) != 2:
+        raise ValueError(f"{path}: {where} must be a pair [training ids, validation ids]")
+    train, validation = _ids(path, where, pair[0]), _ids(path, where, pair[1])
+    both = np.intersect1d(train, validation)
+    if len(both):
+        raise ValueError(f"{path}: {where} has {both[0]!r} in training and in validation")
+    return train, validation
+
+
+def _ids(path, where, ids):
+    if not isinstance(ids, list) or not ids or not all(isinstance(one, str) for one in ids):
+        raise ValueError(f"{path}: {where} must be a non-empty list of id strings")
+    repeated = len(ids) - len(set(ids))
+    if repeated:
+        raise ValueError(f"{path}: {where} repeats {repeated} of its ids")
+    return np.array(ids, np.str_)

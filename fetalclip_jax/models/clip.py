@@ -1,0 +1,66 @@
+"""CLIP: two towers and one learned temperature (Radford et al. 2021)."""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from fetalclip_jax.models.presets import CLIPConfig
+from fetalclip_jax.models.text import TextTransformer
+from fetalclip_jax.models.vision import VisionTransformer
+
+
+class CLIP(nn.Module):
+    """A functional CLIP: `init` and `apply`, float32 parameters, compute in `dtype`.
+
+    Attributes:
+      config: the towers.
+      scan_layers: see `models.transformer.Transformer`.
+      remat: a key of `models.transformer.REMAT_POLICIES`.
+      dtype: compute type of the matrix products; normalisations and logits stay float32.
+    """
+
+    config: CLIPConfig
+    scan_layers: bool = True
+    remat: str = "none"
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        shared = {
+            "embed_dim": self.config.embed_dim,
+            "quick_gelu": self.config.quick_gelu,
+            "scan_layers": self.scan_layers,
+            "remat": self.remat,
+            "dtype": self.dtype,
+        }
+        self.visual = VisionTransformer(self.config.vision_cfg, **shared)
+        self.text = TextTransformer(self.config.text_cfg, **shared)
+        # Stored as its logarithm, so that the scale itself stays positive.
+        self.logit_scale = self.param(
+            "logit_scale", nn.initializers.constant(math.log(1 / 0.07)), ()
+        )
+
+    def encode_image(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B D"]:
+        """Projected image features, float32, not normalised."""
+        return self.visual(images).astype(jnp.float32)
+
+    def encode_text(self, tokens: Int[Array, "B L"]) -> Float[Array, "B D"]:
+        """Projected text features, float32, not normalised."""
+        return self.text(tokens).astype(jnp.float32)
+
+    def __call__(
+        self, images: Float[Array, "B H W 3"], tokens: Int[Array, "B L"]
+    ) -> tuple[Float[Array, "B D"], Float[Array, "B D"], Float[Array, ""]]:
+        """Unit-length image and text features and the exponentiated logit scale."""
+        return (
+            unit_length(self.encode_image(images)),
+            unit_length(self.encode_text(tokens)),
+            jnp.exp(self.logit_scale),
+        )
+
+
+def unit_length(features: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    """Divides each row by its Euclidean norm (at least 1e-12)."""
+    norm = jnp.sqrt(jnp.maximum(jnp.sum(features**2, axis=-1, keepdims=True), 1e-24))
+    return features / norm

@@ -1,0 +1,144 @@
+"""Model configurations: the fields of an open_clip model JSON, and named presets."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """The image tower, a Vision Transformer.
+
+    Attributes:
+      image_size: pixels per side of the square input.
+      patch_size: pixels per side of a patch; divides `image_size`.
+      width: channels.
+      layers: transformer blocks.
+      head_width: channels per attention head; divides `width`.
+      mlp_ratio: hidden channels of the MLP over `width`.
+    """
+
+    image_size: int = 224
+    patch_size: int = 16
+    width: int = 768
+    layers: int = 12
+    head_width: int = 64
+    mlp_ratio: float = 4.0
+
+    @property
+    def heads(self) -> int:
+        return self.width // self.head_width
+
+    @property
+    def tokens(self) -> int:
+        """Patches plus the class token."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """The text tower, a causal transformer pooled at the end-of-text token."""
+
+    context_length: int = 77
+    vocab_size: int = 49408
+    width: int = 512
+    heads: int = 8
+    layers: int = 12
+    mlp_ratio: float = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CLIPConfig:
+    """Both towers and the space they share.
+
+    Attributes:
+      embed_dim: dimension of the shared space.
+      quick_gelu: x * sigmoid(1.702 x) instead of the exact GELU (OpenAI's first weights).
+    """
+
+    embed_dim: int = 512
+    vision_cfg: VisionConfig = dataclasses.field(default_factory=VisionConfig)
+    text_cfg: TextConfig = dataclasses.field(default_factory=TextConfig)
+    quick_gelu: bool = False
+
+    def __post_init__(self):
+        vision, text = self.vision_cfg, self.text_cfg
+        for name, value, divisor_name, divisor in (
+            ("vision_cfg.image_size", vision.image_size, "patch_size", vision.patch_size),
+            ("vision_cfg.width", vision.width, "head_width", vision.head_width),
+            ("text_cfg.width", text.width, "heads", text.heads),
+        ):
+            if value % divisor:
+                raise ValueError(
+                    f"{name}={value} is not a multiple of {divisor_name}={divisor}; change either"
+                )
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "CLIPConfig":
+        """Reads the mapping of an open_clip model JSON.
+
+        Raises:
+          ValueError: a field this model does not have; it would change the function computed.
+        """
+        return _build(cls, dict(fields), "")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+_NESTED = {"vision_cfg": VisionConfig, "text_cfg": TextConfig}
+
+
+def _build(cls, fields: dict[str, Any], prefix: str):
+    known = {f.name for f in dataclasses.fields(cls)}
+    for name in fields:
+        if name not in known:
+            raise ValueError(
+                f"model config: field {prefix}{name}={fields[name]!r} is not supported; "
+                f"supported here: {', '.join(sorted(known))}"
+            )
+    values = {
+        name: _build(_NESTED[name], dict(value), f"{name}.") if name in _NESTED else value
+        for name, value in fields.items()
+    }
+    return cls(**values)
+
+
+PRESETS: dict[str, CLIPConfig] = {
+    # From-scratch models for the phantom and for laptops.
+    "ViT-Ti-12-96": CLIPConfig(
+        embed_dim=192,
+        vision_cfg=VisionConfig(image_size=96, patch_size=12, width=192, layers=6),
+        text_cfg=TextConfig(context_length=48, vocab_size=1024, width=128, heads=2, layers=3),
+    ),
+    "ViT-S-8-96": CLIPConfig(
+        embed_dim=256,
+        vision_cfg=VisionConfig(image_size=96, patch_size=8, width=256, layers=8),
+        text_cfg=TextConfig(context_length=48, vocab_size=1024, width=192, heads=3, layers=4),
+    ),
+    # The usual CLIP sizes.
+    "ViT-B-32": CLIPConfig(embed_dim=512, vision_cfg=VisionConfig(patch_size=32)),
+    "ViT-B-16": CLIPConfig(embed_dim=512),
+    "ViT-L-14": CLIPConfig(
+        embed_dim=768,
+        vision_cfg=VisionConfig(patch_size=14, width=1024, layers=24),
+        text_cfg=TextConfig(width=768, heads=12),
+    ),
+    # FetalCLIP: ViT-L/14 with a context of 117 tokens, 427,647,233 parameters.
+    "FetalCLIP": CLIPConfig(
+        embed_dim=768,
+        vision_cfg=VisionConfig(patch_size=14, width=1024, layers=24),
+        text_cfg=TextConfig(context_length=117, width=768, heads=12),
+    ),
+}
+
+
+def get(name: str) -> CLIPConfig:
+    """Looks a preset up by name.
+
+    Raises:
+      ValueError: for an unknown name; lists the known ones.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown model preset {name!r}; known: {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,67 @@
+"""The text tower: a causal transformer read at the end-of-text token."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from fetalclip_jax.models.presets import TextConfig
+from fetalclip_jax.models.transformer import Transformer, layer_norm, logical
+
+
+class TextTransformer(nn.Module):
+    """Token ids to one projected feature each."""
+
+    config: TextConfig
+    embed_dim: int
+    quick_gelu: bool = False
+    scan_layers: bool = True
+    remat: str = "none"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B embed_dim"]:
+        """Encodes ids of any length up to `context_length`.
+
+        The largest id is the end of text. Attention is causal, so whatever follows it, padding
+        included, changes nothing: cutting trailing padding gives the same features.
+
+        Raises:
+          ValueError: more tokens than `config.context_length`.
+        """
+        c = self.config
+        length = tokens.shape[1]
+        if length > c.context_length:
+            raise ValueError(
+                f"texts are {length} tokens long, the model's context_length is {c.context_length}"
+            )
+        embedding = self.param(
+            "token_embedding",
+            logical(nn.initializers.normal(0.02), "vocab", "embed"),
+            (c.vocab_size, c.width),
+        )
+        positions = self.param(
+            "positional_embedding",
+            logical(nn.initializers.normal(0.01), None, "embed"),
+            (c.context_length, c.width),
+        )
+        x = (embedding[tokens] + positions[:length]).astype(self.dtype)  # B L D
+        x = Transformer(
+            layers=c.layers,
+            heads=c.heads,
+            mlp_width=int(c.width * c.mlp_ratio),
+            causal=True,
+            quick_gelu=self.quick_gelu,
+            scan_layers=self.scan_layers,
+            remat=self.remat,
+            dtype=self.dtype,
+            name="transformer",
+        )(x)
+        end_of_text = tokens.argmax(axis=-1)
+        x = jnp.take_along_axis(x, end_of_text[:, None, None], axis=1)[:, 0]  # B D
+        x = layer_norm("ln_final")(x).astype(self.dtype)
+        projection = self.param(
+            "projection",
+            logical(nn.initializers.normal(c.width**-0.5), "embed", "joint"),
+            (c.width, self.embed_dim),
+        )
+        return x @ projection.astype(self.dtype)

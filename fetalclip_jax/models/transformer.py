@@ -1,0 +1,187 @@
+"""The pre-LayerNorm transformer both towers are made of."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+# Rematerialisation by name; None keeps every activation.
+REMAT_POLICIES = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def logical(initialiser: Callable, *axes: str | None) -> Callable:
+    """Names the axes of a parameter; `parallel.sharding` maps the names to the mesh."""
+    return nn.with_logical_partitioning(initialiser, axes)
+
+
+def layer_norm(name: str) -> nn.LayerNorm:
+    """LayerNorm in float32, eps 1e-5 (open_clip's; flax's default of 1e-6 differs)."""
+    return nn.LayerNorm(
+        epsilon=1e-5,
+        dtype=jnp.float32,
+        scale_init=logical(nn.initializers.ones, "embed"),
+        bias_init=logical(nn.initializers.zeros, "embed"),
+        name=name,
+    )
+
+
+def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def exact_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    return jax.nn.gelu(x, approximate=False)
+
+
+def attend(
+    query: Float[Array, "B L H K"],
+    key: Float[Array, "B L H K"],
+    value: Float[Array, "B L H K"],
+    *,
+    causal: bool,
+) -> Float[Array, "B L H K"]:
+    """Softmax attention; the softmax is float32.
+
+    Accelerators get the backend's fused kernel. A CPU has none, and its batched matrix product is
+    several times faster with heads leading, so there the same sum is written out in that order.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # B H L K
+    logits = jnp.einsum("bhqk,bhsk->bhqs", query, key, preferred_element_type=jnp.float32)
+    logits *= query.shape[-1] ** -0.5
+    if causal:
+        length = query.shape[2]
+        logits = jnp.where(jnp.tril(jnp.ones((length, length), bool)), logits, -jnp.inf)
+    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    return jnp.einsum("bhqs,bhsk->bhqk", weights, value).swapaxes(1, 2)  # B L H K
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one projection for queries, keys and values."""
+
+    heads: int
+    causal: bool
+    layers: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        width = x.shape[-1]
+        head_width = width // self.heads
+        qkv = nn.DenseGeneral(
+            (3, self.heads, head_width),
+            dtype=self.dtype,
+            kernel_init=logical(
+                nn.initializers.normal(width**-0.5), "embed", None, "heads", "head_width"
+            ),
+            bias_init=logical(nn.initializers.zeros, None, "heads", "head_width"),
+            name="qkv",
+        )(x)  # B L 3 H K
+        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        mixed = attend(query, key, value, causal=self.causal)
+        return nn.DenseGeneral(
+            width,
+            axis=(-2, -1),
+            dtype=self.dtype,
+            kernel_init=logical(
+                nn.initializers.normal((width * 2 * self.layers) ** -0.5),
+                "heads",
+                "head_width",
+                "embed",
+            ),
+            bias_init=logical(nn.initializers.zeros, "embed"),
+            name="out",
+        )(mixed)  # B L D
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)). The signature is that of a scan body."""
+
+    heads: int
+    mlp_width: int
+    causal: bool
+    layers: int
+    quick_gelu: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"], _: None = None):
+        width = x.shape[-1]
+        normed = layer_norm("ln_1")(x).astype(self.dtype)
+        x = x + Attention(self.heads, self.causal, self.layers, self.dtype, name="attention")(
+            normed
+        )
+        normed = layer_norm("ln_2")(x).astype(self.dtype)
+        hidden = nn.Dense(
+            self.mlp_width,
+            dtype=self.dtype,
+            kernel_init=logical(nn.initializers.normal((2 * width) ** -0.5), "embed", "mlp"),
+            bias_init=logical(nn.initializers.zeros, "mlp"),
+            name="mlp_in",
+        )(normed)
+        hidden = quick_gelu(hidden) if self.quick_gelu else exact_gelu(hidden)
+        x = x + nn.Dense(
+            width,
+            dtype=self.dtype,
+            kernel_init=logical(
+                nn.initializers.normal((width * 2 * self.layers) ** -0.5), "mlp", "embed"
+            ),
+            bias_init=logical(nn.initializers.zeros, "embed"),
+            name="mlp_out",
+        )(hidden)
+        return x, None
+
+
+class Transformer(nn.Module):
+    """A stack of blocks whose parameters are stored stacked along a leading layer axis.
+
+    Attributes:
+      scan_layers: compile one block and loop over it, or unroll the loop. Stored parameters and
+        computed function are the same; unrolled runs faster, scanned compiles faster.
+      remat: a key of `REMAT_POLICIES`.
+    """
+
+    layers: int
+    heads: int
+    mlp_width: int
+    causal: bool
+    quick_gelu: bool = False
+    scan_layers: bool = True
+    remat: str = "none"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        if self.remat not in REMAT_POLICIES:
+            raise ValueError(
+                f"remat policy {self.remat!r} is not one of {', '.join(REMAT_POLICIES)}"
+            )
+        block = Block
+        if self.remat != "none":
+            block = nn.remat(Block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        # scan around remat, not the reverse: that keeps the partitioning metadata.
+        stack = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.layers,
+            unroll=1 if self.scan_layers else self.layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        x, _ = stack(
+            self.heads,
+            self.mlp_width,
+            self.causal,
+            self.layers,
+            self.quick_gelu,
+            self.dtype,
+            name="blocks",
+        )(x, None)
+        return x

@@ -1,0 +1,139 @@
+"""The probe's own sampling grid, and what a scene looks like on it."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from fetalclip_jax.phantom.scene import Region, Scene
+
+_SHIFT = 4  # cv2 draws on a grid of 1/16 sample
+_MAX_LOSS_DB = 45.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Scan lines x depth samples, of a curved or a linear probe.
+
+    Attributes:
+      apex_mm: where the scan lines of a curved probe meet; None for a linear probe.
+      lateral: first and last line, as angles in radians (curved) or x in mm (linear).
+      depth_mm: first and last sample, as distance from the apex (curved) or y (linear).
+      shape: (depth samples, scan lines).
+    """
+
+    apex_mm: tuple[float, float] | None
+    lateral: tuple[float, float]
+    depth_mm: tuple[float, float]
+    shape: tuple[int, int]
+
+    @property
+    def sample_mm(self) -> float:
+        return (self.depth_mm[1] - self.depth_mm[0]) / (self.shape[0] - 1)
+
+    def line_mm(self, fraction: float = 0.5) -> float:
+        """Distance of neighbouring lines at a fraction of the depth range."""
+        step = (self.lateral[1] - self.lateral[0]) / (self.shape[1] - 1)
+        if self.apex_mm is None:
+            return step
+        return step * (self.depth_mm[0] + fraction * (self.depth_mm[1] - self.depth_mm[0]))
+
+    def to_grid(self, x, y) -> tuple[np.ndarray, np.ndarray]:
+        """(line, sample) coordinates of points in mm."""
+        if self.apex_mm is not None:
+            dx, dy = x - self.apex_mm[0], y - self.apex_mm[1]
+            x, y = np.arctan2(dx, dy), np.hypot(dx, dy)
+        line = (x - self.lateral[0]) * ((self.shape[1] - 1) / (self.lateral[1] - self.lateral[0]))
+        return line, (y - self.depth_mm[0]) * (1 / self.sample_mm)
+
+    def scan_conversion(self, height: int, width: int, spacing_mm: float):
+        """cv2.remap maps of a display of square pixels centred on the origin."""
+        x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) * np.float32(spacing_mm)
+        y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) * np.float32(spacing_mm)
+        xx, yy = np.meshgrid(x, y)
+        if self.apex_mm is None:
+            lines, samples = self.to_grid(xx, yy)
+        else:
+            dx, dy = xx - np.float32(self.apex_mm[0]), yy - np.float32(self.apex_mm[1])
+            radius, angle = cv2.cartToPolar(dy, dx)
+            angle = np.where(angle > np.pi, angle - np.float32(2 * np.pi), angle)
+            scale = (self.shape[1] - 1) / (self.lateral[1] - self.lateral[0])
+            lines = (angle - np.float32(self.lateral[0])) * np.float32(scale)
+            samples = (radius - np.float32(self.depth_mm[0])) * np.float32(1 / self.sample_mm)
+        return lines.astype(np.float32), samples.astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Echoes:
+    """A scene on the probe's grid, all float32 [depth, lines].
+
+    Attributes:
+      diffuse_db: mean echo of the scatterers.
+      texture_db, streak_db: how blotchy and how layered the tissue is.
+      specular: amplitude of reflecting interfaces (reference tissue = 1).
+      loss_db: attenuation summed along the beam.
+    """
+
+    diffuse_db: np.ndarray
+    texture_db: np.ndarray
+    streak_db: np.ndarray
+    specular: np.ndarray
+    loss_db: np.ndarray
+
+
+def paint(scene: Scene, geometry: Geometry) -> Echoes:
+    """Rasterises a scene on the scan grid."""
+    regions = np.zeros(geometry.shape, np.uint8)
+    specular = np.zeros(geometry.shape, np.float32)
+    bone = np.zeros(geometry.shape, np.float32)
+    table = [(0.0, 0.0, 2.0, 2.0)]
+    for layer in scene.layers:
+        lines, samples = geometry.to_grid(layer.points[:, 0], layer.points[:, 1])
+        limit = 8.0 * max(geometry.shape)
+        corners = np.stack([lines, samples], -1).clip(-limit, limit)
+        fixed = np.rint(corners * (1 << _SHIFT)).astype(np.int32)
+        if isinstance(layer, Region):
+            cv2.fillPoly(regions, [fixed], len(table), shift=_SHIFT)
+            if layer.opaque:
+                cv2.fillPoly(specular, [fixed], 0.0, shift=_SHIFT)
+                cv2.fillPoly(bone, [fixed], 0.0, shift=_SHIFT)
+            table.append((layer.echo_db, layer.attenuation, layer.texture_db, layer.streak_db))
+        else:
+            _reflect(specular, bone, layer, fixed, geometry)
+    echo, attenuation, texture, streak = np.array(table, np.float32).T
+    step_cm = np.float32(geometry.sample_mm / 10)
+    loss = np.cumsum((attenuation[regions] + bone) * step_cm, axis=0)
+    return Echoes(
+        cv2.GaussianBlur(echo[regions], (0, 0), 0.7),
+        texture[regions],
+        streak[regions],
+        specular,
+        np.clip(loss, -8.0, _MAX_LOSS_DB),
+    )
+
+
+def _reflect(specular, bone, layer, fixed, geometry: Geometry) -> None:
+    """Draws one interface: bright where square to the beam, lossy where it is bone."""
+    thickness = max(1, round(layer.thickness_mm / geometry.sample_mm))
+    points = layer.points
+    following = np.roll(points, -1, 0) if layer.closed else points[1:]
+    starts = points[: len(following)]
+    along = following - starts
+    if geometry.apex_mm is None:
+        crossing = np.abs(along[:, 0])
+    else:
+        beam = starts - np.array(geometry.apex_mm, np.float32)
+        beam /= np.maximum(np.hypot(beam[:, 0], beam[:, 1]), 1e-3)[:, None]
+        crossing = np.abs(along[:, 0] * beam[:, 1] - along[:, 1] * beam[:, 0])
+    square = crossing / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)
+    drop = 18.0 * layer.directivity * (1 - square)
+    amplitudes = 10 ** ((layer.echo_db - drop) / 20)
+    ends = np.roll(fixed, -1, 0) if layer.closed else fixed[1:]
+    for start, end, value in zip(
+        fixed.tolist(), ends.tolist(), amplitudes.tolist(), strict=False
+    ):
+        cv2.line(specular, start, end, value, thickness, cv2.LINE_8, _SHIFT)
+    if layer.loss_db:
+        per_cm = layer.loss_db / (thickness * geometry.sample_mm / 10)
+        cv2.polylines(bone, [fixed], layer.closed, per_cm, thickness, cv2.LINE_8, _SHIFT)

@@ -1,0 +1,97 @@
+"""Machine styles: how a scanner shapes, compresses and decorates the picture."""
+
+import dataclasses
+
+import numpy as np
+
+from fetalclip_jax.phantom.beam import Geometry
+
+# height / width of the displayed window
+_ASPECTS = (0.675, 0.69, 0.75, 0.8, 1.0)
+_LAYOUTS = ("wide", "zoomed", "endocavity", "linear")
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Settings that mostly stay the same over the images of one patient.
+
+    Attributes:
+      aspect: height / width of the display.
+      layout: "wide" shows the whole sector with the probe's face, "zoomed" a window of it,
+        "endocavity" a tightly curved probe, "linear" parallel lines.
+      axial_mm, lateral_mm: standard deviations of pulse and of beam at the focus.
+      dynamic_range_db: what log compression spreads over black to white.
+      grey_gamma: exponent of the grey curve.
+      smoothing: speckle reduction, in pixels of a 96-pixel display.
+      sharpening: strength of edge enhancement.
+      noise_db: electronic noise against reference tissue.
+      ticks: "left", "right" or "none": depth marks every 10 mm.
+      grey_bar: a grey scale bar at the upper left.
+      boxes: black boxes over two corners, where text was removed.
+    """
+
+    aspect: float
+    layout: str
+    axial_mm: float
+    lateral_mm: float
+    dynamic_range_db: float
+    grey_gamma: float
+    smoothing: float
+    sharpening: float
+    noise_db: float
+    ticks: str
+    grey_bar: bool
+    boxes: bool
+
+
+def draw_machine(rng: np.random.Generator) -> Machine:
+    """A machine with one of a handful of layouts and continuous settings."""
+    frequency = rng.uniform(0.75, 1.3)
+    return Machine(
+        aspect=float(rng.choice(_ASPECTS, p=(0.28, 0.24, 0.24, 0.16, 0.08))),
+        layout=str(rng.choice(_LAYOUTS, p=(0.42, 0.44, 0.07, 0.07))),
+        axial_mm=float(0.42 / frequency),
+        lateral_mm=float(rng.uniform(0.75, 1.25) / frequency),
+        dynamic_range_db=float(rng.uniform(50.0, 68.0)),
+        grey_gamma=float(rng.uniform(0.95, 1.5)),
+        smoothing=float(rng.choice((0.0, 0.35, 0.6)) * rng.uniform(0.8, 1.2)),
+        sharpening=float(rng.choice((0.0, 0.0, 0.5, 0.9))),
+        noise_db=float(rng.uniform(-40.0, -27.0)),
+        ticks=str(rng.choice(("left", "right", "none"), p=(0.6, 0.25, 0.15))),
+        grey_bar=bool(rng.random() < 0.6),
+        boxes=bool(rng.random() < 0.45),
+    )
+
+
+def draw_geometry(
+    rng: np.random.Generator,
+    machine: Machine,
+    size_mm: tuple[float, float],
+    spacing_mm: float,
+) -> Geometry:
+    """The scan grid that covers a window of `size_mm` (height, width)."""
+    height, width = size_mm
+    top, bottom = -height / 2, height / 2
+    step = 0.75 * spacing_mm
+    lines = round(width / spacing_mm * 1.15)
+    if machine.layout == "linear":
+        half = width / 2 * rng.uniform(0.92, 1.0)
+        return Geometry(None, (-half, half), (top, bottom), (round(height / step), lines))
+    if machine.layout == "zoomed":
+        apex = top - rng.uniform(70.0, 130.0)
+        first = max(20.0, top - apex - rng.uniform(0.0, 0.25) * height)
+        half_angle = np.arctan(width / 2 / -apex) * rng.uniform(0.85, 1.25)
+    elif machine.layout == "endocavity":
+        radius = rng.uniform(10.0, 14.0)
+        face = top + rng.uniform(0.0, 0.04) * height
+        apex, first = face - radius, radius
+        half_angle = rng.uniform(0.75, 1.15)
+    else:
+        radius = rng.uniform(38.0, 62.0)
+        face = top + rng.uniform(0.0, 0.07) * height
+        apex, first = face - radius, radius
+        half_angle = rng.uniform(0.42, 0.66)
+    apex_x = float(rng.normal(0.0, 0.05) * width)
+    last = bottom - apex
+    shape = (round((last - first) / step), lines)
+    return Geometry((apex_x, float(apex)), (-half_angle, half_angle), (first, last), shape)

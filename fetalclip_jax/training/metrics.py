@@ -1,0 +1,55 @@
+"""Where numbers go while training: JSON lines, TensorBoard events, and the process's own cost."""
+
+import json
+import pathlib
+import resource
+import sys
+
+from tensorboardX import SummaryWriter
+
+
+class MetricsWriter:
+    """Appends to `<workdir>/metrics.jsonl` and to TensorBoard event files.
+
+    Args:
+      resume_step: lines logged after this step belong to work that was lost with the process;
+        they are dropped, so that every step appears once.
+    """
+
+    def __init__(self, workdir: pathlib.Path, resume_step: int = 0):
+        self._path = pathlib.Path(workdir) / "metrics.jsonl"
+        kept = []
+        if self._path.exists() and resume_step:
+            for line in self._path.read_text().splitlines():
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:  # the line a killed process was writing
+                    continue
+                if record["step"] <= resume_step:
+                    kept.append(line + "\n")
+        self._path.write_text("".join(kept))
+        self._file = self._path.open("a")
+        self._events = SummaryWriter(
+            str(pathlib.Path(workdir) / "tensorboard"), purge_step=resume_step or None
+        )
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        values = {k: float(v) for k, v in values.items()}
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
+
+
+def peak_rss_gib() -> float:
+    """Peak resident memory in GiB of this process or of its largest finished child."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes on Linux
+    peak = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return peak * unit / 2**30

@@ -1,0 +1,72 @@
+"""What training carries from step to step, and how it is born on a mesh."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+
+from fetalclip_jax.models.clip import CLIP
+from fetalclip_jax.parallel import sharding
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Attributes:
+    step: updates done, int32 [].
+    params: float32 parameters.
+    opt_state: the optimiser's state.
+    """
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: Any
+
+
+def initial_params(model: CLIP, key: jax.Array) -> Any:
+    """Parameters with their logical axis names still attached."""
+    vision, text = model.config.vision_cfg, model.config.text_cfg
+    images = jnp.zeros((1, vision.image_size, vision.image_size, 3), jnp.float32)
+    tokens = jnp.zeros((1, text.context_length), jnp.int32)
+    return model.init(key, images, tokens)["params"]
+
+
+def abstract_state(
+    model: CLIP, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+) -> tuple[TrainState, TrainState]:
+    """Shapes and shardings of a state, without making one.
+
+    Returns:
+      A state of `jax.ShapeDtypeStruct` that carry their shardings, and a state of shardings.
+    """
+    boxed = jax.eval_shape(lambda: _boxed_state(model, optimizer, jax.random.key(seed)))
+    shardings = sharding.tree_shardings(boxed, mesh)
+    abstract = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        nn.meta.unbox(boxed),
+        shardings,
+    )
+    return abstract, shardings
+
+
+def create_state(
+    model: CLIP, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+) -> TrainState:
+    """Initialises directly into the target shardings: no device ever holds the whole state."""
+    _, shardings = abstract_state(model, optimizer, mesh, seed)
+
+    def make(key):
+        return nn.meta.unbox(_boxed_state(model, optimizer, key))
+
+    return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
+
+
+def _boxed_state(model, optimizer, key) -> TrainState:
+    params = initial_params(model, key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params)
+    )
