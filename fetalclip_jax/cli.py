@@ -206,12 +206,14 @@ def _stored(arguments: argparse.Namespace, model):
     return _encode(arguments.workdir, arguments.split, copies=0, model=model)
 
 
-def _encode(workdir: pathlib.Path, split: str, copies: int, model=None):
+def _encode(workdir: pathlib.Path, split: str, copies: int | None, model=None):
     import fetalclip_jax
     from fetalclip_jax import experiment
     from fetalclip_jax.evaluation import features as programs
 
     config = _run_config(workdir)
+    if copies is None:
+        copies = config.evaluation.probe_copies if split == "pool" else 0
     model = model or fetalclip_jax.load(workdir)
     store = programs.encode(
         model,
@@ -231,7 +233,7 @@ def _store(workdir: pathlib.Path, split: str):
     if not path.is_dir():
         raise ValueError(
             f"{path} does not exist; encode it first: fetalclip features --workdir={workdir} "
-            f"--split={split}" + (" --copies=5" if split == "pool" else "")
+            f"--split={split}"
         )
     return FeatureStore.load(path)
 
@@ -310,7 +312,12 @@ def _parser() -> argparse.ArgumentParser:
             "Encode the images of a split once, for all evaluations.",
             "fetalclip features --workdir runs/quickstart --split pool --copies 5",
         )
-    ).add_argument("--copies", type=int, default=0, help="augmented copies of each image")
+    ).add_argument(
+        "--copies",
+        type=int,
+        help="augmented copies of each image, for probes (default: the run's "
+        "config.evaluation.probe_copies for the pool, else 0)",
+    )
     added = on_split(
         command(
             zeroshot,

@@ -36,6 +36,9 @@ def to_uint8(image: PIL.Image.Image) -> UInt8[np.ndarray, "h w *c"]:
                 "8-bit nor 16-bit; save the image as 8-bit PNG"
             )
         return np.round(values / _SIXTEEN_BIT_STEP).astype(np.uint8)
+    if "transparency" in image.info:
+        # Pillow warns at each such palette image unless its transparency is made a channel first.
+        image = image.convert("RGBA")
     return np.array(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"))
 
 
@@ -51,7 +54,9 @@ def load_image(path: str | os.PathLike) -> UInt8[np.ndarray, "h w *c"]:
         # Reading first keeps no file handle open when decoding fails half-way.
         with PIL.Image.open(io.BytesIO(path.read_bytes())) as image:
             return to_uint8(image)
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+    except PIL.UnidentifiedImageError as error:
+        raise BadExampleError(path.name, f"cannot decode {path}: not an image file") from error
+    except Exception as error:  # on damaged bytes Pillow's decoders raise all kinds of errors
         raise BadExampleError(path.name, f"cannot decode {path}: {error}") from error
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from fetalclip_jax.captions.synthesis import caption
 from fetalclip_jax.data.augment import AugmentConfig, train_augment
@@ -78,6 +79,10 @@ def train_iterator(
         .to_iter_dataset(read)
     )
     if worker_count:
+        if not flags.FLAGS.is_parsed():
+            # grain reads absl flags of its own, which only exist after parsing: in a notebook, a
+            # test or any program without absl's main they take their defaults.
+            flags.FLAGS.mark_as_parsed()
         pairs = pairs.mp_prefetch(grain.MultiprocessingOptions(num_workers=worker_count))
     # After the workers: batching before them would drop a remainder in each.
     return iter(pairs.batch(batch_size, drop_remainder=True))

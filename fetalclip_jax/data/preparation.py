@@ -6,6 +6,8 @@ import multiprocessing
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
+
 from fetalclip_jax.data.encoding import encode_example
 from fetalclip_jax.data.example import BadExampleError
 
@@ -64,6 +66,8 @@ def encoded_records(
 def _start_worker(source, image_size: int) -> None:
     global _worker_source, _worker_image_size
     _worker_source, _worker_image_size = source, image_size
+    # One process per core: OpenCV's own threads would only fight over them.
+    cv2.setNumThreads(1)
 
 
 def _encode_chunk(indices: range) -> list[dict[str, Any] | BadExampleError]:

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import tempfile
 from typing import Any
 
@@ -151,7 +152,8 @@ def _publish(folder: pathlib.Path, directory: pathlib.Path, description: dict[st
 
 
 def _hidden_prefix(directory: pathlib.Path) -> str:
-    return f".{directory.name}.incomplete-"
+    # With the host's name, for process numbers mean nothing on another host of a shared disk.
+    return f".{directory.name}.incomplete-{socket.gethostname()}-"
 
 
 def _remove_leftovers(directory: pathlib.Path) -> None:

@@ -183,13 +183,16 @@ def fill_outline(outline: UInt8[np.ndarray, "h w *c"]) -> Bool[np.ndarray, "h w"
 
 def _find_hc18(root: str | os.PathLike, csv_name: str) -> tuple[pathlib.Path, pathlib.Path]:
     """The image folder and the CSV."""
-    root = pathlib.Path(root)
-    for folder in (root, root.parent):
-        if (folder / csv_name).is_file() and (folder / "training_set").is_dir():
-            return folder / "training_set", folder / csv_name
-    found = "does not exist" if not root.is_dir() else f"has {sorted(os.listdir(root))[:5]}"
+    folder = pathlib.Path(root)
+    for parent in (folder, folder.parent) if os.fspath(root) else ():
+        if (parent / csv_name).is_file() and (parent / "training_set").is_dir():
+            return parent / "training_set", parent / csv_name
+    if not os.fspath(root):
+        found = "is empty"
+    else:
+        found = f"has {sorted(os.listdir(root))[:5]}" if folder.is_dir() else "does not exist"
     raise ValueError(
-        f"config.data.root={str(root)!r} {found}; it must be the HC18 folder that holds "
+        f"config.data.root={os.fspath(root)!r} {found}; it must be the HC18 folder that holds "
         f"training_set/ and {csv_name} (from zenodo.org/records/1327317)"
     )
 

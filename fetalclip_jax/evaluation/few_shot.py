@@ -74,9 +74,12 @@ def evaluate(
         }
     groups = data.test.bootstrap_groups(resample_by)
     labels, classes = data.test_labels, len(data.task.candidates)
+    # All sizes share one compiled program, padded to the largest support set.
+    rows = [data.rows(draw) for draws in patient_splits.values() for draw in draws]
+    pad_to = max(len(train) for train, _ in rows), max(len(held_out) for _, held_out in rows)
     curve = {}
     for size, draws in patient_splits.items():
-        probes = data.fit(draws, runs, config, seed, progress)
+        probes = data.fit(draws, runs, config, seed=seed, pad_to=pad_to, progress=progress)
         predictions = probes.logits(data.test_features).argmax(-1)
         scores = np.array([metrics.macro_f1(labels, p, classes) for p in predictions])
         rng = np.random.default_rng([seed, size])

@@ -1,8 +1,7 @@
 """Zero-shot gestational age: brain images against prompts for each of 175 days.
 
-Each prompt quotes the age and the (resized) pixel spacing of the image, so images are grouped by
-spacing rounded as the prompts print it, and only distinct spacings are encoded. A predicted age is
-valid when the true head circumference is normal for it on the WHO chart.
+Each prompt quotes the age and the resized pixel spacing, so only spacings that print differently
+are encoded. A predicted age is valid when the true head circumference is normal for it (WHO).
 """
 
 import dataclasses
@@ -233,7 +232,7 @@ def evaluate(
 def _similarity(
     image_features: Float[Array, "n d"], text_features: Float[Array, "t day d"]
 ) -> Float[Array, "n day"]:
-    # The mean of cosines is the cosine-like product with the mean of the unit text features.
+    # The mean of cosines is the product with the mean of the unit text features.
     texts = unit(text_features).mean(axis=0)
     return 100.0 * jnp.einsum(
         "nd,ld->nl", unit(image_features), texts, precision=jax.lax.Precision.HIGHEST

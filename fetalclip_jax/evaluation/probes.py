@@ -43,7 +43,7 @@ class ProbeData:
         if len(leaked):
             raise ValueError(
                 f"{len(leaked)} patients are in the pool and in the test set, such as "
-                f"{leaked[0]!r}: a probe would be tested on patients it trained on"
+                f"{str(leaked[0])!r}: a probe would be tested on patients it trained on"
             )
         self.task: Task = find_task(PROBE_TASKS, task)
         rows, self.labels = self.task.select(train_store)
@@ -70,8 +70,10 @@ class ProbeData:
         patient_splits: Sequence[splits.Split],
         runs: int,
         config: ProbeConfig,
+        *,
         seed: int,
-        progress: bool,
+        pad_to: tuple[int, int] = (0, 0),
+        progress: bool = False,
     ) -> LinearProbes:
         """`runs` probes of every split, ordered split by split."""
         pairs = [self.rows(split) for split in patient_splits for _ in range(runs)]
@@ -83,6 +85,7 @@ class ProbeData:
             num_classes=len(self.task.candidates),
             config=config,
             seeds=_run_seeds(seed, len(pairs)),
+            pad_to=pad_to,
             progress=progress,
         )
 
@@ -133,7 +136,7 @@ def evaluate(
         config = PAPER if inputs == "features" else TUNED
     if patient_splits is None:
         patient_splits = splits.folds_by_patient(data.patients, folds, seed)
-    probes = data.fit(patient_splits, runs, config, seed, progress)
+    probes = data.fit(patient_splits, runs, config, seed=seed, progress=progress)
     logits = probes.logits(data.test_features)
     predictions, labels = logits.argmax(-1), data.test_labels
     classes = data.task.candidates

@@ -167,7 +167,7 @@ def _split(path, where, pair):
     train, validation = _ids(path, where, pair[0]), _ids(path, where, pair[1])
     both = np.intersect1d(train, validation)
     if len(both):
-        raise ValueError(f"{path}: {where} has {both[0]!r} in training and in validation")
+        raise ValueError(f"{path}: {where} has {str(both[0])!r} in training and in validation")
     return train, validation
 
 

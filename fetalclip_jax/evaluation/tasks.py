@@ -38,7 +38,7 @@ class Task:
             names = np.where((names == "") | np.isin(names, self.labels), names, self.other)
         rows = np.flatnonzero(np.isin(names, self.labels))
         if len(rows) == 0:
-            found = sorted(set(np.unique(names)) - {""})
+            found = sorted(set(names.tolist()) - {""})
             raise ValueError(
                 f"store has no {self.column} that task {self.name!r} judges {self.labels}; "
                 f"found {found or 'no value at all'}. Encode a data set with this label."

@@ -1,11 +1,13 @@
 """The image tower: a Vision Transformer."""
 
+import math
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fetalclip_jax.models.presets import VisionConfig
-from fetalclip_jax.models.transformer import Transformer, layer_norm, logical
+from fetalclip_jax.models.transformer import Projection, Transformer, layer_norm, logical
 
 
 class VisionTransformer(nn.Module):
@@ -37,14 +39,14 @@ class VisionTransformer(nn.Module):
             batch, grid * grid, c.patch_size, c.patch_size, 3
         )  # B N P P 3
         # A convolution whose stride is its width is one matrix product over patches.
-        x = nn.DenseGeneral(
-            c.width,
-            axis=(-3, -2, -1),
+        patch = (c.patch_size, c.patch_size, 3)
+        x = Projection(
+            patch,
+            (c.width,),
+            (None, None, None, "embed"),
+            math.prod(patch) ** -0.5,
+            self.dtype,
             use_bias=False,
-            dtype=self.dtype,
-            kernel_init=logical(
-                nn.initializers.normal((3 * c.patch_size**2) ** -0.5), None, None, None, "embed"
-            ),
             name="patch_embedding",
         )(patches)  # B N D
         scale = c.width**-0.5

@@ -1,0 +1,1 @@
+"""A fetal ultrasound simulator: `phantom.simulator.Phantom(seed)[index]` is an example."""

@@ -39,7 +39,9 @@ class Geometry:
             return step
         return step * (self.depth_mm[0] + fraction * (self.depth_mm[1] - self.depth_mm[0]))
 
-    def to_grid(self, x, y) -> tuple[np.ndarray, np.ndarray]:
+    def to_grid(
+        self, x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(line, sample) coordinates of points in mm."""
         if self.apex_mm is not None:
             dx, dy = x - self.apex_mm[0], y - self.apex_mm[1]
@@ -47,13 +49,16 @@ class Geometry:
         line = (x - self.lateral[0]) * ((self.shape[1] - 1) / (self.lateral[1] - self.lateral[0]))
         return line, (y - self.depth_mm[0]) * (1 / self.sample_mm)
 
-    def scan_conversion(self, height: int, width: int, spacing_mm: float):
+    def scan_conversion(
+        self, height: int, width: int, spacing_mm: float
+    ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
         """cv2.remap maps of a display of square pixels centred on the origin."""
         x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) * np.float32(spacing_mm)
         y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) * np.float32(spacing_mm)
         xx, yy = np.meshgrid(x, y)
         if self.apex_mm is None:
-            lines, samples = self.to_grid(xx, yy)
+            lines, samples = self.to_grid(xx.ravel(), yy.ravel())
+            lines, samples = lines.reshape(height, width), samples.reshape(height, width)
         else:
             dx, dy = xx - np.float32(self.apex_mm[0]), yy - np.float32(self.apex_mm[1])
             radius, angle = cv2.cartToPolar(dy, dx)
@@ -75,11 +80,11 @@ class Echoes:
       loss_db: attenuation summed along the beam.
     """
 
-    diffuse_db: np.ndarray
-    texture_db: np.ndarray
-    streak_db: np.ndarray
-    specular: np.ndarray
-    loss_db: np.ndarray
+    diffuse_db: Float[np.ndarray, "depth lines"]
+    texture_db: Float[np.ndarray, "depth lines"]
+    streak_db: Float[np.ndarray, "depth lines"]
+    specular: Float[np.ndarray, "depth lines"]
+    loss_db: Float[np.ndarray, "depth lines"]
 
 
 def paint(scene: Scene, geometry: Geometry) -> Echoes:
@@ -103,7 +108,9 @@ def paint(scene: Scene, geometry: Geometry) -> Echoes:
             _reflect(specular, bone, layer, fixed, geometry)
     echo, attenuation, texture, streak = np.array(table, np.float32).T
     step_cm = np.float32(geometry.sample_mm / 10)
-    loss = np.cumsum((attenuation[regions] + bone) * step_cm, axis=0)
+    # Beams are wide: shadows have soft flanks.
+    absorbed = cv2.blur((attenuation[regions] + bone) * step_cm, (5, 1))
+    loss = np.cumsum(absorbed, axis=0)
     return Echoes(
         cv2.GaussianBlur(echo[regions], (0, 0), 0.7),
         texture[regions],
@@ -127,12 +134,10 @@ def _reflect(specular, bone, layer, fixed, geometry: Geometry) -> None:
         beam /= np.maximum(np.hypot(beam[:, 0], beam[:, 1]), 1e-3)[:, None]
         crossing = np.abs(along[:, 0] * beam[:, 1] - along[:, 1] * beam[:, 0])
     square = crossing / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)
-    drop = 18.0 * layer.directivity * (1 - square)
+    drop = 24.0 * layer.directivity * (1 - square)
     amplitudes = 10 ** ((layer.echo_db - drop) / 20)
     ends = np.roll(fixed, -1, 0) if layer.closed else fixed[1:]
-    for start, end, value in zip(
-        fixed.tolist(), ends.tolist(), amplitudes.tolist(), strict=False
-    ):
+    for start, end, value in zip(fixed.tolist(), ends.tolist(), amplitudes.tolist(), strict=False):
         cv2.line(specular, start, end, value, thickness, cv2.LINE_8, _SHIFT)
     if layer.loss_db:
         per_cm = layer.loss_db / (thickness * geometry.sample_mm / 10)

@@ -1,7 +1,7 @@
 """How big a fetus is at an age, and how ages and fields of view are distributed.
 
 Sources:
-  Head circumference: WHO fetal growth chart (Kiserud et al., PLoS Med 2017), `evaluation.who_chart`.
+  Head circumference: WHO fetal growth chart (Kiserud et al., PLoS Med 2017).
   Abdomen, femur: Hadlock, Deter, Harrist, Park, Radiology 1984;152:497-501 (age to measurement).
   Cerebellum: transverse diameter in mm is close to the age in weeks until 24 weeks (Goldstein et
   al., Am J Obstet Gynecol 1987;156:1065-9) and grows faster after.
@@ -121,14 +121,18 @@ def draw_fetus(rng: np.random.Generator) -> Fetus:
     )
 
 
-def draw_field_of_view_mm(rng: np.random.Generator, fetus: Fetus, patient_depth: float) -> float:
+def draw_field_of_view_mm(
+    rng: np.random.Generator, fetus: Fetus, patient_depth: float, structure_mm: float, zoom: float
+) -> float:
     """Longer side of the displayed window in mm (224 x resized spacing).
+
+    At least 1.25 x `structure_mm`, the length that has to fit; `zoom` above 1 narrows the field.
 
     The field grows with the fetus, but with a spread of its own (`patient_depth`, the operator's
     habit, plus a spread per image), so that sizes in pixels alone do not give the age.
     """
     head_length = 2.0 * fetus.head_semi_axes_mm[0]
-    typical = _REFERENCE_SIZE * SPACING_PEAK_MM * (head_length / 62.0) ** 0.6
+    typical = _REFERENCE_SIZE * SPACING_PEAK_MM * (head_length / 62.0) ** 0.6 / zoom
     field = typical * float(np.exp(0.13 * patient_depth + 0.11 * rng.standard_normal()))
     low, high = (s * _REFERENCE_SIZE for s in SPACING_RANGE_MM)
-    return float(np.clip(field, max(low, 1.25 * head_length), high - 1.0))
+    return float(np.clip(field, max(low, 1.25 * structure_mm), high - 1.0))

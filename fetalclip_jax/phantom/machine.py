@@ -24,6 +24,7 @@ class Machine:
       grey_gamma: exponent of the grey curve.
       smoothing: speckle reduction, in pixels of a 96-pixel display.
       sharpening: strength of edge enhancement.
+      compounding: strength of speckle averaging before compression, 0 to 1.
       noise_db: electronic noise against reference tissue.
       ticks: "left", "right" or "none": depth marks every 10 mm.
       grey_bar: a grey scale bar at the upper left.
@@ -38,6 +39,7 @@ class Machine:
     grey_gamma: float
     smoothing: float
     sharpening: float
+    compounding: float
     noise_db: float
     ticks: str
     grey_bar: bool
@@ -50,13 +52,14 @@ def draw_machine(rng: np.random.Generator) -> Machine:
     return Machine(
         aspect=float(rng.choice(_ASPECTS, p=(0.28, 0.24, 0.24, 0.16, 0.08))),
         layout=str(rng.choice(_LAYOUTS, p=(0.42, 0.44, 0.07, 0.07))),
-        axial_mm=float(0.42 / frequency),
-        lateral_mm=float(rng.uniform(0.75, 1.25) / frequency),
+        axial_mm=float(0.36 / frequency),
+        lateral_mm=float(rng.uniform(0.55, 0.95) / frequency),
         dynamic_range_db=float(rng.uniform(50.0, 68.0)),
         grey_gamma=float(rng.uniform(0.95, 1.5)),
-        smoothing=float(rng.choice((0.0, 0.35, 0.6)) * rng.uniform(0.8, 1.2)),
-        sharpening=float(rng.choice((0.0, 0.0, 0.5, 0.9))),
-        noise_db=float(rng.uniform(-40.0, -27.0)),
+        smoothing=float(rng.choice((0.0, 0.3, 0.5)) * rng.uniform(0.8, 1.2)),
+        sharpening=float(rng.choice((0.0, 0.3, 0.6, 0.9))),
+        compounding=float(rng.uniform(0.25, 0.8)),
+        noise_db=float(rng.uniform(-44.0, -30.0)),
         ticks=str(rng.choice(("left", "right", "none"), p=(0.6, 0.25, 0.15))),
         grey_bar=bool(rng.random() < 0.6),
         boxes=bool(rng.random() < 0.45),

@@ -92,9 +92,7 @@ class Scene:
         closed: bool = False,
     ) -> None:
         """Paints an interface."""
-        self.layers.append(
-            Interface(points, echo_db, thickness_mm, loss_db, directivity, closed)
-        )
+        self.layers.append(Interface(points, echo_db, thickness_mm, loss_db, directivity, closed))
 
     def outline(self, mask: str, points: Points) -> None:
         """Adds an outline to a truth mask without painting anything."""

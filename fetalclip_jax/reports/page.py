@@ -20,7 +20,7 @@ h2 { font-size: 1.25rem; margin: 2.8rem 0 .5rem; padding-top: 1rem;
 p { margin: .4rem 0 .9rem; max-width: 72ch; }
 a { color: var(--accent); }
 nav { margin: .9rem 0 0; font-size: .92rem; }
-nav a { margin-right: 1.1rem; white-space: nowrap; }
+nav a { display: inline-block; margin-right: 1.1rem; }
 .quiet { color: var(--quiet); font-size: .92rem; }
 .banner { background: var(--warn-bg); color: var(--warn-ink); border-radius: 8px;
   padding: .75rem 1rem; margin: 1.2rem 0; font-weight: 600; max-width: none; }
@@ -32,6 +32,8 @@ nav a { margin-right: 1.1rem; white-space: nowrap; }
 table { border-collapse: collapse; font-size: .9rem; width: 100%; margin: .6rem 0 1rem; }
 th, td { text-align: left; padding: .48rem .9rem .48rem 0; border-bottom: 1px solid var(--line);
   vertical-align: baseline; }
+.headline th[scope=row] { min-width: 9rem; }
+.headline .baseline { min-width: 13rem; }
 thead th { color: var(--quiet); font-weight: 600; font-size: .8rem; white-space: nowrap; }
 tbody th { font-weight: 600; }
 .value { font-weight: 700; font-size: 1.06rem; white-space: nowrap; }

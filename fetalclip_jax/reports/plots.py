@@ -185,7 +185,7 @@ def few_shot(result: Mapping[str, Any], references: Mapping[str, float]) -> byte
     """
     curve = few_shot_curve(result)
     patients = np.array([int(p) for p in curve])
-    mean, low, high = (np.array([p[k] for p in curve.values()], float) for k in _POINT)
+    mean, low, high = (np.array([p.get(k) for p in curve.values()], float) for k in _POINT)
     with style.figure(7.2, 3.9) as fig:
         axes = fig.add_subplot()
         axes.fill_between(patients, low, high, color=style.BLUE, alpha=0.18, lw=0, label="95 %")

@@ -55,7 +55,11 @@ def write_text(text: str, path: pathlib.Path) -> None:
 
 def few_shot_curve(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The points of a data-efficiency curve: patients -> mean, low, high, by rising patients."""
-    points = {k: v for k, v in result.items() if str(k).isdigit() and isinstance(v, Mapping)}
+    points = {
+        k: v
+        for k, v in result.items()
+        if str(k).isdigit() and isinstance(v, Mapping) and number(v.get("mean")) is not None
+    }
     return {str(k): points[k] for k in sorted(points, key=int)}
 
 

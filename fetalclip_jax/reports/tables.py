@@ -12,9 +12,9 @@ _COLUMNS = (
     "Task",
     "Metric",
     "Value",
-    "95 % interval",
     "Baseline",
-    "Against it",
+    "95 % interval",
+    "Verdict",
 )
 
 
@@ -68,7 +68,7 @@ def headline_rows(run: Run) -> list[Row]:
     rows = [
         *_zero_shot(run.result("zero_shot_planes"), "Zero-shot planes"),
         *_zero_shot(run.result("zero_shot_brain"), "Zero-shot brain planes"),
-        *_age(run.result("age")),
+        *_age(run.result("age"), run.data_source == "hc18"),
         *_probes(run),
         *_few_shot(run),
     ]
@@ -86,9 +86,10 @@ def headline_table(rows: Sequence[Row]) -> str:
         verdict, style_class = row.verdict
         body.append(
             f'<tr><th scope="row">{html.escape(row.task)}</th><td>{html.escape(row.metric)}</td>'
-            f'<td class="value">{row.show(row.value)}</td><td class="number">{interval}</td>'
-            f'<td><span class="number">{baseline}</span> '
+            f'<td class="value">{row.show(row.value)}</td>'
+            f'<td class="baseline"><span class="number">{baseline}</span> '
             f'<span class="quiet">{html.escape(row.baseline_name)}</span></td>'
+            f'<td class="number">{interval}</td>'
             f'<td><span class="verdict {style_class}">{verdict}</span></td></tr>'
         )
     cells = "".join(f'<th scope="col">{words}</th>' for words in _COLUMNS)
@@ -133,7 +134,7 @@ def _zero_shot(result: Mapping[str, Any], task: str) -> list[Row]:
     return [Row(task, "macro F1", value, _interval(result, "macro_f1"), known.get(best), best)]
 
 
-def _age(result: Mapping[str, Any]) -> list[Row]:
+def _age(result: Mapping[str, Any], age_from_size: bool) -> list[Row]:
     rows = []
     rate, constant = (number(result.get(k)) for k in ("valid_prediction_rate", "constant_baseline"))
     interval = _interval(result, "valid_prediction_rate")
@@ -186,14 +187,15 @@ def _few_shot(run: Run) -> list[Row]:
     curve = few_shot_curve(run.result("few_shot_planes"))
     raw = number(run.result("probe_raw_pixels").get("macro_f1"))
     ends = dict.fromkeys((next(iter(curve)), list(curve)[-1])) if curve else ()
-    return [
-        Row(
-            f"Few-shot planes, {patients} patients", "macro F1", float(curve[patients]["mean"]),
-            (float(curve[patients]["low"]), float(curve[patients]["high"])), raw,
-            "raw pixels of all training patients",
-        )
-        for patients in ends
-    ]  # fmt: skip
+    name = "raw pixels of all training patients"
+    rows = []
+    for patients in ends:
+        point = curve[patients]
+        edges = {"mean_interval": [point.get("low"), point.get("high")]}
+        task = f"Few-shot planes, {patients} patients"
+        mean = float(point["mean"])
+        rows.append(Row(task, "macro F1", mean, _interval(edges, "mean"), raw, name))
+    return rows
 
 
 def _interval(result: Mapping[str, Any], key: str) -> tuple[float, float] | None:

@@ -74,6 +74,8 @@ class SentencePieceTokenizer:
         """
         check_context_length(context_length)
         texts = check_texts(texts)
+        if not any(text.strip() for text in texts):
+            raise ValueError(f"there is no text to train on in {len(texts)} texts; give captions")
         # The trainer considers only pieces that occur in two distinct words; a word that comes in
         # one form only would be cut up however frequent it is. A second form of each cures that.
         words = dict.fromkeys(word for text in texts for word in _WORD.findall(text))
@@ -118,9 +120,7 @@ class SentencePieceTokenizer:
         try:
             model = path.read_bytes()
         except OSError as error:
-            raise ValueError(
-                f"cannot read SentencePiece model {path}: {error.strerror}"
-            ) from error
+            raise ValueError(f"cannot read SentencePiece model {path}: {error.strerror}") from error
         try:
             return cls(model, context_length)
         except ValueError as error:

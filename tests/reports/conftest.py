@@ -120,7 +120,7 @@ def _write_age(results: pathlib.Path, rng) -> None:
     rows = [
         {"example_id": f"p{i:04d}", "patient_id": str(i // 6), "ga_days": int(d), "hc_mm": f"{h}",
          "prediction": int(p)}
-        for i, (d, h, p) in enumerate(zip(days, hc, predicted, strict=True))
+        for i, (d, h, p) in enumerate(zip(days[kept], hc[kept], predicted[kept], strict=True))
     ]  # fmt: skip
     _write_csv(results / "predictions_age.csv", rows)
     error = np.abs(predicted - days)[kept]
@@ -172,17 +172,10 @@ class Images:
         return Example(f"p{index:04d}", np.clip(grey, 0, 255).astype(np.uint8), patient_id="0")
 
 
-class FakeRecords:
-    """Stands in for the prepared test split, by the ids and images of `Images`."""
-
-    def __init__(self, directory):
-        self._images = Images(60)
-
-    def __getitem__(self, index):
-        return self._images[index]
-
-    def metadata(self):
-        return {"example_id": np.array([f"p{i:04d}" for i in range(60)])}
+@pytest.fixture
+def image_source() -> Images:
+    """Images of the first predictions, ready to be prepared as records."""
+    return Images(60)
 
 
 @pytest.fixture

@@ -1,0 +1,274 @@
+"""The phantom: every example a pure function of (seed, index)."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fetalclip_jax.data.example import BRAIN_PLANES, OTHER, PLANES, Example
+from fetalclip_jax.phantom import (
+    anatomy_brain,
+    anatomy_face_limb,
+    anatomy_heart,
+    anatomy_trunk,
+    growth,
+    machine,
+    rendering,
+    surroundings,
+)
+from fetalclip_jax.phantom.scene import Scene
+from fetalclip_jax.phantom.shapes import Pose
+from fetalclip_jax.phantom.surroundings import Window
+
+PLANE_WEIGHTS = {
+    "brain": 0.36,
+    "heart": 0.13,
+    "abdomen": 0.12,
+    "femur": 0.09,
+    "cervix": 0.09,
+    "other": 0.06,
+    "kidney": 0.05,
+    "lips_nose": 0.05,
+    "profile_patient": 0.05,
+    "spine": 0.05,
+}
+_BRAIN_PLANE_WEIGHTS = (0.4, 0.3, 0.3)
+_MASKED_PLANES = ("brain", "abdomen", "heart")
+_MIN_SIZE = 32
+# How much closer than at the head operators look; the rest 1.15.
+_ZOOM = {
+    "brain": 1.0,
+    "cervix": 1.0,
+    "heart": 1.35,
+    "spine": 1.0,
+    "lips_nose": 1.35,
+    "profile_patient": 1.0,
+}
+# Planes that are mostly seen lying across the beam.
+_LEVEL_PLANES = ("brain", "femur", "spine", "profile_patient")
+# Streams of random numbers that must not overlap.
+_PATIENT, _IMAGE = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class PhantomExample(Example):
+    """An `Example` that also knows the fetus behind it.
+
+    Attributes:
+      fetus: the measurements all images of the patient share.
+    """
+
+    fetus: growth.Fetus | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """Everything about one image but its speckle."""
+
+    plane: str
+    brain_plane: str | None
+    fetus: growth.Fetus
+    style: machine.Machine
+    shape: tuple[int, int]
+    spacing_mm: float
+
+
+class Phantom:
+    """An endless, indexable set of simulated fetal ultrasound images.
+
+    Args:
+      seed: of everything.
+      image_size: longer side of the images in pixels, at least 32.
+      images_per_patient: consecutive images that show one fetus.
+      plane_weights: plane -> relative frequency; default `PLANE_WEIGHTS`.
+      with_masks: whether examples carry truth masks (brain, abdomen and heart have them).
+
+    Raises:
+      ValueError: for a size, patient size or plane that cannot be drawn.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        image_size: int = 96,
+        images_per_patient: int = 6,
+        plane_weights: Mapping[str, float] | None = None,
+        with_masks: bool = False,
+    ):
+        weights = dict(PLANE_WEIGHTS if plane_weights is None else plane_weights)
+        unknown = sorted(set(weights) - set(PLANES) - {OTHER})
+        if unknown:
+            raise ValueError(
+                f"plane_weights names {unknown}; the phantom draws {sorted([*PLANES, OTHER])}"
+            )
+        if min(weights.values(), default=0) < 0 or sum(weights.values()) <= 0:
+            raise ValueError(f"plane_weights must be >= 0 with a positive sum, found {weights}")
+        if image_size < _MIN_SIZE:
+            raise ValueError(f"image_size {image_size} is too small; use {_MIN_SIZE} or more")
+        if images_per_patient < 1:
+            raise ValueError(f"images_per_patient must be at least 1, found {images_per_patient}")
+        if seed < 0:
+            raise ValueError(f"seed must be 0 or more, found {seed}")
+        self.seed = seed
+        self.image_size = image_size
+        self.images_per_patient = images_per_patient
+        self.plane_weights = weights
+        self.with_masks = with_masks
+
+    def __getitem__(self, index: int) -> PhantomExample:
+        """The example at `index` (any integer >= 0).
+
+        Raises:
+          IndexError: for a negative index.
+        """
+        index = int(index)
+        if index < 0:
+            raise IndexError(f"index {index} is negative; the phantom has no end to count from")
+        rng = self._rng(_IMAGE, index)
+        view = self._view(rng, index)
+        scene, geometry = _compose(rng, view, phase=None)
+        image = rendering.render(scene, geometry, view.style, rng, view.shape, view.spacing_mm)
+        masks = None
+        if self.with_masks and view.plane in _MASKED_PLANES:
+            masks = {
+                name: rendering.mask(outlines, view.shape, view.spacing_mm)
+                for name, outlines in scene.outlines.items()
+            }
+        return PhantomExample(
+            example_id=f"phantom-{self.seed}-{index:07d}",
+            image=image,
+            ga_days=view.fetus.ga_days,
+            pixel_spacing_mm=view.spacing_mm,
+            plane=view.plane,
+            brain_plane=view.brain_plane,
+            hc_mm=view.fetus.hc_mm if view.plane == "brain" else None,
+            patient_id=self.patient_id(index),
+            label=view.fetus.heart_label if view.plane == "heart" else None,
+            masks=masks,
+            fetus=view.fetus,
+        )
+
+    def clip(self, index: int, num_frames: int) -> UInt8[np.ndarray, "t h w"]:
+        """A four-chamber clip over one heartbeat of the patient that `index` belongs to.
+
+        The first frame shows full ventricles; the scan stands still while the heart beats.
+
+        Raises:
+          ValueError: for fewer than 1 frame.
+        """
+        if num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1, found {num_frames}")
+        frames = []
+        for frame in range(num_frames):
+            rng = self._rng(_IMAGE, index)
+            view = dataclasses.replace(self._view(rng, index), plane="heart", brain_plane=None)
+            scene, geometry = _compose(rng, view, phase=frame / num_frames)
+            frames.append(
+                rendering.render(scene, geometry, view.style, rng, view.shape, view.spacing_mm)
+            )
+        return np.stack(frames)
+
+    def patient_id(self, index: int) -> str:
+        """The patient that the example at `index` shows."""
+        return f"{self.seed}-{index // self.images_per_patient:06d}"
+
+    def _rng(self, stream: int, number: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence([self.seed, stream, number]))
+
+    def _view(self, rng: np.random.Generator, index: int) -> _View:
+        patient = self._rng(_PATIENT, index // self.images_per_patient)
+        fetus = growth.draw_fetus(patient)
+        habit = float(patient.standard_normal())
+        style = machine.draw_machine(patient)
+        if rng.random() < 0.12:
+            style = machine.draw_machine(rng)
+        planes = list(self.plane_weights)
+        weights = np.array(list(self.plane_weights.values()), float)
+        plane = planes[int(rng.choice(len(planes), p=weights / weights.sum()))]
+        brain_plane = None
+        if plane == "brain":
+            brain_plane = BRAIN_PLANES[int(rng.choice(3, p=_BRAIN_PLANE_WEIGHTS))]
+        # Round structures need more room than heads, which lie along the longer side.
+        length = 2 * _extent(plane, fetus) * (1.0 if plane in _LEVEL_PLANES else 1.15)
+        zoom = _ZOOM.get(plane, 1.15)
+        field = growth.draw_field_of_view_mm(rng, fetus, habit, length, zoom)
+        shape = (round(self.image_size * style.aspect), self.image_size)
+        return _View(plane, brain_plane, fetus, style, shape, field / self.image_size)
+
+
+def _compose(rng: np.random.Generator, view: _View, phase: float | None):
+    """The scene of a view and the scan grid that looks at it."""
+    height, width = (side * view.spacing_mm for side in view.shape)
+    window = Window(width, height)
+    geometry = machine.draw_geometry(rng, view.style, (height, width), view.spacing_mm)
+    scene = Scene()
+    if view.plane == "cervix":
+        anatomy_trunk.cervix(scene, rng, view.fetus, window)
+        return scene, geometry
+    radius = _extent(view.plane, view.fetus)
+    pose = _pose(rng, view, window, radius)
+    surroundings.uterus(scene, rng, window, pose.center, radius)
+    if view.plane == "brain":
+        anatomy_brain.BUILDERS[view.brain_plane](scene, rng, view.fetus, pose)
+    elif view.plane == "heart":
+        beat = rng.random() if phase is None else (rng.random(), phase)[1]
+        anatomy_heart.four_chamber(scene, rng, view.fetus, pose, beat)
+    elif view.plane == OTHER:
+        anatomy_face_limb.other(scene, rng, view.fetus, pose, window)
+    else:
+        _BUILDERS[view.plane](scene, rng, view.fetus, pose)
+    return scene, geometry
+
+
+_BUILDERS = {
+    "abdomen": anatomy_trunk.abdomen,
+    "kidney": anatomy_trunk.kidney,
+    "spine": anatomy_trunk.spine,
+    "femur": anatomy_face_limb.femur,
+    "lips_nose": anatomy_face_limb.lips_nose,
+    "profile_patient": anatomy_face_limb.profile,
+}
+
+
+def _extent(plane: str, fetus: growth.Fetus) -> float:
+    """Half of the structure's longest side in mm."""
+    head = fetus.head_semi_axes_mm[0]
+    return {
+        "brain": head,
+        "abdomen": fetus.ac_mm / 6.1,
+        "kidney": fetus.ac_mm / 6.1,
+        "heart": 0.92 * fetus.ac_mm / 6.1,
+        "femur": 0.6 * fetus.fl_mm + 3,
+        "spine": 1.3 * fetus.fl_mm,
+        "lips_nose": 0.75 * head,
+        "profile_patient": 1.2 * head,
+        OTHER: 0.6 * fetus.fl_mm + 4,
+        "cervix": 30.0,
+    }[plane]
+
+
+def _pose(rng: np.random.Generator, view: _View, window: Window, radius: float) -> Pose:
+    """Where the structure lies and which way it is turned."""
+    any_angle = rng.uniform(0, 2 * np.pi)
+    tilt = float(np.clip(rng.normal(0, 0.3), -0.7, 0.7))
+    flip = float(rng.choice((0.0, np.pi)))
+    mirror = bool(rng.random() < 0.5)
+    if view.plane == "profile_patient":
+        # The fetus mostly looks up at the probe, to either side.
+        flip = np.pi * mirror
+    loose = 0.08 if view.plane in _LEVEL_PLANES else 0.4
+    angle = any_angle if rng.random() < loose else flip + tilt
+    # How much room is left on each axis once the turned structure is inside the window.
+    minor = view.fetus.head_semi_axes_mm[1] if view.plane == "brain" else radius
+    c, s = abs(np.cos(angle)), abs(np.sin(angle))
+    half_width = np.hypot(radius * c, minor * s)
+    half_height = np.hypot(radius * s, minor * c)
+    if half_height > 0.485 * window.height:
+        # It only fits lying down.
+        angle, half_width, half_height = flip + 0.2 * tilt, radius, minor
+    free_x = max(0.0, 0.485 * window.width - half_width)
+    free_y = max(0.0, 0.485 * window.height - half_height)
+    x = free_x * np.clip(rng.normal(0, 0.38), -1, 1)
+    y = free_y * np.clip(rng.normal(0.1, 0.42), -1, 1)
+    return Pose((float(x), float(y)), float(angle), mirror)

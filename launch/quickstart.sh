@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Pretrains a small FetalCLIP on the built-in phantom and judges it. About ten minutes on two
+# cores. Killed? Run it again: it goes on from the last checkpoint.
+#   bash launch/quickstart.sh [workdir]        (default: runs/quickstart)
+set -euo pipefail
+source "$(dirname "$0")/environment.sh"
+prepare_environment ""
+
+workdir="${1:-runs/quickstart}"
+SECONDS=0
+fetalclip train --config configs/phantom_quickstart.py --workdir "$workdir"
+fetalclip features --workdir "$workdir" --split test
+fetalclip features --workdir "$workdir" --split pool
+fetalclip zeroshot --workdir "$workdir" --task planes
+fetalclip zeroshot --workdir "$workdir" --task brain
+fetalclip ga --workdir "$workdir"
+fetalclip probe --workdir "$workdir"
+fetalclip fewshot --workdir "$workdir"
+fetalclip report --workdir "$workdir" --total-seconds "$SECONDS"

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Installs the package with its test extra and runs the tests.
+#   bash launch/test.sh [pytest arguments]
+set -euo pipefail
+source "$(dirname "$0")/environment.sh"
+prepare_environment "[test]"
+python -m pytest "$@"

@@ -1,0 +1,143 @@
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fetalclip_jax.models import presets
+from fetalclip_jax.models.clip import CLIP
+from fetalclip_jax.models.transformer import attend
+from fetalclip_jax.training import state
+from tests.tiny import TINY
+
+
+@pytest.fixture(scope="module")
+def params():
+    boxed = state.initial_params(CLIP(TINY), jax.random.key(0))
+    params = nn.meta.unbox(boxed)
+    # At initialisation biases are zero and norms are one, which would hide a misplaced one.
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return tree.unflatten(
+        [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    images = jax.random.normal(jax.random.key(2), (4, 16, 16, 3))
+    tokens = jnp.array(
+        [[1, 5, 49, 0, 0, 0, 0, 0, 0, 0], [1, 5, 7, 9, 49, 0, 0, 0, 0, 0]] * 2, jnp.int32
+    )
+    return images, tokens
+
+
+def test_fetalclip_has_the_published_number_of_parameters():
+    model = CLIP(presets.get("FetalCLIP"))
+    abstract = nn.meta.unbox(
+        jax.eval_shape(lambda: state.initial_params(model, jax.random.key(0)))
+    )
+    count = sum(leaf.size for leaf in jax.tree.leaves(abstract))
+    visual = sum(leaf.size for leaf in jax.tree.leaves(abstract["visual"]))
+    assert count == 427_647_233
+    assert visual == 303_966_208
+
+
+@pytest.mark.parametrize("name", list(presets.PRESETS))
+def test_presets_survive_a_round_trip_through_their_fields(name):
+    config = presets.get(name)
+    assert presets.CLIPConfig.from_dict(config.to_dict()) == config
+
+
+def test_scanned_and_unrolled_layers_share_parameters_and_results(params, inputs):
+    outputs = [
+        CLIP(TINY, scan_layers=scan).apply({"params": params}, *inputs) for scan in (True, False)
+    ]
+    for scanned, unrolled in zip(*outputs, strict=True):
+        np.testing.assert_allclose(scanned, unrolled, atol=2e-6)
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_rematerialisation_changes_no_gradient(params, inputs, remat):
+    def loss(params, policy):
+        image, text, scale = CLIP(TINY, remat=policy).apply({"params": params}, *inputs)
+        return jnp.sum(scale * image @ text.T * jnp.arange(16.0).reshape(4, 4))
+
+    plain = jax.grad(loss)(params, "none")
+    again = jax.grad(loss)(params, remat)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_unknown_remat_policy_is_named(params, inputs):
+    with pytest.raises(ValueError, match="'everything' is not one of none, dots, full"):
+        CLIP(TINY, remat="everything").apply({"params": params}, *inputs)
+
+
+def test_text_after_the_end_changes_nothing(params, inputs):
+    model, tokens = CLIP(TINY), inputs[1]
+    whole = model.apply({"params": params}, tokens, method=CLIP.encode_text)
+    cut = model.apply({"params": params}, tokens[:, :6], method=CLIP.encode_text)
+    np.testing.assert_allclose(whole, cut, atol=1e-6)
+    noisy = tokens.at[:, 7:].set(3)
+    np.testing.assert_allclose(
+        whole, model.apply({"params": params}, noisy, method=CLIP.encode_text), atol=1e-6
+    )
+
+
+def test_text_before_the_end_matters(params, inputs):
+    model, tokens = CLIP(TINY), inputs[1]
+    whole = model.apply({"params": params}, tokens, method=CLIP.encode_text)
+    other = model.apply({"params": params}, tokens.at[:, 1].set(6), method=CLIP.encode_text)
+    assert np.abs(whole - other).max() > 1e-3
+
+
+def test_patch_order_matters(params, inputs):
+    model, images = CLIP(TINY), inputs[0]
+    features = model.apply({"params": params}, images, method=CLIP.encode_image)
+    swapped = jnp.concatenate([images[:, 8:], images[:, :8]], axis=1)
+    moved = model.apply({"params": params}, swapped, method=CLIP.encode_image)
+    assert np.abs(features - moved).max() > 1e-3
+
+
+def test_bfloat16_computes_close_to_float32_with_float32_outputs(params, inputs):
+    exact = CLIP(TINY).apply({"params": params}, *inputs)
+    rough = CLIP(TINY, dtype=jnp.bfloat16).apply({"params": params}, *inputs)
+    for a, b in zip(exact[:2], rough[:2], strict=True):
+        assert b.dtype == jnp.float32
+        assert (a * b).sum(axis=-1).min() > 0.99
+
+
+def test_quick_gelu_is_another_function(params, inputs):
+    quick = dataclasses.replace(TINY, quick_gelu=True)
+    exact = CLIP(TINY).apply({"params": params}, *inputs)[0]
+    assert np.abs(exact - CLIP(quick).apply({"params": params}, *inputs)[0]).max() > 1e-4
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_equals_the_reference_kernel(causal):
+    query, key, value = jax.random.normal(jax.random.key(0), (3, 2, 7, 4, 8))
+    np.testing.assert_allclose(
+        attend(query, key, value, causal=causal),
+        jax.nn.dot_product_attention(query, key, value, is_causal=causal),
+        atol=1e-6,
+    )
+
+
+def test_wrong_input_shapes_are_named(params):
+    model = CLIP(TINY)
+    with pytest.raises(ValueError, match=r"takes \[n, 16, 16, 3\]"):
+        model.apply({"params": params}, jnp.zeros((1, 8, 8, 3)), method=CLIP.encode_image)
+    with pytest.raises(ValueError, match="context_length is 10"):
+        model.apply({"params": params}, jnp.zeros((1, 11), jnp.int32), method=CLIP.encode_text)
+
+
+def test_unsupported_model_fields_are_errors_not_ignored():
+    with pytest.raises(ValueError, match=r"vision_cfg.ls_init_value=0.1 is not supported"):
+        presets.CLIPConfig.from_dict({"vision_cfg": {"ls_init_value": 0.1}})
+    with pytest.raises(ValueError, match=r"image_size=100 is not a multiple of patch_size=16"):
+        presets.CLIPConfig.from_dict({"vision_cfg": {"image_size": 100}})
+    with pytest.raises(ValueError, match="unknown model preset 'ViT-X'"):
+        presets.get("ViT-X")
