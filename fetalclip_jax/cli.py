@@ -22,6 +22,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     # Set before JAX and TFDS start; their notices are not about the user's run.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "30")  # a log file keeps every redrawn bar
     try:
         arguments.run(arguments, rest)
     except ValueError as error:

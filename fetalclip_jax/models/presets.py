@@ -16,6 +16,10 @@ class VisionConfig:
       layers: transformer blocks.
       head_width: channels per attention head; divides `width`.
       mlp_ratio: hidden channels of the MLP over `width`.
+      stem: "patch" projects every patch on its own, as CLIP does; "conv" is a small residual network
+        with the same grid of tokens, which learns from far fewer images (Xiao et al. 2021, "Early
+        Convolutions Help Transformers See Better") but has no open_clip counterpart.
+      pool_type: what the feature is read from: "tok" the class token, "avg" the mean of the patches.
     """
 
     image_size: int = 224
@@ -24,6 +28,8 @@ class VisionConfig:
     layers: int = 12
     head_width: int = 64
     mlp_ratio: float = 4.0
+    stem: str = "patch"
+    pool_type: str = "tok"
 
     @property
     def heads(self) -> int:
@@ -63,6 +69,15 @@ class CLIPConfig:
 
     def __post_init__(self):
         vision, text = self.vision_cfg, self.text_cfg
+        if vision.pool_type not in ("tok", "avg"):
+            raise ValueError(f"vision_cfg.pool_type={vision.pool_type!r} is not one of tok, avg")
+        if vision.stem not in ("patch", "conv"):
+            raise ValueError(f"vision_cfg.stem={vision.stem!r} is not one of patch, conv")
+        if vision.stem == "conv" and vision.patch_size != 16:
+            raise ValueError(
+                f"vision_cfg.patch_size={vision.patch_size}: the conv stem halves the image four "
+                "times, so it makes patches of 16 pixels; set patch_size to 16"
+            )
         for name, value, divisor_name, divisor in (
             ("vision_cfg.image_size", vision.image_size, "patch_size", vision.patch_size),
             ("vision_cfg.width", vision.width, "head_width", vision.head_width),
@@ -106,15 +121,19 @@ def _build(cls, fields: dict[str, Any], prefix: str):
 
 PRESETS: dict[str, CLIPConfig] = {
     # From-scratch models for the phantom and for laptops.
-    "ViT-Ti-12-96": CLIPConfig(
+    "ViT-Ti-16-96-conv": CLIPConfig(
         embed_dim=192,
-        vision_cfg=VisionConfig(image_size=96, patch_size=12, width=192, layers=6),
-        text_cfg=TextConfig(context_length=48, vocab_size=1024, width=128, heads=2, layers=3),
+        vision_cfg=VisionConfig(
+            image_size=96, patch_size=16, width=192, layers=3, stem="conv", pool_type="avg"
+        ),
+        text_cfg=TextConfig(context_length=48, vocab_size=512, width=128, heads=2, layers=3),
     ),
-    "ViT-S-8-96": CLIPConfig(
+    "ViT-S-16-96-conv": CLIPConfig(
         embed_dim=256,
-        vision_cfg=VisionConfig(image_size=96, patch_size=8, width=256, layers=8),
-        text_cfg=TextConfig(context_length=48, vocab_size=1024, width=192, heads=3, layers=4),
+        vision_cfg=VisionConfig(
+            image_size=96, patch_size=16, width=256, layers=6, stem="conv", pool_type="avg"
+        ),
+        text_cfg=TextConfig(context_length=48, vocab_size=512, width=192, heads=3, layers=4),
     ),
     # The usual CLIP sizes.
     "ViT-B-32": CLIPConfig(embed_dim=512, vision_cfg=VisionConfig(patch_size=32)),

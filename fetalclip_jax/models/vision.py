@@ -3,6 +3,7 @@
 import math
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -33,29 +34,28 @@ class VisionTransformer(nn.Module):
             raise ValueError(
                 f"images are {images.shape}, the model takes [n, {c.image_size}, {c.image_size}, 3]"
             )
-        grid = c.image_size // c.patch_size
-        patches = images.astype(self.dtype).reshape(batch, grid, c.patch_size, grid, c.patch_size, 3)
-        patches = patches.swapaxes(2, 3).reshape(
-            batch, grid * grid, c.patch_size, c.patch_size, 3
-        )  # B N P P 3
-        # A convolution whose stride is its width is one matrix product over patches.
-        patch = (c.patch_size, c.patch_size, 3)
-        x = Projection(
-            patch,
-            (c.width,),
-            (None, None, None, "embed"),
-            math.prod(patch) ** -0.5,
-            self.dtype,
-            use_bias=False,
-            name="patch_embedding",
-        )(patches)  # B N D
+        images = images.astype(self.dtype)
+        if c.stem == "conv":
+            x = ConvStem(c.width, self.dtype, name="stem")(images)  # B G G D
+            x = x.reshape(batch, -1, c.width)  # B N D
+        else:
+            patch = (c.patch_size, c.patch_size, 3)
+            x = Projection(
+                patch,
+                (c.width,),
+                (None, None, None, "embed"),
+                math.prod(patch) ** -0.5,
+                self.dtype,
+                use_bias=False,
+                name="patch_embedding",
+            )(split_patches(images, c.patch_size))  # B N D
         scale = c.width**-0.5
         class_embedding = self.param(
             "class_embedding", logical(nn.initializers.normal(scale), "embed"), (c.width,)
         )
         positions = self.param(
             "positional_embedding",
-            logical(nn.initializers.normal(scale), None, "embed"),
+            logical(_position_initialiser(scale), None, "embed"),
             (c.tokens, c.width),
         )
         first = jnp.broadcast_to(class_embedding.astype(x.dtype), (batch, 1, c.width))
@@ -72,10 +72,87 @@ class VisionTransformer(nn.Module):
             dtype=self.dtype,
             name="transformer",
         )(x)
-        x = layer_norm("ln_post")(x[:, 0]).astype(self.dtype)  # B D
+        if c.pool_type == "tok":
+            x = layer_norm("ln_post")(x[:, 0])  # B D
+        else:
+            x = layer_norm("ln_post")(x[:, 1:]).mean(axis=1)  # B D
+        x = x.astype(self.dtype)
         projection = self.param(
             "projection",
             logical(nn.initializers.normal(scale), "embed", "joint"),
             (c.width, self.embed_dim),
         )
         return x @ projection.astype(self.dtype)
+
+
+def split_patches(images: Float[Array, "B H W 3"], size: int) -> Float[Array, "B N P P 3"]:
+    """Squares of `size` pixels in row order.
+
+    A convolution whose stride is its width is one matrix product over these.
+    """
+    batch, height, width, channels = images.shape
+    rows, columns = height // size, width // size
+    patches = images.reshape(batch, rows, size, columns, size, channels).swapaxes(2, 3)
+    return patches.reshape(batch, rows * columns, size, size, channels)
+
+
+class ConvStem(nn.Module):
+    """Four stride-2 convolutions, with a residual block between them, to a sixteenth of the size."""
+
+    width: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B H/16 W/16 D"]:
+        x = self._convolution(16, 2, "down_1")(x)
+        x = nn.relu(self._norm("norm_1")(x))
+        for level, channels in ((2, 32), (3, 64)):
+            x = self._convolution(channels, 2, f"down_{level}")(x)
+            y = nn.relu(self._norm(f"norm_{level}a")(x))
+            y = self._convolution(channels, 1, f"conv_{level}a")(y)
+            y = nn.relu(self._norm(f"norm_{level}b")(y))
+            x = x + self._convolution(channels, 1, f"conv_{level}b")(y)
+        return self._convolution(self.width, 2, "down_4")(x)
+
+    def _convolution(self, channels: int, stride: int, name: str) -> nn.Conv:
+        return nn.Conv(
+            channels,
+            (3, 3),
+            (stride, stride),
+            dtype=self.dtype,
+            kernel_init=logical(nn.initializers.lecun_normal(), None, None, None, None),
+            bias_init=logical(nn.initializers.zeros, None),
+            name=name,
+        )
+
+    def _norm(self, name: str) -> nn.GroupNorm:
+        return nn.GroupNorm(
+            8,
+            dtype=self.dtype,
+            scale_init=logical(nn.initializers.ones, None),
+            bias_init=logical(nn.initializers.zeros, None),
+            name=name,
+        )
+
+
+def _position_initialiser(scale: float):
+    """Sines and cosines of row and column, plus noise, so that near patches start out alike.
+
+    From noise alone a Vision Transformer must first find out which patches are neighbours, and on
+    a small data set most of a short run goes by before it does.
+    """
+
+    def initialise(key, shape, dtype=jnp.float32):
+        tokens, width = shape
+        noise = 0.1 * scale * jax.random.normal(key, shape, dtype)
+        grid = math.isqrt(tokens - 1)
+        quarter = width // 4
+        frequencies = 1.0 / 100.0 ** (jnp.arange(quarter) / max(quarter - 1, 1))
+        angles = jnp.arange(grid)[:, None] * frequencies  # G Q
+        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)  # G 2Q
+        rows = jnp.broadcast_to(waves[:, None], (grid, grid, 2 * quarter))
+        columns = jnp.broadcast_to(waves[None, :], (grid, grid, 2 * quarter))
+        table = jnp.concatenate([rows, columns], axis=-1).reshape(tokens - 1, -1)  # N 4Q
+        return noise.at[1:, : 4 * quarter].add(math.sqrt(2) * scale * table.astype(dtype))
+
+    return initialise

@@ -25,6 +25,7 @@ class Machine:
       smoothing: speckle reduction, in pixels of a 96-pixel display.
       sharpening: strength of edge enhancement.
       compounding: strength of speckle averaging before compression, 0 to 1.
+      looks: independent views averaged into one picture (spatial and frequency compounding).
       noise_db: electronic noise against reference tissue.
       ticks: "left", "right" or "none": depth marks every 10 mm.
       grey_bar: a grey scale bar at the upper left.
@@ -40,6 +41,7 @@ class Machine:
     smoothing: float
     sharpening: float
     compounding: float
+    looks: int
     noise_db: float
     ticks: str
     grey_bar: bool
@@ -59,6 +61,7 @@ def draw_machine(rng: np.random.Generator) -> Machine:
         smoothing=float(rng.choice((0.0, 0.3, 0.5)) * rng.uniform(0.8, 1.2)),
         sharpening=float(rng.choice((0.0, 0.3, 0.6, 0.9))),
         compounding=float(rng.uniform(0.25, 0.8)),
+        looks=int(rng.integers(2, 5)),
         noise_db=float(rng.uniform(-44.0, -30.0)),
         ticks=str(rng.choice(("left", "right", "none"), p=(0.6, 0.25, 0.15))),
         grey_bar=bool(rng.random() < 0.6),

@@ -44,16 +44,24 @@ def backscatter(
     axial = max(0.55, machine.axial_mm / geometry.sample_mm)
     narrow = max(0.55, machine.lateral_mm / geometry.line_mm())
     defocus = _defocus(rng, depth)
-    noise = speckle.scatterers(rng, geometry.shape)
-    field = noise * amplitude[..., None]
-    # Interfaces are coherent: undo the gain that the point spread gives to anything constant.
-    _, gain = speckle.point_spread(field[:, :1], axial, (narrow, 2.2 * narrow), defocus)
-    rough = np.exp(np.float32(0.35) * blotches)
-    coherent = echoes.specular * rough / gain[:, None]
-    field[..., 0] += coherent
-    field[..., 1] += _reverberation(coherent, rng, geometry)
-    field, _ = speckle.point_spread(field, axial, (narrow, 2.2 * narrow), defocus)
-    received = speckle.envelope(field) * np.exp(-echoes.loss_db * _DECIBEL)
+    widths = (narrow, 2.2 * narrow)
+    power = np.float32(0.0)
+    for look in range(machine.looks):
+        # Each look insonifies from another angle or at another frequency: new speckle of the same
+        # tissue. Interfaces are coherent and look the same from everywhere.
+        noise = speckle.scatterers(rng, geometry.shape)
+        field = noise * amplitude[..., None]
+        if look == 0:
+            # Undo the gain that the point spread gives to anything constant.
+            _, gain = speckle.point_spread(field[:, :1], axial, widths, defocus)
+            rough = np.exp(np.float32(0.35) * blotches)
+            coherent = echoes.specular * rough / gain[:, None]
+            late = _reverberation(coherent, rng, geometry)
+        field[..., 0] += coherent
+        field[..., 1] += late
+        field, _ = speckle.point_spread(field, axial, widths, defocus)
+        power = power + speckle.envelope(field) ** 2
+    received = np.sqrt(power / machine.looks) * np.exp(-echoes.loss_db * _DECIBEL)
 
     # Electronic noise is not focused: the same random numbers, out of step with the tissue.
     floor = 10 ** (machine.noise_db / 20) * np.linspace(0.5, 1.6, depth, dtype=np.float32)
@@ -76,7 +84,7 @@ def gain_curve(rng: np.random.Generator, depth: int) -> Float[np.ndarray, "depth
     """The operator's imperfect time-gain compensation in dB: overall, slope, and a wave."""
     z = np.linspace(-0.5, 0.5, depth, dtype=np.float32)
     overall, slope, wave, phase = rng.standard_normal(4)
-    curve = 3.0 * overall + 6.0 * slope * z + 2.5 * wave * np.sin(5 * z + 3 * phase)
+    curve = 2.5 * overall + 5.0 * slope * z + 2.0 * wave * np.sin(5 * z + 3 * phase)
     return curve.astype(np.float32)
 
 

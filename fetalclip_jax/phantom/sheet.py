@@ -9,7 +9,7 @@ import numpy as np
 
 from fetalclip_jax.phantom.simulator import Phantom, PhantomExample
 
-_CELL, _LABEL = 224, 18
+_CELL, _LABEL = 192, 18
 
 
 def _columns() -> list[tuple[str, str, str]]:

@@ -38,7 +38,7 @@ _MASKED_PLANES = ("brain", "abdomen", "heart")
 _MIN_SIZE = 32
 # How much closer than at the head operators look; the rest 1.15.
 _ZOOM = {
-    "brain": 1.0,
+    "brain": 1.08,
     "cervix": 1.0,
     "heart": 1.35,
     "spine": 1.0,
@@ -212,7 +212,9 @@ def _compose(rng: np.random.Generator, view: _View, phase: float | None):
     if view.plane == "brain":
         anatomy_brain.BUILDERS[view.brain_plane](scene, rng, view.fetus, pose)
     elif view.plane == "heart":
-        beat = rng.random() if phase is None else (rng.random(), phase)[1]
+        # Drawn even where a clip sets the phase, so that a clip keeps its image's other choices.
+        drawn = float(rng.random())
+        beat = drawn if phase is None else phase
         anatomy_heart.four_chamber(scene, rng, view.fetus, pose, beat)
     elif view.plane == OTHER:
         anatomy_face_limb.other(scene, rng, view.fetus, pose, window)
@@ -251,13 +253,13 @@ def _extent(plane: str, fetus: growth.Fetus) -> float:
 def _pose(rng: np.random.Generator, view: _View, window: Window, radius: float) -> Pose:
     """Where the structure lies and which way it is turned."""
     any_angle = rng.uniform(0, 2 * np.pi)
-    tilt = float(np.clip(rng.normal(0, 0.3), -0.7, 0.7))
+    tilt = float(np.clip(rng.normal(0, 0.17), -0.5, 0.5))
     flip = float(rng.choice((0.0, np.pi)))
     mirror = bool(rng.random() < 0.5)
     if view.plane == "profile_patient":
         # The fetus mostly looks up at the probe, to either side.
         flip = np.pi * mirror
-    loose = 0.08 if view.plane in _LEVEL_PLANES else 0.4
+    loose = 0.04 if view.plane in _LEVEL_PLANES else 0.2
     angle = any_angle if rng.random() < loose else flip + tilt
     # How much room is left on each axis once the turned structure is inside the window.
     minor = view.fetus.head_semi_axes_mm[1] if view.plane == "brain" else radius
@@ -269,6 +271,6 @@ def _pose(rng: np.random.Generator, view: _View, window: Window, radius: float) 
         angle, half_width, half_height = flip + 0.2 * tilt, radius, minor
     free_x = max(0.0, 0.485 * window.width - half_width)
     free_y = max(0.0, 0.485 * window.height - half_height)
-    x = free_x * np.clip(rng.normal(0, 0.38), -1, 1)
-    y = free_y * np.clip(rng.normal(0.1, 0.42), -1, 1)
+    x = free_x * np.clip(rng.normal(0, 0.28), -1, 1)
+    y = free_y * np.clip(rng.normal(0.1, 0.3), -1, 1)
     return Pose((float(x), float(y)), float(angle), mirror)

@@ -1,7 +1,6 @@
 """The training loop: it moves data and keeps records; the mathematics is in `step`."""
 
 import pathlib
-import sys
 import time
 
 import jax
@@ -63,7 +62,6 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
         total=config.train.steps,
         desc="training",
         unit="step",
-        mininterval=1.0 if sys.stderr.isatty() else 15.0,
     )
     for index in bar:
         batch = sharding.global_batch(next(iterator), mesh)

@@ -1,0 +1,41 @@
+"""Speckle statistics before compression."""
+
+import numpy as np
+import pytest
+
+from fetalclip_jax.phantom import speckle
+
+
+@pytest.fixture(scope="module")
+def amplitude() -> np.ndarray:
+    rng = np.random.default_rng(3)
+    defocus = np.linspace(0, 1, 600) ** 2
+    field = speckle.scatterers(rng, (600, 600))
+    field, _ = speckle.point_spread(field, 1.2, (1.0, 2.4), defocus)
+    return speckle.envelope(field)[10:-10, 10:-10]
+
+
+def test_fully_developed_speckle_is_rayleigh(amplitude):
+    assert amplitude.mean() / amplitude.std() == pytest.approx(1.91, rel=0.05)
+    # Quantiles of a Rayleigh amplitude of unit mean square: sqrt(-ln(1 - p)).
+    for p in (0.1, 0.5, 0.9, 0.99):
+        assert np.quantile(amplitude, p) == pytest.approx(np.sqrt(-np.log(1 - p)), rel=0.05)
+
+
+def test_mean_power_stays_one_at_every_depth(amplitude):
+    power = (amplitude**2).reshape(20, -1).mean(1)
+    np.testing.assert_allclose(power, 1.0, rtol=0.15)
+
+
+def test_beam_is_wider_out_of_focus(amplitude):
+    def lateral_correlation(rows: np.ndarray) -> float:
+        return np.corrcoef(rows[:, 3:].ravel(), rows[:, :-3].ravel())[0, 1]
+
+    assert lateral_correlation(amplitude[-150:]) > lateral_correlation(amplitude[:150]) + 0.15
+
+
+def test_interfaces_keep_their_strength():
+    field = np.zeros((40, 40, 2), np.float32)
+    field[..., 0] = 1.0
+    spread, gain = speckle.point_spread(field, 1.0, (1.0, 2.2), np.linspace(0, 1, 40))
+    np.testing.assert_allclose(spread[..., 0] / gain[:, None], 1.0, rtol=1e-4)

@@ -1,0 +1,146 @@
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from fetalclip_jax.config import save_config
+from fetalclip_jax.training import checkpoint
+from fetalclip_jax.training.loop import train
+from tests.tiny import tiny_experiment
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A finished run and its final parameters."""
+    config = tiny_experiment()
+    workdir = tmp_path_factory.mktemp("run")
+    return config, workdir, train(config, workdir)
+
+
+def equal(a, b):
+    return all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_learns_and_leaves_what_it_promises(uninterrupted):
+    config, workdir, final = uninterrupted
+    assert int(final.step) == config.train.steps
+    losses = [line["loss"] for line in lines(workdir) if "loss" in line]
+    assert losses[-1] < losses[0]
+    assert [line["step"] for line in lines(workdir) if "val_loss" in line] == [4, 8, 12]
+    assert list((workdir / "tensorboard").glob("events.out.tfevents*"))
+    summary = json.loads((workdir / "results" / "train.json").read_text())
+    assert summary["images_seen"] == 96
+    assert summary["seconds"] > 0
+
+
+def test_a_killed_run_ends_with_bitwise_the_same_parameters(uninterrupted, tmp_path):
+    config, _, final = uninterrupted
+    program = tmp_path / "run.py"
+    save_config(config, tmp_path / "asked.json")
+    # The child sleeps at each step, so that it is certainly alive when it is killed.
+    program.write_text(
+        "import pathlib, time\n"
+        "from fetalclip_jax.config import load_config\n"
+        "from fetalclip_jax.training import loop, metrics\n"
+        "write = metrics.MetricsWriter.write\n"
+        "def slow(self, step, values):\n"
+        "    write(self, step, values)\n"
+        "    time.sleep(60 if step > 4 else 0)\n"
+        "metrics.MetricsWriter.write = slow\n"
+        f"loop.train(load_config(pathlib.Path({str(tmp_path / 'asked.json')!r})),"
+        f" {str(tmp_path / 'killed')!r})\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(program)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    workdir = tmp_path / "killed"
+    deadline = time.time() + 240
+    # Step 6 is logged, so the checkpoint of step 4 is behind it and work is about to be lost.
+    while not (workdir / "metrics.jsonl").exists() or not any(
+        line["step"] == 6 for line in lines(workdir)
+    ):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.time() < deadline, "the run never reached step 6"
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.latest_step(workdir) == 4
+    assert equal(train(config, workdir).params, final.params)
+    steps = [line["step"] for line in lines(workdir) if "loss" in line]
+    assert steps == [2, 4, 6, 8, 10, 12]
+
+
+def test_running_a_finished_run_again_changes_nothing(uninterrupted):
+    config, workdir, final = uninterrupted
+    before = (workdir / "metrics.jsonl").read_text()
+    assert equal(train(config, workdir).params, final.params)
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_a_workdir_of_another_experiment_is_refused(uninterrupted):
+    config, workdir, _ = uninterrupted
+    other = config.copy_and_resolve_references()
+    other.optimizer.learning_rate = 0.5
+    with pytest.raises(ValueError, match=r"holds another experiment.*\n.*learning_rate: 0.001"):
+        train(other, workdir)
+
+
+def test_machines_may_change_between_a_run_and_its_continuation(uninterrupted):
+    config, workdir, final = uninterrupted
+    other = config.copy_and_resolve_references()
+    other.mesh.update({"data": 2, "fsdp": 2, "tensor": 2})
+    other.data.workers = 1
+    assert equal(train(other, workdir).params, final.params)
+
+
+def test_checkpoints_without_a_description_are_refused(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match=r"holds checkpoints but no config\.json"):
+        train(tiny_experiment(), tmp_path)
+
+
+def test_training_goes_on_from_another_runs_parameters(uninterrupted, tmp_path):
+    config, workdir, _ = uninterrupted
+    other = config.copy_and_resolve_references()
+    other.init_from = str(workdir)
+    other.optimizer.learning_rate = 0.0
+    moved = train(other, tmp_path).params
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), moved)
+    assert equal(moved, checkpoint.restore_params(workdir, abstract))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train.global_batch_size": 32}, "data set has 24 examples"),
+        ({"train.global_batch_size": 12}, "not a multiple of the 8 devices"),
+        ({"optimizer.warmup_steps": 12}, "warmup_steps=12 is not below"),
+        ({"data.source": "mnist"}, "'mnist' is not one of phantom, hc18"),
+        ({"data.phantom.train_images": 25}, "25 is not a multiple of images_per_patient=6"),
+        ({"compute.dtype": "float8"}, "'float8' is not one of float32, bfloat16"),
+        ({"tokenizer.kind": "words"}, "'words' is not one of sentencepiece, clip_bpe"),
+        ({"model.text_cfg.vocab_size": 100}, "vocab"),
+        ({"mesh.data": 3}, "needs 3 devices"),
+        ({"init_from": "nowhere"}, "nowhere"),
+    ],
+)
+def test_fields_that_cannot_work_are_named(tmp_path, change, message):
+    config = tiny_experiment()
+    config.update_from_flattened_dict(change)
+    with pytest.raises(ValueError, match=message):
+        train(config, tmp_path)
