@@ -37,7 +37,7 @@ class PhantomSource:
         Raises:
           ValueError: for an empty or negative range.
         """
-        from fetalclip_jax.phantom.simulator import Phantom
+        from fetalclip_jax.phantom.simulator import VERSION, Phantom
 
         if not 0 <= start < stop:
             raise ValueError(f"phantom examples {start} to {stop} are none; use 0 <= start < stop")
@@ -52,6 +52,7 @@ class PhantomSource:
         )
         self.description: dict[str, Any] = {
             "type": "phantom",
+            "version": VERSION,
             "seed": seed,
             "start": start,
             "stop": stop,

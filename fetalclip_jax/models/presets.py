@@ -127,6 +127,7 @@ PRESETS: dict[str, CLIPConfig] = {
             image_size=96, patch_size=16, width=192, layers=3, stem="conv", pool_type="avg"
         ),
         text_cfg=TextConfig(context_length=48, vocab_size=512, width=128, heads=2, layers=3),
+        quick_gelu=True,  # the erf of the exact one takes a tenth of a small model's time on a CPU
     ),
     "ViT-S-16-96-conv": CLIPConfig(
         embed_dim=256,
@@ -134,6 +135,7 @@ PRESETS: dict[str, CLIPConfig] = {
             image_size=96, patch_size=16, width=256, layers=6, stem="conv", pool_type="avg"
         ),
         text_cfg=TextConfig(context_length=48, vocab_size=512, width=192, heads=3, layers=4),
+        quick_gelu=True,
     ),
     # The usual CLIP sizes.
     "ViT-B-32": CLIPConfig(embed_dim=512, vision_cfg=VisionConfig(patch_size=32)),

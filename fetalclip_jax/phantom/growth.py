@@ -133,6 +133,6 @@ def draw_field_of_view_mm(
     """
     head_length = 2.0 * fetus.head_semi_axes_mm[0]
     typical = _REFERENCE_SIZE * SPACING_PEAK_MM * (head_length / 62.0) ** 0.6 / zoom
-    field = typical * float(np.exp(0.13 * patient_depth + 0.11 * rng.standard_normal()))
+    field = typical * float(np.exp(0.10 * patient_depth + 0.08 * rng.standard_normal()))
     low, high = (s * _REFERENCE_SIZE for s in SPACING_RANGE_MM)
     return float(np.clip(field, max(low, 1.25 * structure_mm), high - 1.0))

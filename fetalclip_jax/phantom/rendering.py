@@ -84,14 +84,14 @@ def gain_curve(rng: np.random.Generator, depth: int) -> Float[np.ndarray, "depth
     """The operator's imperfect time-gain compensation in dB: overall, slope, and a wave."""
     z = np.linspace(-0.5, 0.5, depth, dtype=np.float32)
     overall, slope, wave, phase = rng.standard_normal(4)
-    curve = 2.5 * overall + 5.0 * slope * z + 2.0 * wave * np.sin(5 * z + 3 * phase)
+    curve = 2.0 * overall + 4.0 * slope * z + 1.5 * wave * np.sin(5 * z + 3 * phase)
     return curve.astype(np.float32)
 
 
 def contact(rng: np.random.Generator, lines: int) -> Float[np.ndarray, "lines"]:
     """How well the probe touches the skin along its face, in dB: fades at the ends, and varies."""
     x = np.linspace(-1, 1, lines, dtype=np.float32)
-    left, right = rng.uniform(-3.0, 13.0, 2).clip(0)
+    left, right = rng.uniform(-3.0, 9.0, 2).clip(0)
     wave, phase = rng.standard_normal(2)
     ends = np.where(x < 0, left, right) * np.abs(x) ** 3
     return (1.5 * wave * np.sin(4 * x + 3 * phase) - ends).astype(np.float32)
