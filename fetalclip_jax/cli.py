@@ -112,7 +112,11 @@ def probe(arguments: argparse.Namespace, _rest: list[str]) -> None:
     for inputs, name in names.items():
         start = time.time()
         result = probes.evaluate(
-            pool, test, arguments.task, inputs=inputs, config=_protocol(arguments.workdir, probes.TUNED)
+            pool,
+            test,
+            arguments.task,
+            inputs=inputs,
+            config=_protocol(arguments.workdir, probes.TUNED),
         )
         _publish(arguments.workdir, name, result, start)
         print(
@@ -300,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
         command(
             prepare,
             "Write the records of a data set at training resolution.",
-            "fetalclip prepare --config configs/hc18.py --config.data.root=HC18 --workdir runs/hc18",
+            "fetalclip prepare --config configs/hc18.py --config.data.root=HC18 --workdir=runs/hc",
         )
     ).add_argument("--split", nargs="+", default=["train", "test"])
 

@@ -12,7 +12,9 @@ def default_config() -> ConfigDict:
     """The complete configuration tree; unknown fields are errors, so this is also the schema."""
     config = ConfigDict()
     config.seed = 0
-    config.model = presets.get("ViT-Ti-16-96-conv").to_dict()  # the fields of an open_clip model JSON
+    config.model = presets.get(
+        "ViT-Ti-16-96-conv"
+    ).to_dict()  # the fields of an open_clip model JSON
     config.compute = ConfigDict({"dtype": "float32", "scan_layers": True, "remat": "none"})
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 

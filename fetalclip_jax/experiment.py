@@ -1,10 +1,10 @@
 """What a configuration and a working directory mean: records, tokenizer, model.
 
-    <workdir>/config.json     the resolved configuration
-              records/<split> prepared data (ArrayRecord)
-              tokenizer/      the vocabulary the model was trained with
-              checkpoints/    parameters, optimiser state, data position
-              metrics.jsonl, tensorboard/, features/<split>, results/, report.html
+<workdir>/config.json     the resolved configuration
+          records/<split> prepared data (ArrayRecord)
+          tokenizer/      the vocabulary the model was trained with
+          checkpoints/    parameters, optimiser state, data position
+          metrics.jsonl, tensorboard/, features/<split>, results/, report.html
 """
 
 import json

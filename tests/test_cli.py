@@ -67,7 +67,7 @@ def test_every_program_runs_on_a_trained_run_and_the_report_gathers_them(trained
     assert results["total"]["seconds"] >= 12.5
     page = (trained / "report.html").read_text()
     assert "data:image/png;base64," in page
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
     printed = capsys.readouterr().out
     # The rate never stands without the constant it has to beat.
     assert "valid prediction rate" in printed

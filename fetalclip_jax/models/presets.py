@@ -16,10 +16,11 @@ class VisionConfig:
       layers: transformer blocks.
       head_width: channels per attention head; divides `width`.
       mlp_ratio: hidden channels of the MLP over `width`.
-      stem: "patch" projects every patch on its own, as CLIP does; "conv" is a small residual network
-        with the same grid of tokens, which learns from far fewer images (Xiao et al. 2021, "Early
-        Convolutions Help Transformers See Better") but has no open_clip counterpart.
-      pool_type: what the feature is read from: "tok" the class token, "avg" the mean of the patches.
+      stem: "patch" projects every patch on its own, as CLIP does; "conv" is a small residual
+        network with the same grid of tokens, which learns from far fewer images (Xiao et al. 2021,
+        "Early Convolutions Help Transformers See Better") but has no open_clip counterpart.
+      pool_type: what the feature is read from: "tok", the class token, or "avg", the mean of the
+        patches.
     """
 
     image_size: int = 224

@@ -97,7 +97,7 @@ def split_patches(images: Float[Array, "B H W 3"], size: int) -> Float[Array, "B
 
 
 class ConvStem(nn.Module):
-    """Four stride-2 convolutions, with a residual block between them, to a sixteenth of the size."""
+    """Four stride-2 convolutions, with residual blocks between them: a grid of H/16 x W/16."""
 
     width: int
     dtype: jnp.dtype

@@ -36,9 +36,7 @@ def inputs():
 
 def test_fetalclip_has_the_published_number_of_parameters():
     model = CLIP(presets.get("FetalCLIP"))
-    abstract = nn.meta.unbox(
-        jax.eval_shape(lambda: state.initial_params(model, jax.random.key(0)))
-    )
+    abstract = nn.meta.unbox(jax.eval_shape(lambda: state.initial_params(model, jax.random.key(0))))
     count = sum(leaf.size for leaf in jax.tree.leaves(abstract))
     visual = sum(leaf.size for leaf in jax.tree.leaves(abstract["visual"]))
     assert count == 427_647_233

@@ -49,9 +49,7 @@ def test_any_mesh_takes_the_same_steps():
     for shape in ({"data": 2, "fsdp": 2, "tensor": 2}, {"data": 1, "fsdp": 8}):
         other, other_losses = run(make_mesh(**shape))
         np.testing.assert_allclose(losses, other_losses, rtol=1e-5)
-        for a, b in zip(
-            jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True
-        ):
+        for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True):
             np.testing.assert_allclose(a, b, atol=2e-5)
 
 
