@@ -10,11 +10,12 @@ from fetalclip_jax.config import default_config
 
 def get_config():
     config = default_config()
-    config.train.steps = 1000
+    config.train.steps = 950
     config.train.global_batch_size = 64
     config.train.checkpoint_every = 100
-    config.optimizer.warmup_steps = 60
-    config.optimizer.learning_rate = 6e-4
-    config.compute.scan_layers = False  # six small layers compile quickly and run faster unrolled
+    config.optimizer.warmup_steps = 40
+    config.optimizer.learning_rate = 1e-3
+    config.captions.plain_epochs = 2
+    config.compute.scan_layers = False  # a few small layers compile quickly and run faster unrolled
     config.evaluation.probe_copies = 2
     return config.lock()

@@ -52,21 +52,23 @@ def prepare(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 
 def features(arguments: argparse.Namespace, _rest: list[str]) -> None:
-    store = _encode(arguments.workdir, arguments.split, arguments.copies)
-    print(f"{len(store.image_features)} features in {_store_path(arguments)}")
+    from fetalclip_jax.evaluation import programs
+
+    store = programs.encode_split(arguments.workdir, arguments.split, arguments.copies)
+    print(f"{len(store)} features in {programs.store_path(arguments.workdir, arguments.split)}")
 
 
 def zeroshot(arguments: argparse.Namespace, _rest: list[str]) -> None:
     import fetalclip_jax
     from fetalclip_jax.captions.prompts import load_prompts
-    from fetalclip_jax.evaluation import zero_shot
+    from fetalclip_jax.evaluation import programs, zero_shot
 
     start = time.time()
     prompts = load_prompts(arguments.prompts or arguments.task)
     model = fetalclip_jax.load(arguments.workdir)
-    store = _stored(arguments, model)
+    store = programs.current_store(arguments.workdir, arguments.split, model)
     result = zero_shot.evaluate(store, model, prompts, task=arguments.task)
-    _publish(arguments.workdir, f"zero_shot_{arguments.task}", result, start)
+    programs.publish(arguments.workdir, f"zero_shot_{arguments.task}", result, start)
     print(
         f"zero-shot {arguments.task}: macro F1 {_with_interval(result, 'macro_f1')}, "
         f"chance {result['chance_macro_f1']:.3f}, {result['count']} images of "
@@ -77,16 +79,16 @@ def zeroshot(arguments: argparse.Namespace, _rest: list[str]) -> None:
 def ga(arguments: argparse.Namespace, _rest: list[str]) -> None:
     import fetalclip_jax
     from fetalclip_jax.data.records import RecordDataset
-    from fetalclip_jax.evaluation import gestational_age
+    from fetalclip_jax.evaluation import gestational_age, programs
 
     start = time.time()
     model = fetalclip_jax.load(arguments.workdir)
-    store = _stored(arguments, model)
+    store = programs.current_store(arguments.workdir, arguments.split, model)
     trained_on = RecordDataset(arguments.workdir / "records" / "train").metadata()
     result = gestational_age.evaluate(
         store, model, train_hc_mm=trained_on["hc_mm"], train_ga_days=trained_on["ga_days"]
     )
-    _publish(arguments.workdir, "age", result, start)
+    programs.publish(arguments.workdir, "age", result, start)
     print(
         f"zero-shot gestational age: valid prediction rate "
         f"{_with_interval(result, 'valid_prediction_rate')}\n"
@@ -103,9 +105,12 @@ def ga(arguments: argparse.Namespace, _rest: list[str]) -> None:
 
 
 def probe(arguments: argparse.Namespace, _rest: list[str]) -> None:
-    from fetalclip_jax.evaluation import probes
+    from fetalclip_jax.evaluation import probes, programs
 
-    pool, test = _store(arguments.workdir, "pool"), _store(arguments.workdir, "test")
+    pool, test = (
+        programs.open_store(arguments.workdir, "pool"),
+        programs.open_store(arguments.workdir, "test"),
+    )
     names = {"features": f"probe_{arguments.task}"}
     if arguments.task == "planes":
         names["raw_pixels"] = "probe_raw_pixels"
@@ -116,9 +121,9 @@ def probe(arguments: argparse.Namespace, _rest: list[str]) -> None:
             test,
             arguments.task,
             inputs=inputs,
-            config=_protocol(arguments.workdir, probes.TUNED),
+            config=programs.protocol(arguments.workdir, probes.TUNED),
         )
-        _publish(arguments.workdir, name, result, start)
+        programs.publish(arguments.workdir, name, result, start)
         print(
             f"linear probe {arguments.task} on {inputs.replace('_', ' ')}: "
             f"macro F1 {_with_interval(result, 'macro_f1')}"
@@ -126,16 +131,16 @@ def probe(arguments: argparse.Namespace, _rest: list[str]) -> None:
 
 
 def fewshot(arguments: argparse.Namespace, _rest: list[str]) -> None:
-    from fetalclip_jax.evaluation import few_shot
+    from fetalclip_jax.evaluation import few_shot, programs
 
     start = time.time()
     result = few_shot.evaluate(
-        _store(arguments.workdir, "pool"),
-        _store(arguments.workdir, "test"),
-        patients=tuple(_run_config(arguments.workdir).evaluation.few_shot_patients),
-        config=_protocol(arguments.workdir, few_shot.TUNED),
+        programs.open_store(arguments.workdir, "pool"),
+        programs.open_store(arguments.workdir, "test"),
+        patients=tuple(programs.run_config(arguments.workdir).evaluation.few_shot_patients),
+        config=programs.protocol(arguments.workdir, few_shot.TUNED),
     )
-    _publish(arguments.workdir, "few_shot_planes", result, start)
+    programs.publish(arguments.workdir, "few_shot_planes", result, start)
     for patients, point in result.items():
         if patients.isdigit():
             print(
@@ -181,86 +186,6 @@ def _run_config(workdir: pathlib.Path):
     from fetalclip_jax.config import load_config
 
     return load_config(workdir / "config.json")
-
-
-def _protocol(workdir: pathlib.Path, tuned):
-    """`tuned`, or None for the published protocol, as the run's configuration asks.
-
-    Raises:
-      ValueError: the configuration asks for neither.
-    """
-    asked = _run_config(workdir).evaluation.probe_protocol
-    if asked not in ("tuned", "paper"):
-        raise ValueError(f"config.evaluation.probe_protocol={asked!r} is not one of tuned, paper")
-    return tuned if asked == "tuned" else None
-
-
-def _store_path(arguments: argparse.Namespace) -> pathlib.Path:
-    return arguments.workdir / "features" / arguments.split
-
-
-def _stored(arguments: argparse.Namespace, model):
-    """Stored features of the asked split, encoded first where they are missing or stale."""
-    from fetalclip_jax.evaluation.features import FeatureStore
-
-    path = _store_path(arguments)
-    if path.is_dir():
-        store = FeatureStore.load(path)
-        if store.fingerprint["model"] == model.fingerprint:
-            return store
-        print(f"{path} was made with other parameters; encoding again", flush=True)
-    return _encode(arguments.workdir, arguments.split, copies=0, model=model)
-
-
-def _encode(workdir: pathlib.Path, split: str, copies: int | None, model=None):
-    import fetalclip_jax
-    from fetalclip_jax import experiment
-    from fetalclip_jax.evaluation import features as programs
-
-    config = _run_config(workdir)
-    if copies is None:
-        copies = config.evaluation.probe_copies if split == "pool" else 0
-    model = model or fetalclip_jax.load(workdir)
-    store = programs.encode(
-        model,
-        experiment.open_records(config, workdir, split),
-        batch_size=config.evaluation.batch_size,
-        copies=copies,
-        seed=config.seed,
-    )
-    store.save(workdir / "features" / split, overwrite=True)
-    return store
-
-
-def _store(workdir: pathlib.Path, split: str):
-    from fetalclip_jax.evaluation.features import FeatureStore
-
-    path = workdir / "features" / split
-    if not path.is_dir():
-        raise ValueError(
-            f"{path} does not exist; encode it first: fetalclip features --workdir={workdir} "
-            f"--split={split}"
-        )
-    return FeatureStore.load(path)
-
-
-def _publish(workdir: pathlib.Path, name: str, result: dict, start: float) -> None:
-    """Writes a result as JSON, and its predictions as CSV beside it."""
-    from fetalclip_jax import experiment
-    from fetalclip_jax.training.metrics import peak_rss_gib
-
-    predictions = result.pop("predictions", None)
-    result |= {"seconds": time.time() - start, "peak_rss_gib": peak_rss_gib()}
-    folder = workdir / "results"
-    experiment.write_json(folder / f"{name}.json", result)
-    if predictions:
-        import csv
-
-        short = name.removeprefix("zero_shot_")
-        with (folder / f"predictions_{short}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(predictions[0]))
-            writer.writeheader()
-            writer.writerows(predictions)
 
 
 def _with_interval(result: dict, name: str) -> str:

@@ -30,7 +30,10 @@ def default_config() -> ConfigDict:
     )
     config.data.hc18 = ConfigDict({"test_share": 0.2})
 
-    config.captions = ConfigDict({"variants": 16, "seed": 0})
+    config.captions = ConfigDict(
+        # plain_epochs: epochs at the start whose captions name the plane only
+        {"variants": 16, "seed": 0, "plain_epochs": 0}
+    )
     config.augment = ConfigDict(
         {"rotate_degrees": 7.0, "translate": 0.05, "jitter": 0.15, "flip": 0.5}
     )

@@ -1,5 +1,6 @@
 """From records to an endless stream of training batches, through grain."""
 
+import dataclasses
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -28,6 +29,7 @@ def train_iterator(
     augment: AugmentConfig | Mapping[str, Any] | None = None,
     caption_variants: int = 1,
     caption_seed: int = 0,
+    plain_epochs: int = 0,
     worker_count: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -49,6 +51,8 @@ def train_iterator(
       caption_variants: wordings made for an example without a caption of its own; epoch e uses
         number e % caption_variants.
       caption_seed: chooses the wordings.
+      plain_epochs: epochs at the start whose made captions name the plane only; age and spacing
+        come in afterwards.
       worker_count: processes that load data; 0 loads on threads of this one.
       process_index, process_count: which slice of each global batch to give.
 
@@ -67,7 +71,8 @@ def train_iterator(
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}; use 0 to 2**32 - 1")
     _check_processes(global_batch_size, process_index, process_count)
-    load = _TrainingPair(len(dataset), tokenizer, seed, augment, caption_variants, caption_seed)
+    captions = _Captions(caption_variants, caption_seed, plain_epochs)
+    load = _TrainingPair(len(dataset), tokenizer, seed, augment, captions)
     batch_size = global_batch_size // process_count
     read = grain.ReadOptions(_THREADS, prefetch_buffer_size=2 * batch_size + _THREADS)
     pairs = (
@@ -96,13 +101,12 @@ class _TrainingPair:
     and the epoch, however the stream above is shuffled, cut and divided among processes.
     """
 
-    def __init__(self, num_examples, tokenizer, seed, augment, caption_variants, caption_seed):
+    def __init__(self, num_examples, tokenizer, seed, augment, captions):
         self._num_examples = num_examples
         self._tokenizer = tokenizer
         self._seed = seed
         self._augment = augment
-        self._caption_variants = caption_variants
-        self._caption_seed = caption_seed
+        self._captions = captions
 
     def __call__(self, index: int, example: Example) -> dict[str, np.ndarray]:
         epoch, record = divmod(index, self._num_examples)
@@ -110,24 +114,35 @@ class _TrainingPair:
         if self._augment is not None:
             rng = np.random.default_rng([_AUGMENT_STREAM, self._seed, record, epoch])
             image = train_augment(image, rng, self._augment)
-        text = self._caption(example, epoch)
+        text = self._captions(example, epoch)
         return {
             "image": image,
             "tokens": self._tokenizer([text])[0],
             "caption_ids": caption_id(text),
         }
 
-    def _caption(self, example: Example, epoch: int) -> str:
+
+@dataclasses.dataclass(frozen=True)
+class _Captions:
+    """The text of an example at an epoch."""
+
+    variants: int
+    seed: int
+    plain_epochs: int
+
+    def __call__(self, example: Example, epoch: int) -> str:
         if example.caption is not None:
             return example.caption
+        # What lies in the picture is learned faster while no numbers compete for the similarity.
+        plain = epoch < self.plain_epochs
         return caption(
             plane=example.plane,
             brain_plane=example.brain_plane,
             label=example.label,
-            ga_days=example.ga_days,
+            ga_days=None if plain else example.ga_days,
             # Records hold the spacing of the resized image already.
-            resized_spacing_mm=example.pixel_spacing_mm,
-            key=(self._caption_seed, example.example_id, epoch % self._caption_variants),
+            resized_spacing_mm=None if plain else example.pixel_spacing_mm,
+            key=(self.seed, example.example_id, epoch % self.variants),
         )
 
 

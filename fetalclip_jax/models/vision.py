@@ -104,6 +104,9 @@ class ConvStem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B H/16 W/16 D"]:
+        # CLIP's normalisation centres photographs; ultrasound is darker, and an offset common to
+        # all images would fill the features of an untrained network.
+        x = 1.1 * x + 0.9
         x = self._convolution(16, 2, "down_1")(x)
         x = nn.relu(self._norm("norm_1")(x))
         for level, channels in ((2, 32), (3, 64)):
