@@ -16,6 +16,8 @@ def get_config():
     config.optimizer.warmup_steps = 40
     config.optimizer.learning_rate = 1e-3
     config.captions.plain_epochs = 2
+    # Eight epochs are too few to learn the same image twice.
+    config.augment.update({"rotate_degrees": 0.0, "translate": 0.0, "jitter": 0.0, "flip": 0.0})
     config.compute.scan_layers = False  # a few small layers compile quickly and run faster unrolled
     config.evaluation.probe_copies = 2
     return config.lock()

@@ -187,6 +187,28 @@ def test_captions_are_made_of_the_metadata_and_change_with_the_epoch(numbered_ex
     assert first != second
 
 
+def test_plain_epochs_leave_age_and_spacing_out(numbered_examples):
+    examples = [
+        dataclasses.replace(example, caption=None, plane="femur", ga_days=140, pixel_spacing_mm=0.5)
+        for example in numbered_examples(4)
+    ]
+
+    def seen(**arguments):
+        return [batch["caption_ids"].tolist() for batch in batches(examples, 3, **arguments)]
+
+    def texts(epoch, **numbers):
+        return {
+            int(caption_id(caption(plane="femur", key=(0, e.example_id, epoch), **numbers)))
+            for e in examples
+        }
+
+    stated = {"ga_days": 140, "resized_spacing_mm": 0.5}
+    first, second, third = seen(plain_epochs=1, caption_variants=4)
+    assert set(first) == texts(0)
+    assert set(second) == texts(1, **stated)
+    assert set(third) == texts(2, **stated)
+
+
 def test_a_caption_of_its_own_is_used(numbered_examples):
     examples = [dataclasses.replace(x, caption="Femur.") for x in numbered_examples(4)]
     first, second = batches(examples, 2, caption_variants=3)
