@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one subcommand; the process's exit status."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
-    if rest and arguments.run is not train:
+    if rest and not hasattr(arguments, "config"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     # Set before JAX and TFDS start; their notices are not about the user's run.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # a log file keeps every redrawn bar
     try:
         arguments.run(arguments, rest)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if os.environ.get("FETALCLIP_TRACEBACK"):
             raise
         print(f"fetalclip {arguments.command}: {error}", file=sys.stderr)
@@ -83,8 +83,8 @@ def ga(arguments: argparse.Namespace, _rest: list[str]) -> None:
 
     start = time.time()
     model = fetalclip_jax.load(arguments.workdir)
-    store = programs.current_store(arguments.workdir, arguments.split, model)
     trained_on = RecordDataset(arguments.workdir / "records" / "train").metadata()
+    store = programs.current_store(arguments.workdir, arguments.split, model)
     result = gestational_age.evaluate(
         store, model, train_hc_mm=trained_on["hc_mm"], train_ga_days=trained_on["ga_days"]
     )
@@ -180,12 +180,6 @@ def parse_config(path: str, overrides: list[str]):
     if left[1:]:
         raise ValueError(f"unknown arguments: {' '.join(left[1:])}")
     return holder.value
-
-
-def _run_config(workdir: pathlib.Path):
-    from fetalclip_jax.config import load_config
-
-    return load_config(workdir / "config.json")
 
 
 def _with_interval(result: dict, name: str) -> str:

@@ -64,11 +64,14 @@ def default_config() -> ConfigDict:
             "probe_protocol": "tuned",
         }
     )
-    return config
+    return config.lock()
 
 
 def save_config(config: ConfigDict, path: pathlib.Path) -> None:
-    path.write_text(config.to_json_best_effort(indent=2) + "\n")
+    """Writes `config` as JSON, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(config.to_json_best_effort(indent=2) + "\n")
+    temporary.replace(path)
 
 
 def load_config(path: pathlib.Path) -> ConfigDict:
@@ -82,7 +85,7 @@ def load_config(path: pathlib.Path) -> ConfigDict:
     config = default_config()
     try:
         config.update(json.loads(path.read_text()))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not a configuration of this version: {error}") from error
     return config
 

@@ -9,6 +9,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -32,12 +33,15 @@ _FREE_PREFIXES = ("mesh.", "evaluation.")
 def claim_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Marks `workdir` as this experiment's, or checks that it already is.
 
+    Only a checkpoint binds a folder: before the first one a mistaken field can be put right.
+
     Raises:
       ValueError: it holds another experiment; names the fields that differ.
     """
     path = workdir / "config.json"
+    trained = any(p.name.isdigit() for p in (workdir / "checkpoints").glob("*"))
     if not path.exists():
-        if (workdir / "checkpoints").is_dir():
+        if trained:
             raise ValueError(
                 f"{workdir} holds checkpoints but no config.json, so it is not known what they "
                 "are; choose another --workdir"
@@ -53,11 +57,13 @@ def claim_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:
         and name not in _FREE_FIELDS
         and not name.startswith(_FREE_PREFIXES)
     ]
-    if differing:
+    if differing and trained:
         raise ValueError(
             f"{workdir} holds another experiment; choose another --workdir or delete it.\n  "
             + "\n  ".join(differing)
         )
+    if differing:
+        shutil.rmtree(workdir / "tokenizer", ignore_errors=True)
     save_config(config, path)
 
 
@@ -99,7 +105,11 @@ def source(config: ConfigDict, split: str):
 
 
 def open_records(config: ConfigDict, workdir: pathlib.Path, split: str) -> records.RecordDataset:
-    """Prepared records of one split, made on first use."""
+    """Prepared records of one split, made on first use.
+
+    Raises:
+      ValueError: as `source` and `data.records.prepare`.
+    """
     return records.prepare(
         source(config, split),
         workdir / "records" / split,
@@ -150,7 +160,11 @@ def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Toke
             f"the tokenizer's context_length is {tokenizer.context_length}, the model's "
             f"{text.context_length}; set config.model.text_cfg.context_length to the former"
         )
-    tokenizer.save(folder)
+    # Written beside its place: a process that is killed here must not leave half a vocabulary.
+    partial = workdir / ".tokenizer.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    tokenizer.save(partial)
+    partial.rename(folder)
     return tokenizer
 
 

@@ -7,6 +7,9 @@ source "$(dirname "$0")/environment.sh"
 prepare_environment ""
 
 workdir="${1:-runs/quickstart}"
+# Of a run that was interrupted, the report adds up what its programs took.
+fresh=1
+[ -e "$workdir/config.json" ] && fresh=
 SECONDS=0
 fetalclip train --config configs/phantom_quickstart.py --workdir "$workdir"
 fetalclip features --workdir "$workdir" --split test
@@ -16,4 +19,4 @@ fetalclip zeroshot --workdir "$workdir" --task brain
 fetalclip ga --workdir "$workdir"
 fetalclip probe --workdir "$workdir"
 fetalclip fewshot --workdir "$workdir"
-fetalclip report --workdir "$workdir" --total-seconds "$SECONDS"
+fetalclip report --workdir "$workdir" ${fresh:+--total-seconds "$SECONDS"}

@@ -10,7 +10,7 @@ from tests.tiny import tiny_experiment
 
 def get_config():
     config = tiny_experiment()
-    with config.unlocked():
+    with config.unlocked():  # the tiny experiment is complete; only values change
         config.data.phantom.update({"train_images": 48, "pool_images": 96, "test_images": 60})
         config.evaluation.update({"batch_size": 16, "probe_copies": 1, "few_shot_patients": (2, 4)})
     return config
@@ -83,6 +83,12 @@ def test_tokenizer_and_weights_of_a_run_load_together(trained):
     features = model.encode_text(tokens)
     assert features.shape == (1, TINY.embed_dim)
     assert 1 <= model.logit_scale <= 100
+
+
+def test_prepare_takes_overrides(config_file, tmp_path, capsys):
+    command = ["prepare", "--config", str(config_file), f"--workdir={tmp_path}", "--split", "test"]
+    assert cli.main([*command, "--config.data.phantom.test_images=6"]) == 0
+    assert capsys.readouterr().out.startswith("6 examples in ")
 
 
 @pytest.mark.parametrize(

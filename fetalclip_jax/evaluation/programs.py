@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from fetalclip_jax import bundle, experiment
 from fetalclip_jax.config import load_config
+from fetalclip_jax.data.records import RecordDataset
 from fetalclip_jax.evaluation import features
 from fetalclip_jax.evaluation.features import FeatureStore
 from fetalclip_jax.evaluation.linear_probe import ProbeConfig
@@ -38,11 +39,15 @@ def encode_split(
       model: the run's model, where it is loaded already.
     """
     config = run_config(workdir)
+    folder = workdir / "records" / split
+    # Prepared records are enough; the original data may be elsewhere by now.
+    prepared = (folder / "records.json").is_file()
+    dataset = RecordDataset(folder) if prepared else experiment.open_records(config, workdir, split)
     if copies is None:
         copies = config.evaluation.probe_copies if split == "pool" else 0
     store = features.encode(
         model or bundle.load(workdir),
-        experiment.open_records(config, workdir, split),
+        dataset,
         batch_size=config.evaluation.batch_size,
         copies=copies,
         seed=config.seed,

@@ -49,8 +49,8 @@ def attend(
 ) -> Float[Array, "B L H K"]:
     """Softmax attention; the softmax is float32.
 
-    Accelerators get the backend's fused kernel. A CPU has none, and its batched matrix product is
-    several times faster with heads leading, so there the same sum is written out in that order.
+    Accelerators get `jax.nn.dot_product_attention`. A CPU's batched matrix product is several times
+    faster with heads leading, so there the same sum is written out in that order.
     """
     if jax.default_backend() != "cpu":
         return jax.nn.dot_product_attention(query, key, value, is_causal=causal)

@@ -21,6 +21,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     Raises:
       ValueError: the product is not the number of devices.
     """
+    if fsdp < 1 or tensor < 1:
+        raise ValueError(f"mesh axes fsdp={fsdp} and tensor={tensor} must be at least 1")
     shape = {"data": data, "fsdp": fsdp, "tensor": tensor}
     devices = jax.device_count()
     if data == -1:

@@ -91,7 +91,7 @@ def restore_params(workdir: pathlib.Path, abstract_params: Any) -> Any:
     with ocp.StandardCheckpointer() as checkpointer:
         try:
             return checkpointer.restore(folder, abstract_params)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, FileNotFoundError) as error:
             raise ValueError(
                 f"the parameters in {folder} do not fit the model described by "
                 f"{workdir}/config.json: {error}"

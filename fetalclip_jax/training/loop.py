@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from fetalclip_jax import experiment
+from fetalclip_jax.config import flatten, load_config
 from fetalclip_jax.data import pipeline
 from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.parallel import sharding
@@ -22,6 +23,8 @@ _EVAL_BATCHES = 4
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
     """Trains to `config.train.steps`, going on from the latest checkpoint under `workdir`.
 
+    The seconds it reports are those of work that was kept: what a kill threw away is not counted.
+
     A run that was killed anywhere and started again ends with bitwise the parameters of one that
     was not: every random choice is a function of seed, example and epoch, and state and data
     position are saved together.
@@ -29,6 +32,11 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
     Raises:
       ValueError: a field of `config` that cannot work; a `workdir` of another experiment.
     """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"this job has {jax.process_count()} processes; training runs in one process with all "
+            "its devices"
+        )
     workdir = pathlib.Path(workdir)
     process_start = time.time()
     experiment.claim_workdir(config, workdir)
@@ -36,7 +44,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
     model = experiment.build_model(config)
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     schedule = learning_rate_schedule(config.optimizer, config.train.steps)
-    _check_batch(config, mesh)
+    _check_numbers(config, mesh)
     dataset = experiment.open_records(config, workdir, "train")
     tokenizer = experiment.open_tokenizer(config, workdir)
     iterator = make_iterator(config, dataset, tokenizer)
@@ -55,7 +63,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
     writer = metrics.MetricsWriter(workdir, resume_step=first)
     # Preparing records and vocabulary is part of what a run costs; it happens once.
     start = time.time() - progress["seconds"] - (time.time() - process_start)
-    window = time.time()
+    window, window_step = time.time(), first
     bar = tqdm(
         range(first, config.train.steps),
         initial=first,
@@ -67,32 +75,38 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
         batch = sharding.global_batch(next(iterator), mesh)
         current, values = train_step(current, batch)
         done = index + 1
-        if done % config.train.log_every == 0 or done == config.train.steps:
+        saves = done % config.train.checkpoint_every == 0 or done == config.train.steps
+        logs = done % config.train.log_every == 0 or done == config.train.steps
+        if logs or saves:
             values = {name: float(value) for name, value in values.items()}
-            if not np.isfinite(values["loss"]):
+            if not np.isfinite([values["loss"], values["gradient_norm"]]).all():
                 raise ValueError(
-                    f"the loss is {values['loss']} at step {done}; lower "
-                    f"config.optimizer.learning_rate={config.optimizer.learning_rate}"
+                    f"the loss is {values['loss']} and the gradient norm {values['gradient_norm']} "
+                    f"at step {done}; lower config.optimizer.learning_rate="
+                    f"{config.optimizer.learning_rate} and use a new --workdir"
                 )
+        if logs:
             now = time.time()
-            steps = (done - 1) % config.train.log_every + 1
-            values["images_per_second"] = steps * config.train.global_batch_size / (now - window)
+            images = (done - window_step) * config.train.global_batch_size
+            values["images_per_second"] = images / (now - window)
             values["learning_rate"] = float(schedule(index))
             values["seconds"] = now - start
-            window = now
+            window, window_step = now, done
             writer.write(done, values)
             bar.set_postfix(
                 loss=f"{values['loss']:.3f}", images_s=f"{values['images_per_second']:.0f}"
             )
-        if done % config.train.checkpoint_every == 0 or done == config.train.steps:
-            checkpointer.save(current, iterator, {"seconds": time.time() - start})
+        if saves:
+            # Logged first: a checkpoint implies that its line is there.
             writer.write(done, {"val_loss": held_out(current.params)})
-            window = time.time()
+            progress = {"seconds": time.time() - start}
+            checkpointer.save(current, iterator, progress)
+            window, window_step = time.time(), done
     checkpointer.close()
     writer.close()
     iterator.close()
-    if first < config.train.steps:
-        _write_summary(config, workdir, current, time.time() - start)
+    if first < config.train.steps or not (workdir / "results" / "train.json").exists():
+        _write_summary(config, workdir, current, progress["seconds"])
     return current
 
 
@@ -112,7 +126,10 @@ def make_iterator(config: ConfigDict, dataset, tokenizer):
     )
 
 
-def _check_batch(config: ConfigDict, mesh) -> None:
+def _check_numbers(config: ConfigDict, mesh) -> None:
+    for name in ("steps", "log_every", "checkpoint_every"):
+        if config.train[name] < 1:
+            raise ValueError(f"config.train.{name}={config.train[name]} must be at least 1")
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if config.train.global_batch_size % shards:
         raise ValueError(
@@ -124,7 +141,18 @@ def _check_batch(config: ConfigDict, mesh) -> None:
 def _first_state(config, model, optimizer, mesh, abstract) -> state.TrainState:
     current = state.create_state(model, optimizer, mesh, config.seed)
     if config.init_from:
-        params = checkpoint.restore_params(pathlib.Path(config.init_from), abstract.params)
+        origin = pathlib.Path(config.init_from)
+        there, here = flatten(load_config(origin / "config.json").model), flatten(config.model)
+        if there != here:
+            raise ValueError(
+                f"config.init_from={origin} has another model: "
+                + "; ".join(
+                    f"{name}: {there[name]!r} there, {here[name]!r} here"
+                    for name in sorted(there)
+                    if there[name] != here[name]
+                )
+            )
+        params = checkpoint.restore_params(origin, abstract.params)
         current = current.replace(params=params)
     return current
 
@@ -140,6 +168,11 @@ def _held_out_loss(config, workdir, tokenizer, model, mesh, shardings):
     size = min(config.train.global_batch_size, len(dataset))
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     size -= size % shards
+    if not size:
+        raise ValueError(
+            f"the {split} split has {len(dataset)} examples, fewer than the {shards} devices a "
+            "batch is split over; make it larger"
+        )
     fixed = pipeline.train_iterator(
         dataset,
         tokenizer,

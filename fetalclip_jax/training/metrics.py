@@ -27,10 +27,12 @@ class MetricsWriter:
                     continue
                 if record["step"] <= resume_step:
                     kept.append(line + "\n")
-        self._path.write_text("".join(kept))
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        temporary.replace(self._path)
         self._file = self._path.open("a")
         self._events = SummaryWriter(
-            str(pathlib.Path(workdir) / "tensorboard"), purge_step=resume_step or None
+            str(pathlib.Path(workdir) / "tensorboard"), purge_step=resume_step + 1
         )
 
     def write(self, step: int, values: dict[str, float]) -> None:
