@@ -165,12 +165,13 @@ def parse_config(path: str, overrides: list[str]):
     from ml_collections import config_flags
 
     values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", flag_values=values)
+    command = ["fetalclip", f"--config={path}", *overrides]
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
     try:
-        left = values(["fetalclip", f"--config={path}", *overrides])
+        left = values(command)
     except FileNotFoundError as error:
         raise ValueError(f"--config={path}: no such file") from error
-    except (AttributeError, KeyError) as error:
+    except (AttributeError, KeyError, flags.UnrecognizedFlagError) as error:
         raise ValueError(
             f"{' '.join(overrides)}: no such key in {path} ({str(error).strip()}); the fields are "
             "those of fetalclip_jax/config.py"

@@ -47,7 +47,7 @@ def make_train_step(
         metrics |= {
             "loss": loss,
             "logit_scale": jnp.exp(params["logit_scale"]),
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": optax.tree.norm(grads),
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 

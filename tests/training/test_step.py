@@ -87,5 +87,5 @@ def test_gradients_are_clipped():
     params = {"kernel": jnp.zeros(4)}
     # AdamW's first update does not depend on the gradient's size, so look at its moments.
     _, after = optimizer.update({"kernel": jnp.full(4, 100.0)}, optimizer.init(params), params)
-    moments = optax.tree_utils.tree_get(after, "mu")
+    moments = optax.tree.get(after, "mu")
     np.testing.assert_allclose(jnp.linalg.norm(moments["kernel"]), 0.1 * 1.0, rtol=1e-5)
