@@ -12,6 +12,7 @@ import pytest
 from fetalclip_jax.data import sources
 from fetalclip_jax.data.example import BadExampleError
 from fetalclip_jax.evaluation import who_chart
+from fetalclip_jax.phantom.simulator import Phantom
 
 
 def patients(source) -> set[str]:
@@ -177,10 +178,9 @@ def test_real_hc18(shared_data):
 
 
 def test_phantom_source_is_a_window_on_the_phantom():
-    simulator = pytest.importorskip("fetalclip_jax.phantom.simulator")
     source = sources.PhantomSource(3, 10, 14, image_size=48)
     assert len(source) == 4
-    expected = simulator.Phantom(seed=3, image_size=48)[12]
+    expected = Phantom(seed=3, image_size=48)[12]
     example = source[2]
     assert example.example_id == expected.example_id
     np.testing.assert_array_equal(example.image, expected.image)
@@ -192,6 +192,5 @@ def test_phantom_source_is_a_window_on_the_phantom():
 
 
 def test_phantom_source_refuses_an_empty_range():
-    pytest.importorskip("fetalclip_jax.phantom.simulator")
     with pytest.raises(ValueError, match="examples 5 to 5 are none"):
         sources.PhantomSource(0, 5, 5)

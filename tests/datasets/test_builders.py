@@ -48,7 +48,6 @@ def test_download_and_prepare_alone_makes_a_complete_folder(tmp_path, hc18_root)
 
 
 def test_phantom_by_name(tmp_path):
-    pytest.importorskip("fetalclip_jax.phantom.simulator")
     from fetalclip_jax.datasets import phantom  # noqa: F401  registers the builder
 
     builder = tfds.builder("phantom", data_dir=tmp_path, stop=3, image_size=48)
