@@ -10,12 +10,11 @@ from fetalclip_jax.config import default_config
 
 def get_config():
     config = default_config()
-    config.train.steps = 950
+    config.train.steps = 700
     config.train.global_batch_size = 64
     config.train.checkpoint_every = 100
     config.optimizer.warmup_steps = 40
     config.optimizer.learning_rate = 1e-3
-    config.captions.plain_epochs = 2
     # Eight epochs are too few to learn the same image twice.
     config.augment.update({"rotate_degrees": 0.0, "translate": 0.0, "jitter": 0.0, "flip": 0.0})
     config.compute.scan_layers = False  # a few small layers compile quickly and run faster unrolled

@@ -13,7 +13,7 @@ def default_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.model = presets.get(
-        "ViT-Ti-16-96-conv"
+        "ViT-Mi-16-96-conv"
     ).to_dict()  # the fields of an open_clip model JSON
     config.compute = ConfigDict({"dtype": "float32", "scan_layers": True, "remat": "none"})
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
@@ -30,12 +30,9 @@ def default_config() -> ConfigDict:
     )
     config.data.hc18 = ConfigDict({"test_share": 0.2})
 
-    config.captions = ConfigDict(
-        # plain_epochs: epochs at the start whose captions name the plane only
-        {"variants": 16, "seed": 0, "plain_epochs": 0}
-    )
+    config.captions = ConfigDict({"variants": 16, "seed": 0})
     config.augment = ConfigDict(
-        {"rotate_degrees": 7.0, "translate": 0.05, "jitter": 0.15, "flip": 0.5}
+        {"rotate_degrees": 7.0, "translate": 0.05, "jitter": 0.15, "flip": 0.5, "zoom": 0.0}
     )
     config.tokenizer = ConfigDict({"kind": "sentencepiece"})  # sentencepiece | clip_bpe
     config.init_from = ""  # workdir of a run whose parameters and tokenizer to start from
@@ -97,5 +94,9 @@ def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
         if isinstance(value, ConfigDict):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = list(value) if isinstance(value, (tuple, list)) else value
+            flat[prefix + name] = _as_lists(value)
     return flat
+
+
+def _as_lists(value: object) -> object:
+    return [_as_lists(v) for v in value] if isinstance(value, (tuple, list)) else value

@@ -18,15 +18,24 @@ class AugmentConfig:
       translate: shift along each axis, as a share of the side, within plus or minus this.
       jitter: brightness and contrast are each scaled by a factor within 1 plus or minus this.
       flip: probability of a horizontal flip.
+      zoom: the logarithm of the magnification is within plus or minus this. The caption of a
+        magnified image quotes the pixel spacing it then has.
     """
 
     rotate_degrees: float = 7.0
     translate: float = 0.05
     jitter: float = 0.15
     flip: float = 0.5
+    zoom: float = 0.0
 
     def __post_init__(self):
-        limits = {"rotate_degrees": 180.0, "translate": 1.0, "jitter": 1.0, "flip": 1.0}
+        limits = {
+            "rotate_degrees": 180.0,
+            "translate": 1.0,
+            "jitter": 1.0,
+            "flip": 1.0,
+            "zoom": 1.0,
+        }
         for field, largest in limits.items():
             value = getattr(self, field)
             if not 0 <= value <= largest:
@@ -46,23 +55,35 @@ class AugmentConfig:
 
 
 def train_augment(
-    image: UInt8[np.ndarray, "h w *c"], rng: np.random.Generator, config: AugmentConfig
+    image: UInt8[np.ndarray, "h w *c"],
+    rng: np.random.Generator,
+    config: AugmentConfig,
+    zoom: float = 1.0,
 ) -> UInt8[np.ndarray, "h w *c"]:
     """Rotation, shift, brightness, contrast and flip of a training image; black border.
 
-    The scale is never changed: captions quote the pixel spacing. Strengths follow the recipe of
-    MobileFetalCLIP (arXiv 2603.05421), section on training; the flip is this project's.
+    Strengths follow the recipe of MobileFetalCLIP (arXiv 2603.05421), section on training; flip and
+    zoom are this project's.
+
+    Args:
+      zoom: magnification about the centre. It is the caller's to draw (`draw_zoom`), for the
+        caption has to change with it: it quotes the pixel spacing.
     """
     # Every number is drawn whatever the strengths, so that turning one part off leaves the
     # others as they were.
     angle, shift_x, shift_y, brightness, contrast = rng.uniform(-1, 1, 5)
     flip = rng.random() < config.flip
-    if config.rotate_degrees or config.translate:
+    if config.rotate_degrees or config.translate or zoom != 1.0:
         shift = config.translate * np.array([shift_x, shift_y])
-        image = _affine(image, config.rotate_degrees * angle, shift)
+        image = _affine(image, config.rotate_degrees * angle, shift, zoom)
     if config.jitter:
         image = _adjust(image, 1 + config.jitter * brightness, 1 + config.jitter * contrast)
     return np.ascontiguousarray(image[:, ::-1]) if flip else image
+
+
+def draw_zoom(rng: np.random.Generator, config: AugmentConfig) -> float:
+    """A magnification; its logarithm is uniform within plus or minus `config.zoom`."""
+    return float(np.exp(config.zoom * rng.uniform(-1, 1)))
 
 
 def probe_augment(
@@ -86,10 +107,10 @@ def probe_augment(
     return _affine(image, 20 * angle, 0.2 * np.array([shift_x, shift_y]))
 
 
-def _affine(image: np.ndarray, degrees: float, shift: np.ndarray) -> np.ndarray:
+def _affine(image: np.ndarray, degrees: float, shift: np.ndarray, zoom: float = 1.0) -> np.ndarray:
     height, width = image.shape[:2]
     # Pixel centres are at whole numbers, so the middle of a side of n pixels is (n - 1) / 2.
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, zoom)
     matrix[:, 2] += shift * (width, height)
     return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
 

@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags
 
 from fetalclip_jax.captions.synthesis import caption
-from fetalclip_jax.data.augment import AugmentConfig, train_augment
+from fetalclip_jax.data.augment import AugmentConfig, draw_zoom, train_augment
 from fetalclip_jax.data.example import Example
 
 # Distinguishes the augmentation's random stream from any other drawn from the same seed.
@@ -29,7 +29,6 @@ def train_iterator(
     augment: AugmentConfig | Mapping[str, Any] | None = None,
     caption_variants: int = 1,
     caption_seed: int = 0,
-    plain_epochs: int = 0,
     worker_count: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -51,8 +50,6 @@ def train_iterator(
       caption_variants: wordings made for an example without a caption of its own; epoch e uses
         number e % caption_variants.
       caption_seed: chooses the wordings.
-      plain_epochs: epochs at the start whose made captions name the plane only; age and spacing
-        come in afterwards.
       worker_count: processes that load data; 0 loads on threads of this one.
       process_index, process_count: which slice of each global batch to give.
 
@@ -71,7 +68,7 @@ def train_iterator(
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}; use 0 to 2**32 - 1")
     _check_processes(global_batch_size, process_index, process_count)
-    captions = _Captions(caption_variants, caption_seed, plain_epochs)
+    captions = _Captions(caption_variants, caption_seed)
     load = _TrainingPair(len(dataset), tokenizer, seed, augment, captions)
     batch_size = global_batch_size // process_count
     read = grain.ReadOptions(_THREADS, prefetch_buffer_size=2 * batch_size + _THREADS)
@@ -110,11 +107,14 @@ class _TrainingPair:
 
     def __call__(self, index: int, example: Example) -> dict[str, np.ndarray]:
         epoch, record = divmod(index, self._num_examples)
-        image = example.image
+        image, zoom = example.image, 1.0
         if self._augment is not None:
             rng = np.random.default_rng([_AUGMENT_STREAM, self._seed, record, epoch])
-            image = train_augment(image, rng, self._augment)
-        text = self._captions(example, epoch)
+            # A caption that came with the image may quote its scale and cannot be changed.
+            if example.caption is None:
+                zoom = draw_zoom(rng, self._augment)
+            image = train_augment(image, rng, self._augment, zoom)
+        text = self._captions(example, epoch, zoom)
         return {
             "image": image,
             "tokens": self._tokenizer([text])[0],
@@ -124,24 +124,22 @@ class _TrainingPair:
 
 @dataclasses.dataclass(frozen=True)
 class _Captions:
-    """The text of an example at an epoch."""
+    """The text of an example at an epoch, magnified `zoom` times."""
 
     variants: int
     seed: int
-    plain_epochs: int
 
-    def __call__(self, example: Example, epoch: int) -> str:
+    def __call__(self, example: Example, epoch: int, zoom: float) -> str:
         if example.caption is not None:
             return example.caption
-        # What lies in the picture is learned faster while no numbers compete for the similarity.
-        plain = epoch < self.plain_epochs
+        spacing_mm = example.pixel_spacing_mm
         return caption(
             plane=example.plane,
             brain_plane=example.brain_plane,
             label=example.label,
-            ga_days=None if plain else example.ga_days,
+            ga_days=example.ga_days,
             # Records hold the spacing of the resized image already.
-            resized_spacing_mm=None if plain else example.pixel_spacing_mm,
+            resized_spacing_mm=None if spacing_mm is None else spacing_mm / zoom,
             key=(self.seed, example.example_id, epoch % self.variants),
         )
 

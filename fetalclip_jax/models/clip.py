@@ -1,7 +1,5 @@
 """CLIP: two towers and one learned temperature (Radford et al. 2021)."""
 
-import math
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -38,7 +36,7 @@ class CLIP(nn.Module):
         self.text = TextTransformer(self.config.text_cfg, **shared)
         # Stored as its logarithm, so that the scale itself stays positive.
         self.logit_scale = self.param(
-            "logit_scale", nn.initializers.constant(math.log(1 / 0.07)), ()
+            "logit_scale", nn.initializers.constant(self.config.init_logit_scale), ()
         )
 
     def encode_image(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B D"]:

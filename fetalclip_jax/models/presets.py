@@ -1,6 +1,7 @@
 """Model configurations: the fields of an open_clip model JSON, and named presets."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +17,12 @@ class VisionConfig:
       layers: transformer blocks.
       head_width: channels per attention head; divides `width`.
       mlp_ratio: hidden channels of the MLP over `width`.
-      stem: "patch" projects every patch on its own, as CLIP does; "conv" is a small residual
-        network with the same grid of tokens, which learns from far fewer images (Xiao et al. 2021,
+      stem: "patch" projects every patch on its own, as CLIP does; "conv" is a small
+        convolutional network with the same grid of tokens, which learns from far fewer images (Xiao et al. 2021,
         "Early Convolutions Help Transformers See Better") but has no open_clip counterpart.
-      pool_type: what the feature is read from: "tok", the class token, or "avg", the mean of the
-        patches.
+      pool_type: what the feature is read from: "tok", the class token, "avg", the mean of the
+        patches, or "grid", a few channels of each patch at its own place. The last has no
+        open_clip counterpart; positions and sizes are read from it in a fraction of the steps.
     """
 
     image_size: int = 224
@@ -44,7 +46,14 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """The text tower, a causal transformer pooled at the end-of-text token."""
+    """The text tower, a causal transformer pooled at the end-of-text token.
+
+    Attributes:
+      number_ids: (first id, count) of every run of ids that stand for numbers in rising order.
+        Their embeddings start out as smooth functions of the number, so that what is learned of
+        one age holds for the ages beside it; from noise, each number would have to be learned by
+        itself. An initialisation only: the function computed is that of any CLIP.
+    """
 
     context_length: int = 77
     vocab_size: int = 49408
@@ -52,6 +61,11 @@ class TextConfig:
     heads: int = 8
     layers: int = 12
     mlp_ratio: float = 4.0
+    number_ids: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self):
+        # JSON has lists only; a configuration is hashed.
+        object.__setattr__(self, "number_ids", tuple(tuple(run) for run in self.number_ids))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,17 +75,21 @@ class CLIPConfig:
     Attributes:
       embed_dim: dimension of the shared space.
       quick_gelu: x * sigmoid(1.702 x) instead of the exact GELU (OpenAI's first weights).
+      init_logit_scale: logarithm of the logit scale that training starts from.
     """
 
     embed_dim: int = 512
     vision_cfg: VisionConfig = dataclasses.field(default_factory=VisionConfig)
     text_cfg: TextConfig = dataclasses.field(default_factory=TextConfig)
     quick_gelu: bool = False
+    init_logit_scale: float = math.log(1 / 0.07)
 
     def __post_init__(self):
         vision, text = self.vision_cfg, self.text_cfg
-        if vision.pool_type not in ("tok", "avg"):
-            raise ValueError(f"vision_cfg.pool_type={vision.pool_type!r} is not one of tok, avg")
+        if vision.pool_type not in ("tok", "avg", "grid"):
+            raise ValueError(
+                f"vision_cfg.pool_type={vision.pool_type!r} is not one of tok, avg, grid"
+            )
         if vision.stem not in ("patch", "conv"):
             raise ValueError(f"vision_cfg.stem={vision.stem!r} is not one of patch, conv")
         if vision.stem == "conv" and vision.patch_size != 16:
@@ -120,24 +138,30 @@ def _build(cls, fields: dict[str, Any], prefix: str):
     return cls(**values)
 
 
-PRESETS: dict[str, CLIPConfig] = {
-    # From-scratch models for the phantom and for laptops.
-    "ViT-Ti-16-96-conv": CLIPConfig(
+def _small(vision: VisionConfig, text_layers: int) -> CLIPConfig:
+    """A from-scratch model for the phantom and for laptops, with a vocabulary of its own."""
+    return CLIPConfig(
         embed_dim=192,
-        vision_cfg=VisionConfig(
-            image_size=96, patch_size=16, width=192, layers=3, stem="conv", pool_type="avg"
+        vision_cfg=vision,
+        text_cfg=TextConfig(
+            context_length=44,
+            vocab_size=1024,
+            width=128,
+            heads=2,
+            layers=text_layers,
+            number_ids=((3, 300), (303, 90), (393, 10)),  # tokenizers.sentencepiece.NUMBERS
         ),
-        text_cfg=TextConfig(context_length=48, vocab_size=512, width=128, heads=2, layers=3),
         quick_gelu=True,  # the erf of the exact one takes a tenth of a small model's time on a CPU
-    ),
-    "ViT-S-16-96-conv": CLIPConfig(
-        embed_dim=256,
-        vision_cfg=VisionConfig(
-            image_size=96, patch_size=16, width=256, layers=6, stem="conv", pool_type="avg"
-        ),
-        text_cfg=TextConfig(context_length=48, vocab_size=512, width=192, heads=3, layers=4),
-        quick_gelu=True,
-    ),
+        # In so short a run the scale hardly moves, and 1 / 0.07 is too low to tell ages apart.
+        init_logit_scale=math.log(30.0),
+    )
+
+
+_SMALL_VISION = {"image_size": 96, "patch_size": 16, "stem": "conv", "pool_type": "grid"}
+
+PRESETS: dict[str, CLIPConfig] = {
+    "ViT-Mi-16-96-conv": _small(VisionConfig(width=128, layers=2, **_SMALL_VISION), 2),
+    "ViT-Ti-16-96-conv": _small(VisionConfig(width=192, layers=3, **_SMALL_VISION), 3),
     # The usual CLIP sizes.
     "ViT-B-32": CLIPConfig(embed_dim=512, vision_cfg=VisionConfig(patch_size=32)),
     "ViT-B-16": CLIPConfig(embed_dim=512),

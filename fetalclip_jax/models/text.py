@@ -1,11 +1,18 @@
 """The text tower: a causal transformer read at the end-of-text token."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fetalclip_jax.models.presets import TextConfig
 from fetalclip_jax.models.transformer import Transformer, layer_norm, logical
+
+_EMBEDDING_STDDEV = 0.02
+# Sines, and as many cosines, in the embedding of a number.
+_WAVES = 8
 
 
 class TextTransformer(nn.Module):
@@ -36,7 +43,7 @@ class TextTransformer(nn.Module):
             )
         embedding = self.param(
             "token_embedding",
-            logical(nn.initializers.normal(0.02), "vocab", "embed"),
+            logical(_embedding_initialiser(c.number_ids), "vocab", "embed"),
             (c.vocab_size, c.width),
         )
         positions = self.param(
@@ -65,3 +72,30 @@ class TextTransformer(nn.Module):
             (c.width, self.embed_dim),
         )
         return x @ projection.astype(self.dtype)
+
+
+def _embedding_initialiser(number_ids: Sequence[tuple[int, int]]):
+    """Noise of deviation 0.02; for numbers mostly sines and cosines of the number.
+
+    Each run of numbers gets directions of its own: 20 weeks and 0.20 mm are not alike.
+    """
+
+    def initialise(key, shape, dtype=jnp.float32):
+        table = nn.initializers.normal(_EMBEDDING_STDDEV)(key, shape, dtype)
+        for number, (first, count) in enumerate(number_ids):
+            if first + count > shape[0]:
+                raise ValueError(
+                    f"text_cfg.number_ids has ({first}, {count}), text_cfg.vocab_size is "
+                    f"{shape[0]}; ids must lie below it"
+                )
+            # From four runs of numbers to a period (a slope) down to four numbers.
+            periods = jnp.geomspace(4 * count, 4, _WAVES)
+            angles = 2 * jnp.pi * jnp.arange(count)[:, None] / periods  # count W
+            waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)  # count 2W
+            directions = jax.random.normal(jax.random.fold_in(key, number), (2 * _WAVES, shape[1]))
+            code = _EMBEDDING_STDDEV * _WAVES**-0.5 * (waves @ directions)
+            rows = slice(first, first + count)
+            table = table.at[rows].set(0.1 * table[rows] + code.astype(dtype))
+        return table
+
+    return initialise

@@ -129,10 +129,12 @@ def draw_field_of_view_mm(
     At least 1.25 x `structure_mm`, the length that has to fit; `zoom` above 1 narrows the field.
 
     The field grows with the fetus, but with a spread of its own (`patient_depth`, the operator's
-    habit, plus a spread per image), so that sizes in pixels alone do not give the age.
+    habit, plus a spread per image), so that sizes in pixels alone do not give the age: the
+    logarithm of a head's size in pixels spreads by about 0.2, as it does in HC18 (0.18 among
+    head circumferences of 100 to 342 mm).
     """
     head_length = 2.0 * fetus.head_semi_axes_mm[0]
     typical = _REFERENCE_SIZE * SPACING_PEAK_MM * (head_length / 62.0) ** 0.6 / zoom
-    field = typical * float(np.exp(0.10 * patient_depth + 0.08 * rng.standard_normal()))
+    field = typical * float(np.exp(0.18 * patient_depth + 0.12 * rng.standard_normal()))
     low, high = (s * _REFERENCE_SIZE for s in SPACING_RANGE_MM)
     return float(np.clip(field, max(low, 1.25 * structure_mm), high - 1.0))

@@ -19,14 +19,23 @@ MODEL_NAME = "tokenizer.model"
 _WORD = re.compile(r"[^\W\d_]+")
 _PAD_ID, _UNKNOWN_ID, _BOS_ID = 0, 1, 2
 
+# Numbers that are one token wherever they stand, in runs of rising value whose ids follow one
+# another from 3 on: "0.00" to "2.99", "10" to "99", "0" to "9". The order of the ids is what
+# `text_cfg.number_ids` of a model leans on.
+NUMBERS = (
+    [f"{hundredths / 100:.2f}" for hundredths in range(300)],
+    [str(number) for number in range(10, 100)],
+    [str(number) for number in range(10)],
+)
+
 
 class SentencePieceTokenizer:
     """Unigram SentencePiece behind the `Tokenizer` protocol.
 
-    Text is case-folded and NFKC-normalised; every digit is a token of its own, so that numbers the
-    training captions lack are still read digit by digit; characters they lack fall back to bytes.
-    Ids: 0 padding, 1 unknown, 2 begin, the pieces, and last the end of text, which is ours:
-    SentencePiece would put it among the first.
+    Text is case-folded and NFKC-normalised. A pixel spacing or a number of weeks or days is one
+    token each (`NUMBERS`), any other number a few of them; characters the training captions lack
+    fall back to bytes. Ids: 0 padding, 1 unknown, 2 begin, the numbers, the pieces, and last the
+    end of text, which is ours: SentencePiece would put it among the first.
     """
 
     pad_id = _PAD_ID
@@ -66,7 +75,7 @@ class SentencePieceTokenizer:
         Args:
           texts: training captions.
           vocab_size: upper limit (end of text excluded); a small corpus yields fewer pieces. 256
-            of them are the bytes that unseen characters fall back to.
+            of them are the bytes that unseen characters fall back to, 400 the numbers.
           context_length: length of a token row.
 
         Raises:
@@ -89,7 +98,8 @@ class SentencePieceTokenizer:
                 hard_vocab_limit=False,
                 character_coverage=1.0,
                 byte_fallback=True,
-                split_digits=True,
+                user_defined_symbols=[piece for run in NUMBERS for piece in run],
+                split_by_unicode_script=False,  # "mm/pixel" is one piece, not three
                 normalization_rule_name="nmt_nfkc_cf",
                 pad_id=_PAD_ID,
                 unk_id=_UNKNOWN_ID,

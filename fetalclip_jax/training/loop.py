@@ -120,7 +120,6 @@ def make_iterator(config: ConfigDict, dataset, tokenizer):
         augment=config.augment,
         caption_variants=config.captions.variants,
         caption_seed=config.captions.seed,
-        plain_epochs=config.captions.plain_epochs,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fetalclip_jax.data.augment import AugmentConfig, probe_augment, train_augment
+from fetalclip_jax.data.augment import AugmentConfig, draw_zoom, probe_augment, train_augment
 
 NOTHING = AugmentConfig(rotate_degrees=0, translate=0, jitter=0, flip=0)
 
@@ -42,6 +42,21 @@ def test_translation_stays_within_its_share_and_uses_both_axes():
     )
     assert (np.abs(shifts) <= 6.4 + 0.1).all()
     assert (np.abs(shifts).max(axis=0) > 4).all()
+
+
+def test_zoom_magnifies_about_the_middle():
+    middle = np.array([31.5, 31.5])
+    zoomed = train_augment(blob(), np.random.default_rng(0), NOTHING, 1.4)
+    np.testing.assert_allclose(centre(zoomed) - middle, 1.4 * (centre(blob()) - middle), atol=0.2)
+
+
+def test_zoom_is_drawn_evenly_on_both_sides_of_one():
+    rng = np.random.default_rng(0)
+    drawn = np.log([draw_zoom(rng, AugmentConfig(zoom=0.3)) for _ in range(400)])
+    assert np.abs(drawn).max() <= 0.3
+    assert abs(drawn.mean()) < 0.03
+    assert np.abs(drawn).max() > 0.28
+    assert draw_zoom(rng, AugmentConfig(zoom=0)) == 1.0
 
 
 def test_rotation_is_about_the_middle_and_keeps_the_scale():

@@ -187,26 +187,26 @@ def test_captions_are_made_of_the_metadata_and_change_with_the_epoch(numbered_ex
     assert first != second
 
 
-def test_plain_epochs_leave_age_and_spacing_out(numbered_examples):
+def test_a_magnified_image_is_captioned_with_its_new_spacing(numbered_examples):
     examples = [
         dataclasses.replace(example, caption=None, plane="femur", ga_days=140, pixel_spacing_mm=0.5)
         for example in numbered_examples(4)
     ]
-
-    def seen(**arguments):
-        return [batch["caption_ids"].tolist() for batch in batches(examples, 3, **arguments)]
-
-    def texts(epoch, **numbers):
-        return {
-            int(caption_id(caption(plane="femur", key=(0, e.example_id, epoch), **numbers)))
-            for e in examples
-        }
-
-    stated = {"ga_days": 140, "resized_spacing_mm": 0.5}
-    first, second, third = seen(plain_epochs=1, caption_variants=4)
-    assert set(first) == texts(0)
-    assert set(second) == texts(1, **stated)
-    assert set(third) == texts(2, **stated)
+    augment = {"rotate_degrees": 0, "translate": 0, "jitter": 0, "flip": 0, "zoom": 0.7}
+    (batch,) = batches(examples, 1, global_batch_size=4, augment=augment)
+    stated = {
+        int(caption_id(caption(plane="femur", ga_days=140, resized_spacing_mm=0.5, key=key))): key
+        for key in ((0, e.example_id, 0) for e in examples)
+    }
+    # Four magnifications, none of them 1: no caption may still quote 0.50 where it quotes any.
+    quoted = [
+        "0.50"
+        in caption(plane="femur", ga_days=140, resized_spacing_mm=0.5, key=(0, e.example_id, 0))
+        for e in examples
+    ]
+    unchanged = sum(int(i) in stated for i in batch["caption_ids"])
+    assert any(quoted)
+    assert unchanged == 4 - sum(quoted)
 
 
 def test_a_caption_of_its_own_is_used(numbered_examples):

@@ -9,6 +9,7 @@ import pytest
 from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.models.transformer import attend
+from fetalclip_jax.models.vision import Convolution
 from fetalclip_jax.training import state
 from tests.tiny import TINY
 
@@ -139,3 +140,55 @@ def test_unsupported_model_fields_are_errors_not_ignored():
         presets.CLIPConfig.from_dict({"vision_cfg": {"image_size": 100}})
     with pytest.raises(ValueError, match="unknown model preset 'ViT-X'"):
         presets.get("ViT-X")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_stems_convolution_is_a_convolution(stride):
+    module = Convolution(5, stride, jnp.float32)
+    images = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
+    params = nn.meta.unbox(module.init(jax.random.key(1), images))["params"]["taps"]
+    params["bias"] = jnp.arange(5.0)
+    expected = jax.lax.conv_general_dilated(
+        images,
+        params["kernel"].reshape(3, 3, 3, 5),
+        (stride, stride),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    found = module.apply({"params": {"taps": params}}, images)
+    np.testing.assert_allclose(found, expected + jnp.arange(5.0), atol=1e-5)
+
+
+def test_the_grid_feature_reads_each_patch_at_its_own_place():
+    vision = dataclasses.replace(TINY.vision_cfg, pool_type="grid", layers=0)
+    model = CLIP(dataclasses.replace(TINY, vision_cfg=vision))
+    params = nn.meta.unbox(state.initial_params(model, jax.random.key(0)))
+    # Without positions and attention, only the place of a patch in the read-out is left.
+    params["visual"]["positional_embedding"] *= 0
+    images = jax.random.normal(jax.random.key(2), (1, 16, 16, 3))
+    swapped = jnp.concatenate([images[:, 8:], images[:, :8]], axis=1)
+    features, moved = (
+        model.apply({"params": params}, x, method=CLIP.encode_image) for x in (images, swapped)
+    )
+    assert np.abs(features - moved).max() > 1e-2
+
+
+def test_embeddings_of_near_numbers_start_out_alike():
+    text = dataclasses.replace(
+        TINY.text_cfg, vocab_size=300, width=64, number_ids=((3, 90), (93, 90))
+    )
+    model = CLIP(dataclasses.replace(TINY, text_cfg=text))
+    params = nn.meta.unbox(state.initial_params(model, jax.random.key(0)))
+    table = params["text"]["token_embedding"]
+    table /= jnp.linalg.norm(table, axis=1, keepdims=True)
+    assert jnp.sum(table[13] * table[14]) > 0.8
+    assert jnp.sum(table[13] * table[83]) < 0.5
+    assert abs(jnp.sum(table[13] * table[103])) < 0.5  # the same number of the other run
+    assert jnp.std(params["text"]["token_embedding"][:3]) == pytest.approx(0.02, rel=0.2)
+
+
+def test_number_ids_outside_the_vocabulary_are_named():
+    text = dataclasses.replace(TINY.text_cfg, number_ids=((3, 90),))
+    model = CLIP(dataclasses.replace(TINY, text_cfg=text))
+    with pytest.raises(ValueError, match=r"number_ids has \(3, 90\), text_cfg.vocab_size is 50"):
+        state.initial_params(model, jax.random.key(0))

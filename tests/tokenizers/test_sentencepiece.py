@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from fetalclip_jax.captions.synthesis import caption_corpus
+from fetalclip_jax.models import presets
 from fetalclip_jax.tokenizers import Tokenizer
-from fetalclip_jax.tokenizers.sentencepiece import SentencePieceTokenizer
+from fetalclip_jax.tokenizers.sentencepiece import NUMBERS, SentencePieceTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +75,28 @@ def test_unseen_characters_fall_back_to_bytes(tokenizer):
     assert tokenizer.decode(ids) == tokenizer.normalise(text)
 
 
-def test_every_digit_is_a_token(tokenizer):
-    digits = {tokenizer.encode([f"x{d}"])[0][-1] for d in range(10)}
-    assert len(digits) == 10
-    for text, count in [("20 weeks and 3 days", 3), ("0.53 mm/pixel", 3), ("GA 20w3d", 3)]:
-        assert sum(i in digits for i in tokenizer.encode([text])[0]) == count
+@pytest.mark.parametrize("preset", ["ViT-Mi-16-96-conv", "ViT-Ti-16-96-conv"])
+def test_numbers_have_rising_ids_where_the_small_models_expect_them(tokenizer, preset):
+    number_ids = presets.get(preset).text_cfg.number_ids
+    for (first, count), numbers in zip(number_ids, NUMBERS, strict=True):
+        ids = [tokenizer.encode([f"pixel{number}"])[0][-1] for number in numbers]
+        assert ids == list(range(first, first + count))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("20 weeks and 3 days", ["20", "3"]),
+        ("0.53 mm/pixel", ["0.53"]),
+        ("GA 20w3d", ["20", "3"]),
+        # Not among the numbers: read in parts, none of them lost.
+        ("12.345 of 678", ["1", "2.34", "5", "6", "78"]),
+    ],
+)
+def test_a_number_of_a_caption_is_one_token(tokenizer, text, expected):
+    numbers = range(3, 403)
+    found = [tokenizer.decode([i]) for i in tokenizer.encode([text])[0] if i in numbers]
+    assert found == expected
 
 
 def test_letter_case_does_not_matter(tokenizer):
@@ -94,7 +112,7 @@ def test_words_of_the_captions_are_one_token_each(tokenizer):
 def test_training_is_deterministic(captions, tmp_path):
     models = set()
     for name in ("a", "b"):
-        trained = SentencePieceTokenizer.train(captions[:500], vocab_size=600, context_length=48)
+        trained = SentencePieceTokenizer.train(captions[:500], vocab_size=900, context_length=48)
         trained.save(tmp_path / name)
         models.add((tmp_path / name / "tokenizer.model").read_bytes())
     assert len(models) == 1
@@ -105,7 +123,7 @@ def test_fingerprint_follows_vocabulary_and_context_length(tokenizer, captions, 
     path = tmp_path / "tokenizer.model"
     assert SentencePieceTokenizer.from_file(path, 48).fingerprint == tokenizer.fingerprint
     assert SentencePieceTokenizer.from_file(path, 47).fingerprint != tokenizer.fingerprint
-    other = SentencePieceTokenizer.train(captions[:400], vocab_size=600, context_length=48)
+    other = SentencePieceTokenizer.train(captions[:400], vocab_size=900, context_length=48)
     assert other.fingerprint != tokenizer.fingerprint
 
 
