@@ -42,7 +42,9 @@ VERSION = 3
 _ZOOM = {
     "brain": 1.15,
     "cervix": 1.0,
-    "heart": 1.35,
+    "abdomen": 1.4,
+    "heart": 1.55,
+    "kidney": 1.55,
     "spine": 1.0,
     "lips_nose": 1.35,
     "profile_patient": 1.0,

@@ -136,7 +136,7 @@ def test_probe_augmentation_always_moves_and_sometimes_jitters_or_equalises():
 
 
 def test_unknown_fields_and_values_out_of_range_are_errors():
-    with pytest.raises(ValueError, match="augment has no field 'zoom'"):
-        AugmentConfig.from_mapping({"zoom": 1.0})
+    with pytest.raises(ValueError, match="augment has no field 'shear'"):
+        AugmentConfig.from_mapping({"shear": 1.0})
     with pytest.raises(ValueError, match=r"augment.flip is 1.5; use a number from 0 to 1"):
         AugmentConfig(flip=1.5)

@@ -233,7 +233,7 @@ def test_caption_ids_tell_texts_apart_and_never_change():
         ({"caption_variants": 0}, "caption_variants is 0"),
         ({"worker_count": -1}, "worker_count is -1"),
         ({"seed": -1}, "seed is -1"),
-        ({"augment": {"zoom": 2}}, "augment has no field 'zoom'"),
+        ({"augment": {"shear": 2}}, "augment has no field 'shear'"),
     ],
 )
 def test_arguments_out_of_range(numbered_examples, arguments, message):

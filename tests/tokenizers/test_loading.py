@@ -15,7 +15,7 @@ TEXTS = ["The fetal head at 20 weeks and 3 days.", "word " * 200]
 
 @pytest.fixture(scope="module")
 def learned():
-    return SentencePieceTokenizer.train(caption_corpus(500, 0), vocab_size=600, context_length=40)
+    return SentencePieceTokenizer.train(caption_corpus(500, 0), vocab_size=900, context_length=40)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_an_absent_model(folder):
 
 
 def test_a_model_of_another_run(folder, tmp_path):
-    other = SentencePieceTokenizer.train(caption_corpus(400, 9), vocab_size=600, context_length=40)
+    other = SentencePieceTokenizer.train(caption_corpus(400, 9), vocab_size=900, context_length=40)
     other.save(tmp_path / "other")
     (tmp_path / "other" / "tokenizer.model").replace(folder / "tokenizer.model")
     with pytest.raises(ValueError, match="files were mixed up"):
