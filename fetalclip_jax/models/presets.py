@@ -22,9 +22,8 @@ class VisionConfig:
         (Xiao et al. 2021, "Early Convolutions Help Transformers See Better") but has no open_clip
         counterpart.
       pool_type: what the feature is read from: "tok", the class token, "avg", the mean of the
-        patches, or "grid", a few channels of each patch at its own place beside the mean. The last
-        has no open_clip counterpart; positions and sizes are read from it in a fraction of the
-        steps.
+        patches, or "grid", a few channels of each patch at its own place. The last has no
+        open_clip counterpart; positions and sizes are read from it in a fraction of the steps.
     """
 
     image_size: int = 224

@@ -88,8 +88,9 @@ def _embedding_initialiser(number_ids: Sequence[tuple[int, int]]):
                     f"text_cfg.number_ids has ({first}, {count}), text_cfg.vocab_size is "
                     f"{shape[0]}; ids must lie below it"
                 )
-            # From four runs of numbers to a period (a slope) down to four numbers.
-            periods = jnp.geomspace(4 * count, 4, _WAVES)
+            # From a slope over the whole run to a period of a quarter of it. Shorter waves would
+            # tell neighbours apart sooner, but say nothing sensible of numbers rarely seen.
+            periods = jnp.geomspace(4 * count, count / 4, _WAVES)
             angles = 2 * jnp.pi * jnp.arange(count)[:, None] / periods  # count W
             waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)  # count 2W
             directions = jax.random.normal(jax.random.fold_in(key, number), (2 * _WAVES, shape[1]))

@@ -11,7 +11,7 @@ from fetalclip_jax.models.presets import VisionConfig
 from fetalclip_jax.models.transformer import Projection, Transformer, layer_norm, logical
 
 # What is kept of each patch where the feature is read from all of them ("grid").
-_GRID_CHANNELS = 24
+_GRID_CHANNELS = 32
 
 
 class VisionTransformer(nn.Module):
@@ -81,11 +81,10 @@ class VisionTransformer(nn.Module):
             x = layer_norm("ln_post")(x[:, 1:]).mean(axis=1)  # B D
         else:
             x = layer_norm("ln_post")(x[:, 1:])  # B N D
-            placed = Projection(
+            x = Projection(
                 (c.width,), (_GRID_CHANNELS,), ("embed", None), scale, self.dtype, name="squeeze"
             )(x)
-            placed = placed.reshape(batch, -1).astype(x.dtype)  # B N*C
-            x = jnp.concatenate([placed, x.mean(axis=1)], axis=-1)  # B N*C+D
+            x = x.reshape(batch, -1)  # B N*C
         x = x.astype(self.dtype)
         projection = self.param(
             "projection",
@@ -123,9 +122,14 @@ class ConvStem(nn.Module):
         )
         x = x.reshape(batch, height // 4, width // 4, -1)  # B H/4 W/4 C
         x = nn.relu(self._norm("norm_1")(x))
-        x = HalvingConvolution(96, self.dtype, name="down_1")(x)
-        x = nn.relu(self._norm("norm_2")(x))
-        return HalvingConvolution(self.width, self.dtype, name="down_2")(x)
+        x = self._convolution(96, 2, "down_1")(x)
+        y = nn.relu(self._norm("norm_2")(x))
+        x = x + self._convolution(96, 1, "residual")(y)
+        x = nn.relu(self._norm("norm_3")(x))
+        return self._convolution(self.width, 2, "down_2")(x)
+
+    def _convolution(self, channels: int, stride: int, name: str) -> "Convolution":
+        return Convolution(channels, stride, self.dtype, name=name)
 
     def _norm(self, name: str) -> nn.GroupNorm:
         return nn.GroupNorm(
@@ -137,24 +141,31 @@ class ConvStem(nn.Module):
         )
 
 
-class HalvingConvolution(nn.Module):
-    """A 3 x 3 convolution of stride 2, zero-padded, as one matrix product over shifted images.
+class Convolution(nn.Module):
+    """A 3 x 3 convolution with zero padding, as one matrix product over shifted images.
 
     The gradient of XLA's own convolution takes about half as long again on a CPU, for which the
     small models are made.
     """
 
     channels: int
+    stride: int
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/2 W/2 channels"]:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/stride W/stride channels"]:
         _, height, width, channels = x.shape
-        padded = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+        # As "SAME" pads: on both sides, or after the image where every other pixel is left out.
+        before = 1 if self.stride == 1 else 0
+        padded = jnp.pad(x, ((0, 0), (before, 1), (before, 1), (0, 0)))
         x = jnp.stack(
-            [padded[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)],
+            [
+                padded[:, i : i + height : self.stride, j : j + width : self.stride]
+                for i in range(3)
+                for j in range(3)
+            ],
             axis=-2,
-        )  # B H/2 W/2 9 C
+        )  # B H/stride W/stride 9 C
         shape_in = (9, channels)
         return Projection(
             shape_in,

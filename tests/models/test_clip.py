@@ -9,7 +9,7 @@ import pytest
 from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.models.transformer import attend
-from fetalclip_jax.models.vision import HalvingConvolution
+from fetalclip_jax.models.vision import Convolution
 from fetalclip_jax.training import state
 from tests.tiny import TINY
 
@@ -142,15 +142,16 @@ def test_unsupported_model_fields_are_errors_not_ignored():
         presets.get("ViT-X")
 
 
-def test_the_stems_convolution_is_a_convolution():
-    module = HalvingConvolution(5, jnp.float32)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_stems_convolution_is_a_convolution(stride):
+    module = Convolution(5, stride, jnp.float32)
     images = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
     params = nn.meta.unbox(module.init(jax.random.key(1), images))["params"]["taps"]
     params["bias"] = jnp.arange(5.0)
     expected = jax.lax.conv_general_dilated(
         images,
         params["kernel"].reshape(3, 3, 3, 5),
-        (2, 2),
+        (stride, stride),
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
