@@ -10,14 +10,14 @@ from fetalclip_jax.config import default_config
 
 def get_config():
     config = default_config()
-    config.train.steps = 700
+    config.train.steps = 750
     config.train.global_batch_size = 64
     config.train.checkpoint_every = 100
     config.optimizer.warmup_steps = 40
     config.optimizer.learning_rate = 1e-3
     # Another magnification is another size in pixels and another spacing in the caption: what a
     # short run has to learn of the age.
-    config.augment.update({"rotate_degrees": 0.0, "translate": 0.0, "jitter": 0.1, "zoom": 0.15})
+    config.augment.update({"rotate_degrees": 0.0, "translate": 0.0, "jitter": 0.1, "zoom": 0.05})
     config.compute.scan_layers = False  # a few small layers compile quickly and run faster unrolled
     config.evaluation.probe_copies = 2
     return config.lock()
