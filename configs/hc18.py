@@ -6,7 +6,7 @@
 Add `--config.init_from=runs/quickstart` to start from a model pretrained on the phantom; the
 model and the tokenizer must be those of that run, as they are by default.
 
-Hardware: two CPU cores, 3 GiB. Expect six minutes of training.
+Hardware: two CPU cores, 3 GiB. Expect seven to ten minutes of training.
 """
 
 from fetalclip_jax.config import default_config

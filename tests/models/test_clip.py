@@ -14,10 +14,15 @@ from fetalclip_jax.training import state
 from tests.tiny import TINY
 
 
+def initial_params(config):
+    # Compiled as a whole: operation by operation it takes many times as long.
+    init = jax.jit(lambda key: state.initial_params(CLIP(config), key))
+    return nn.meta.unbox(init(jax.random.key(0)))
+
+
 @pytest.fixture(scope="module")
 def params():
-    boxed = state.initial_params(CLIP(TINY), jax.random.key(0))
-    params = nn.meta.unbox(boxed)
+    params = initial_params(TINY)
     # At initialisation biases are zero and norms are one, which would hide a misplaced one.
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -64,8 +69,9 @@ def test_rematerialisation_changes_no_gradient(params, inputs, remat):
         image, text, scale = CLIP(TINY, remat=policy).apply({"params": params}, *inputs)
         return jnp.sum(scale * image @ text.T * jnp.arange(16.0).reshape(4, 4))
 
-    plain = jax.grad(loss)(params, "none")
-    again = jax.grad(loss)(params, remat)
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    plain = gradient(params, "none")
+    again = gradient(params, remat)
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
@@ -163,7 +169,7 @@ def test_the_stems_convolution_is_a_convolution(stride):
 def test_only_the_grid_feature_tells_where_a_patch_lies(pool_type, placed):
     vision = dataclasses.replace(TINY.vision_cfg, pool_type=pool_type)
     model = CLIP(dataclasses.replace(TINY, vision_cfg=vision))
-    params = nn.meta.unbox(state.initial_params(model, jax.random.key(0)))
+    params = initial_params(model.config)
     # Without positions, attention does not know the order of the patches either.
     params["visual"]["positional_embedding"] *= 0
     images = jax.random.normal(jax.random.key(2), (1, 16, 16, 3))
@@ -179,7 +185,7 @@ def test_embeddings_of_near_numbers_start_out_alike():
         TINY.text_cfg, vocab_size=300, width=64, number_ids=((3, 90), (93, 90))
     )
     model = CLIP(dataclasses.replace(TINY, text_cfg=text))
-    params = nn.meta.unbox(state.initial_params(model, jax.random.key(0)))
+    params = initial_params(model.config)
     table = params["text"]["token_embedding"]
     table /= jnp.linalg.norm(table, axis=1, keepdims=True)
     assert jnp.sum(table[13] * table[14]) > 0.8
