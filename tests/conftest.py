@@ -1,16 +1,20 @@
 """Shared fixtures. Eight simulated CPU devices are set up before JAX is first imported."""
 
 import os
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    ).strip()
-
 import pathlib
 
 import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The tests compile many small programs and run each a few times: LLVM's optimisation would take
+# two thirds of their time.
+for flag in (
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+):
+    if flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
