@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from fetalclip_jax.phantom.scene import Region, Scene
+from fetalclip_jax.phantom.scene import Interface, Region, Scene
 
 _SHIFT = 4  # cv2 draws on a grid of 1/16 sample
 _MAX_LOSS_DB = 45.0
@@ -93,11 +93,17 @@ def paint(scene: Scene, geometry: Geometry) -> Echoes:
     specular = np.zeros(geometry.shape, np.float32)
     bone = np.zeros(geometry.shape, np.float32)
     table = [(0.0, 0.0, 2.0, 2.0)]
-    for layer in scene.layers:
-        lines, samples = geometry.to_grid(layer.points[:, 0], layer.points[:, 1])
-        limit = 8.0 * max(geometry.shape)
-        corners = np.stack([lines, samples], -1).clip(-limit, limit)
-        fixed = np.rint(corners * (1 << _SHIFT)).astype(np.int32)
+    # All outlines at once: numpy's cost here is the call, not the points.
+    points = np.concatenate([np.empty((0, 2)), *(layer.points for layer in scene.layers)])
+    lengths = np.array([len(layer.points) for layer in scene.layers], int)
+    stops = np.cumsum(lengths)
+    starts = stops - lengths
+    following = np.arange(1, len(points) + 1)
+    following[stops - 1] = starts
+    grid = _fixed_point(points, geometry)
+    squareness = _squareness(points, points[following], geometry)
+    for layer, start, stop in zip(scene.layers, starts, stops, strict=True):
+        fixed = grid[start:stop]
         if isinstance(layer, Region):
             cv2.fillPoly(regions, [fixed], len(table), shift=_SHIFT)
             if layer.opaque:
@@ -105,7 +111,7 @@ def paint(scene: Scene, geometry: Geometry) -> Echoes:
                 cv2.fillPoly(bone, [fixed], 0.0, shift=_SHIFT)
             table.append((layer.echo_db, layer.attenuation, layer.texture_db, layer.streak_db))
         else:
-            _reflect(specular, bone, layer, fixed, geometry)
+            _reflect(specular, bone, layer, fixed, squareness[start:stop], geometry)
     echo, attenuation, texture, streak = np.array(table, np.float32).T
     step_cm = np.float32(geometry.sample_mm / 10)
     # Beams are wide: shadows have soft flanks.
@@ -120,24 +126,33 @@ def paint(scene: Scene, geometry: Geometry) -> Echoes:
     )
 
 
-def _reflect(specular, bone, layer, fixed, geometry: Geometry) -> None:
-    """Draws one interface: bright where square to the beam, lossy where it is bone."""
-    thickness = max(1, round(layer.thickness_mm / geometry.sample_mm))
-    points = layer.points
-    following = np.roll(points, -1, 0) if layer.closed else points[1:]
-    starts = points[: len(following)]
-    along = following - starts
+def _fixed_point(points: Float[np.ndarray, "n 2"], geometry: Geometry) -> np.ndarray:
+    """Points in mm as int32 [n, 2] (line, sample) in cv2's fixed point."""
+    limit = 8.0 * max(geometry.shape)
+    corners = np.stack(geometry.to_grid(points[:, 0], points[:, 1]), -1).clip(-limit, limit)
+    return np.rint(corners * (1 << _SHIFT)).astype(np.int32)
+
+
+def _squareness(points: np.ndarray, following: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """How squarely the beam meets the way from each point to its following one, 0 to 1."""
+    along = following - points
     if geometry.apex_mm is None:
         crossing = np.abs(along[:, 0])
     else:
-        beam = starts - np.array(geometry.apex_mm, np.float32)
+        beam = points - np.array(geometry.apex_mm, np.float32)
         beam /= np.maximum(np.hypot(beam[:, 0], beam[:, 1]), 1e-3)[:, None]
         crossing = np.abs(along[:, 0] * beam[:, 1] - along[:, 1] * beam[:, 0])
-    square = crossing / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)
+    return crossing / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)
+
+
+def _reflect(specular, bone, layer: Interface, fixed, square, geometry: Geometry) -> None:
+    """Draws one interface: bright where square to the beam, lossy where it is bone."""
+    thickness = max(1, round(layer.thickness_mm / geometry.sample_mm))
     drop = 24.0 * layer.directivity * (1 - square)
-    amplitudes = 10 ** ((layer.echo_db - drop) / 20)
-    ends = np.roll(fixed, -1, 0) if layer.closed else fixed[1:]
-    for start, end, value in zip(fixed.tolist(), ends.tolist(), amplitudes.tolist(), strict=False):
+    amplitudes = (10 ** ((layer.echo_db - drop) / 20)).tolist()
+    corners = fixed.tolist()
+    ends = corners[1:] + corners[:1] if layer.closed else corners[1:]
+    for start, end, value in zip(corners, ends, amplitudes, strict=False):
         cv2.line(specular, start, end, value, thickness, cv2.LINE_8, _SHIFT)
     if layer.loss_db:
         per_cm = layer.loss_db / (thickness * geometry.sample_mm / 10)

@@ -43,29 +43,26 @@ def backscatter(
     depth = geometry.shape[0]
     axial = max(0.55, machine.axial_mm / geometry.sample_mm)
     narrow = max(0.55, machine.lateral_mm / geometry.line_mm())
-    defocus = _defocus(rng, depth)
-    widths = (narrow, 2.2 * narrow)
-    power = np.float32(0.0)
+    spread = speckle.PointSpread(axial, (narrow, 2.2 * narrow), _defocus(rng, depth))
+    # Undo the gain that the point spread gives to anything constant.
+    coherent = echoes.specular * np.exp(np.float32(0.35) * blotches) / spread.gain[:, None]
+    interfaces = cv2.merge([coherent, _reverberation(coherent, rng, geometry)])
+    amplitudes = cv2.merge([amplitude, amplitude])
+    # Each look insonifies from another angle or at another frequency: other scatterers of the same
+    # tissue, here the same random numbers farther along than the pulse is long. Interfaces are
+    # coherent and look the same from everywhere.
+    step = 2 * spread.axial_radius + 1
+    noise = speckle.scatterers(rng, (depth + step * (machine.looks - 1), geometry.shape[1]))
+    power = np.zeros(geometry.shape, np.float32)
     for look in range(machine.looks):
-        # Each look insonifies from another angle or at another frequency: new speckle of the same
-        # tissue. Interfaces are coherent and look the same from everywhere.
-        noise = speckle.scatterers(rng, geometry.shape)
-        field = noise * amplitude[..., None]
-        if look == 0:
-            # Undo the gain that the point spread gives to anything constant.
-            _, gain = speckle.point_spread(field[:, :1], axial, widths, defocus)
-            rough = np.exp(np.float32(0.35) * blotches)
-            coherent = echoes.specular * rough / gain[:, None]
-            late = _reverberation(coherent, rng, geometry)
-        field[..., 0] += coherent
-        field[..., 1] += late
-        field, _ = speckle.point_spread(field, axial, widths, defocus)
-        power = power + speckle.envelope(field) ** 2
+        field = noise[look * step : look * step + depth] * amplitudes
+        field += interfaces
+        power += speckle.power(spread(field))
     received = np.sqrt(power / machine.looks) * np.exp(-echoes.loss_db * _DECIBEL)
 
     # Electronic noise is not focused: the same random numbers, out of step with the tissue.
     floor = 10 ** (machine.noise_db / 20) * np.linspace(0.5, 1.6, depth, dtype=np.float32)
-    hiss = np.roll(noise[..., 0], depth // 2, axis=0) * floor[:, None]
+    hiss = np.roll(noise[:depth, :, 0], depth // 2, axis=0) * floor[:, None]
     return np.sqrt(received * received + hiss * hiss)
 
 

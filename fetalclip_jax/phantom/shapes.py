@@ -87,25 +87,31 @@ def blob(
     return points @ _rotation(angle) + np.array(center, np.float32)
 
 
-def curve(knots: Points, count: int = 24, closed: bool = False) -> Points:
-    """A Catmull-Rom spline through `knots`, `count` points in all."""
-    p = np.asarray(knots, np.float32)
-    n = len(p)
+@functools.lru_cache(maxsize=64)
+def _spline_weights(knots: int, count: int, closed: bool) -> np.ndarray:
+    """Catmull-Rom weights, float32 [count, knots]: a curve's points are these times its knots."""
+    p = np.eye(knots)
     if closed:
-        t = np.arange(count) * (n / count)
+        t = np.arange(count) * (knots / count)
         base = t.astype(int)
-        before, here, after, beyond = (p[(base + k) % n] for k in (-1, 0, 1, 2))
+        before, here, after, beyond = (p[(base + k) % knots] for k in (-1, 0, 1, 2))
     else:
-        t = np.linspace(0, n - 1, count)
-        base = np.minimum(t.astype(int), n - 2)
-        before, here, after, beyond = (p[np.clip(base + k, 0, n - 1)] for k in (-1, 0, 1, 2))
-    u = (t - base)[:, None].astype(np.float32)
-    return 0.5 * (
+        t = np.linspace(0, knots - 1, count)
+        base = np.minimum(t.astype(int), knots - 2)
+        before, here, after, beyond = (p[np.clip(base + k, 0, knots - 1)] for k in (-1, 0, 1, 2))
+    u = (t - base)[:, None]
+    weights = 0.5 * (
         2 * here
         + (after - before) * u
         + (2 * before - 5 * here + 4 * after - beyond) * u**2
         + (3 * here - before - 3 * after + beyond) * u**3
     )
+    return weights.astype(np.float32)
+
+
+def curve(knots: Points, count: int = 24, closed: bool = False) -> Points:
+    """A Catmull-Rom spline through `knots`, `count` points in all."""
+    return _spline_weights(len(knots), count, closed) @ np.asarray(knots, np.float32)
 
 
 def tube(centreline: Points, widths: Float[np.ndarray, "n"] | float) -> Points:

@@ -10,46 +10,63 @@ def _kernel(sigma: float) -> np.ndarray:
     return cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F)
 
 
-def point_spread(
-    field: Float[np.ndarray, "depth lines c"],
-    axial_sigma: float,
-    lateral_sigmas: tuple[float, float],
-    defocus: Float[np.ndarray, "depth"],
-) -> tuple[Float[np.ndarray, "depth lines c"], Float[np.ndarray, "depth"]]:
-    """Convolves a complex field (2 channels) with a separable, depth-dependent point spread.
+class PointSpread:
+    """A separable point spread; its lateral profile mixes a focused and a defocused Gaussian.
 
-    The lateral profile is a depth-weighted mix of a focused and a defocused Gaussian.
-
-    Args:
-      field: real and imaginary part of the scatterers.
-      axial_sigma: pulse length in samples.
-      lateral_sigmas: beam width in lines, at the focus and far from it.
-      defocus: weight of the wide beam at every depth, 0 to 1.
-
-    Returns:
-      The field, scaled so that white scatterers of variance 1 keep variance 1 at every depth, and
-      the gain that a constant (coherent) field gets at every depth.
+    Attributes:
+      gain: what a constant (coherent) field is multiplied by at every depth, float32 [depth].
+      axial_radius: half length of the pulse in samples; beyond twice that, echoes are independent.
     """
-    axial = _kernel(axial_sigma)
-    narrow, wide = (_kernel(s) for s in lateral_sigmas)
-    focused = cv2.sepFilter2D(field, -1, narrow, axial)
-    defocused = cv2.sepFilter2D(field, -1, wide, axial)
-    pad = (len(wide) - len(narrow)) // 2
-    overlap = float((np.pad(narrow[:, 0], pad) * wide[:, 0]).sum())
-    w = defocus.astype(np.float32)
-    energy = (1 - w) ** 2 * float((narrow**2).sum()) + w**2 * float((wide**2).sum())
-    energy += 2 * w * (1 - w) * overlap
-    gain = 1 / np.sqrt(energy * float((axial**2).sum()))
-    near = ((1 - w) * gain).astype(np.float32)[:, None, None]
-    far = (w * gain).astype(np.float32)[:, None, None]
-    return focused * near + defocused * far, gain.astype(np.float32)
+
+    def __init__(
+        self,
+        axial_sigma: float,
+        lateral_sigmas: tuple[float, float],
+        defocus: Float[np.ndarray, "depth"],
+    ) -> None:
+        """Sets the shape.
+
+        Args:
+          axial_sigma: pulse length in samples.
+          lateral_sigmas: beam width in lines, at the focus and far from it.
+          defocus: weight of the wide beam at every depth, 0 to 1.
+        """
+        self._axial = _kernel(axial_sigma)
+        self._narrow, self._wide = (_kernel(s) for s in lateral_sigmas)
+        narrow, wide, axial = self._narrow[:, 0], self._wide[:, 0], self._axial[:, 0]
+        pad = (len(wide) - len(narrow)) // 2
+        overlap = float(narrow @ wide[pad : pad + len(narrow)])
+        w = defocus.astype(np.float32)
+        energy = (1 - w) ** 2 * float(narrow @ narrow) + w**2 * float(wide @ wide)
+        energy += 2 * w * (1 - w) * overlap
+        self.gain = (1 / np.sqrt(energy * float(axial @ axial))).astype(np.float32)
+        self.axial_radius = len(axial) // 2
+        self._near = ((1 - w) * self.gain)[:, None, None]
+        self._far = (w * self.gain)[:, None, None]
+
+    def __call__(
+        self, field: Float[np.ndarray, "depth lines 2"]
+    ) -> Float[np.ndarray, "depth lines 2"]:
+        """Convolves a complex field, real and imaginary part in the last axis.
+
+        White scatterers of variance 1 keep variance 1 at every depth.
+        """
+        focused = cv2.sepFilter2D(field, -1, self._narrow, self._axial)
+        defocused = cv2.sepFilter2D(field, -1, self._wide, self._axial)
+        focused *= self._near
+        defocused *= self._far
+        focused += defocused
+        return focused
 
 
 def scatterers(rng: np.random.Generator, shape: tuple[int, int]) -> Float[np.ndarray, "d l 2"]:
     """Circular complex Gaussian scatterers with mean square magnitude 1."""
-    return rng.standard_normal((*shape, 2), dtype=np.float32) * np.float32(np.sqrt(0.5))
+    noise = rng.standard_normal((*shape, 2), dtype=np.float32)
+    noise *= np.float32(np.sqrt(0.5))
+    return noise
 
 
-def envelope(field: Float[np.ndarray, "depth lines 2"]) -> Float[np.ndarray, "depth lines"]:
-    """Magnitude of the complex field: Rayleigh distributed for fully developed speckle."""
-    return cv2.magnitude(field[..., 0], field[..., 1])
+def power(field: Float[np.ndarray, "depth lines 2"]) -> Float[np.ndarray, "depth lines"]:
+    """Squared magnitude; its root is Rayleigh distributed for fully developed speckle."""
+    squares = np.square(field)
+    return squares[..., 0] + squares[..., 1]

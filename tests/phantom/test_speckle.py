@@ -1,5 +1,7 @@
 """Speckle statistics before compression."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -11,8 +13,8 @@ def amplitude() -> np.ndarray:
     rng = np.random.default_rng(3)
     defocus = np.linspace(0, 1, 600) ** 2
     field = speckle.scatterers(rng, (600, 600))
-    field, _ = speckle.point_spread(field, 1.2, (1.0, 2.4), defocus)
-    return speckle.envelope(field)[10:-10, 10:-10]
+    field = speckle.PointSpread(1.2, (1.0, 2.4), defocus)(field)
+    return np.sqrt(speckle.power(field))[10:-10, 10:-10]
 
 
 def test_fully_developed_speckle_is_rayleigh(amplitude):
@@ -37,5 +39,18 @@ def test_beam_is_wider_out_of_focus(amplitude):
 def test_interfaces_keep_their_strength():
     field = np.zeros((40, 40, 2), np.float32)
     field[..., 0] = 1.0
-    spread, gain = speckle.point_spread(field, 1.0, (1.0, 2.2), np.linspace(0, 1, 40))
-    np.testing.assert_allclose(spread[..., 0] / gain[:, None], 1.0, rtol=1e-4)
+    spread = speckle.PointSpread(1.0, (1.0, 2.2), np.linspace(0, 1, 40))
+    np.testing.assert_allclose(spread(field)[..., 0] / spread.gain[:, None], 1.0, rtol=1e-4)
+
+
+def test_looks_a_pulse_apart_are_independent():
+    spread = speckle.PointSpread(1.2, (1.0, 2.4), np.zeros(600))
+    step = 2 * spread.axial_radius + 1
+    noise = speckle.scatterers(np.random.default_rng(4), (600 + 3 * step, 600))
+    looks = [speckle.power(spread(noise[k * step : k * step + 600])) for k in range(4)]
+    amplitude = np.sqrt(np.mean(looks, axis=0))[10:-10, 10:-10]
+    # Four independent looks: a Nakagami amplitude of shape 4.
+    shape = 4
+    mean = math.gamma(shape + 0.5) / math.gamma(shape) / math.sqrt(shape)
+    expected = mean / math.sqrt(1 - mean**2)
+    assert amplitude.mean() / amplitude.std() == pytest.approx(expected, rel=0.03)
