@@ -39,6 +39,7 @@ setup(
         "optax>=0.2.5,<0.3",
         "orbax-checkpoint>=0.11,<0.13",
         "Pillow>=10.4",
+        "safetensors>=0.5",
         "sentencepiece>=0.2",
         "tensorboardX>=2.6.2",
         "tensorflow-datasets>=4.9.9,<5",
@@ -47,7 +48,12 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "ruff>=0.6", "beartype>=0.19"],
-        "parity": ["torch==2.14.1", "torchvision==0.29.1", "open_clip_torch>=3.0"],
+        "parity": [
+            "torch==2.14.1",
+            "torchvision==0.29.1",
+            "open_clip_torch>=3.0",
+            "transformers>=4.40",
+        ],
         "beam": ["apache-beam>=2.60"],
         "umap": ["umap-learn>=0.5.6"],
     },

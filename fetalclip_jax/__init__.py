@@ -3,9 +3,12 @@
 __version__ = "0.1.0"
 
 
-def load(path, config=None):
-    """Opens a trained run or a freshly initialised preset; see `fetalclip_jax.bundle.load`."""
+def load(path, config=None, **options):
+    """Opens a run, weights of open_clip or transformers, or a preset.
+
+    Arguments and errors are those of `fetalclip_jax.bundle.load`.
+    """
     # Imported here: `import fetalclip_jax` must not start JAX.
     from fetalclip_jax import bundle
 
-    return bundle.load(path, config)
+    return bundle.load(path, config, **options)

@@ -13,14 +13,18 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fetalclip_jax import tokenizers
-from fetalclip_jax.config import load_config
+from fetalclip_jax.config import default_config, load_config, save_config
 from fetalclip_jax.data import image as images
-from fetalclip_jax.experiment import build_model, new_tokenizer
+from fetalclip_jax.experiment import build_model, check_tokenizer, new_tokenizer
 from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.parallel import sharding
+from fetalclip_jax.tokenizers.clip_bpe import ClipBPETokenizer
+from fetalclip_jax.tokenizers.sentencepiece import SentencePieceTokenizer
 from fetalclip_jax.training import checkpoint, state
+from fetalclip_jax.weights import export, files
+from fetalclip_jax.weights import params as weights
 
 CLIP_VOCAB_SIZE = 49408
 
@@ -33,12 +37,18 @@ class Bundle:
 
     Attributes:
       config: the towers (`models.presets.CLIPConfig`).
-      params: float32 parameters.
+      params: parameters, float32 unless others were asked for or came with the file.
       tokenizer: ids as the text tower knows them.
       fingerprint: changes when any parameter or the vocabulary does.
     """
 
     def __init__(self, model: CLIP, params: Any, tokenizer: tokenizers.Tokenizer):
+        """Puts parameters on all devices.
+
+        Raises:
+          ValueError: a tokenizer of another vocabulary or context length than the model.
+        """
+        check_tokenizer(tokenizer, model.config.text_cfg)
         self.config = model.config
         self._mesh = meshes.make_mesh()
         self.params = jax.device_put(params, sharding.replicated(self._mesh))
@@ -63,6 +73,39 @@ class Bundle:
         longest = int(tokens.argmax(axis=1).max()) + 1
         length = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, tokens.shape[1])
         return np.asarray(self._encode_text(self.params, self._place(tokens[:, :length])))
+
+    def save(self, workdir: str | pathlib.Path) -> None:
+        """Writes the model as a run: every program here opens it, training can start from it.
+
+        Raises:
+          ValueError: `workdir` holds a run already.
+        """
+        workdir = pathlib.Path(workdir)
+        if (workdir / "config.json").exists() or (workdir / "checkpoints").exists():
+            raise ValueError(f"{workdir} holds a run already; choose another folder")
+        workdir.mkdir(parents=True, exist_ok=True)
+        config = default_config()
+        with config.unlocked():
+            config.model = self.config.to_dict()
+        bpe = isinstance(self.tokenizer, ClipBPETokenizer)
+        config.tokenizer.kind = "clip_bpe" if bpe else "sentencepiece"
+        save_config(config, workdir / "config.json")
+        self.tokenizer.save(workdir / "tokenizer")
+        checkpoint.save_params(workdir, self.params)
+
+    def export(self, folder: str | pathlib.Path, style: str = "open_clip") -> pathlib.Path:
+        """Writes weights and configuration for "open_clip" or "transformers".
+
+        A vocabulary that is not CLIP's own is written too, as `tokenizer/`.
+
+        Raises:
+          ValueError: a model without a counterpart there, or files that are there already.
+        """
+        folder = pathlib.Path(folder)
+        path = export.export(folder, self.params, self.config, style)
+        if not isinstance(self.tokenizer, ClipBPETokenizer):
+            self.tokenizer.save(folder / "tokenizer")
+        return path
 
     def _place(self, batch: np.ndarray) -> jax.Array:
         """Splits a batch over the devices where their number divides it."""
@@ -89,49 +132,126 @@ def _apply(model: CLIP, method, params, inputs):
     return model.apply({"params": params}, inputs, method=method)
 
 
-def load(path: str | pathlib.Path, config: Mapping | str | None = None) -> Bundle:
-    """Opens the latest checkpoint of a run, or initialises a preset at random.
+def load(
+    path: str | pathlib.Path,
+    config: presets.CLIPConfig | Mapping | str | None = None,
+    *,
+    tokenizer: str | pathlib.Path | None = None,
+    dtype: str | None = None,
+    param_dtype: str | None = None,
+    resize_positions: bool = False,
+) -> Bundle:
+    """Opens a trained run, the weights of another library, or a preset with random parameters.
 
     Args:
-      path: the workdir of a run, or the name of a preset (see `models.presets.PRESETS`).
-      config: for a preset only: the fields of an open_clip model JSON, or a preset name, in place
-        of the preset's own.
+      path: the workdir of a run; a `.pt` or `.safetensors` file with open_clip's or transformers'
+        names; a folder of either library; or the name of a preset (`models.presets.PRESETS`).
+      config: the model, for files that do not say it: a preset's name, the path of an open_clip
+        model JSON, or its fields.
+      tokenizer: a folder that a tokenizer was saved to, or a SentencePiece `.model` file; None for
+        the one beside the weights, else CLIP's own vocabulary.
+      dtype: what matrix products compute in, "float32" or "bfloat16"; None for that of the run,
+        float32 elsewhere.
+      param_dtype: what parameters are kept in; None for what the file holds.
+      resize_positions: fit the positional embeddings to the image size and context length of
+        `config`, as open_clip does, where the file has others.
 
     Raises:
-      ValueError: `path` is neither; or a run is given together with `config`.
+      ValueError: none of these; a `config` for a path that carries its own; tensors that do not
+        fit the model, all listed; a tokenizer of another vocabulary.
     """
-    workdir = pathlib.Path(path)
-    if workdir.is_dir():
-        if config is not None:
-            raise ValueError(f"{workdir} carries its own configuration; leave config out")
-        return _load_run(workdir)
-    if str(path) not in presets.PRESETS:
+    path = pathlib.Path(path)
+    if (path / "checkpoints").is_dir() or not (path.exists() or path.suffix):
+        if path.is_dir():
+            if config is not None:
+                raise ValueError(f"{path} carries its own configuration; leave config out")
+            return _load_run(path, dtype, param_dtype)
+        return _random(str(path), config, tokenizer, dtype, param_dtype)
+    file = files.open_weights(path)
+    resolved = _resolve(file, config)
+    if resize_positions:
+        file = weights.with_resized_positions(file, resolved)
+    model = CLIP(resolved, dtype=_dtype("dtype", dtype) or jnp.float32, scan_layers=False)
+    where = sharding.replicated(meshes.make_mesh())
+    shardings = jax.tree.map(lambda _: where, _abstract(model))
+    params = weights.read_params(file, resolved, shardings, _dtype("param_dtype", param_dtype))
+    return Bundle(model, params, _tokenizer(path, resolved, tokenizer))
+
+
+def _resolve(file: files.WeightFile, config) -> presets.CLIPConfig:
+    """The model of a file; one that is described beside it may be given other positions only."""
+    if config is not None:
+        return files.resolve_config(config)
+    if file.config is not None:
+        return file.config
+    name, share = weights.nearest_preset(file)
+    hint = f"; nearest preset: config={name!r} ({share:.0%} of the tensors agree)" if name else ""
+    raise ValueError(
+        f"{file.path} does not say what model it holds; pass config, a preset's name or an "
+        f"open_clip model JSON{hint}"
+    )
+
+
+def _tokenizer(path: pathlib.Path, config: presets.CLIPConfig, given) -> tokenizers.Tokenizer:
+    """The tokenizer that was asked for, else the one beside the weights, else CLIP's own."""
+    beside = (path if path.is_dir() else path.parent) / "tokenizer"
+    length = config.text_cfg.context_length
+    if given is None and not beside.is_dir():
+        if config.text_cfg.vocab_size != CLIP_VOCAB_SIZE:
+            raise ValueError(
+                f"{path}: the model has {config.text_cfg.vocab_size} token ids, CLIP's vocabulary "
+                f"has {CLIP_VOCAB_SIZE}; pass tokenizer, the folder or SentencePiece file that "
+                "belongs to it"
+            )
+        return new_tokenizer("clip_bpe", config.text_cfg)
+    where = pathlib.Path(given or beside)
+    if where.is_dir():
+        return tokenizers.load(where)
+    return SentencePieceTokenizer.from_file(where, length)
+
+
+def _random(name: str, config, tokenizer, dtype, param_dtype) -> Bundle:
+    if name not in presets.PRESETS:
         raise ValueError(
-            f"{path} is neither the folder of a trained run nor a preset; presets: "
-            f"{', '.join(presets.PRESETS)}"
+            f"{name} is neither a trained run, nor a file or folder of weights, nor a preset; "
+            f"presets: {', '.join(presets.PRESETS)}"
         )
-    if config is None:
-        resolved = presets.get(str(path))
-    elif isinstance(config, str):
-        resolved = presets.get(config)
-    else:
-        resolved = presets.CLIPConfig.from_dict(config)
-    model = CLIP(resolved)
+    resolved = files.resolve_config(name if config is None else config)
+    model = CLIP(resolved, dtype=_dtype("dtype", dtype) or jnp.float32)
     params = nn.meta.unbox(jax.jit(lambda: state.initial_params(model, jax.random.key(0)))())
+    kept = _dtype("param_dtype", param_dtype)
+    if kept is not None:
+        params = jax.tree.map(lambda leaf: leaf.astype(kept), params)
+    if tokenizer is not None:
+        return Bundle(model, params, _tokenizer(pathlib.Path(name), resolved, tokenizer))
     # CLIP's own vocabulary where the model has room for it, as the published models do.
     kind = "clip_bpe" if resolved.text_cfg.vocab_size >= CLIP_VOCAB_SIZE else "sentencepiece"
     return Bundle(model, params, new_tokenizer(kind, resolved.text_cfg))
 
 
-def _load_run(workdir: pathlib.Path) -> Bundle:
+def _load_run(workdir: pathlib.Path, dtype, param_dtype) -> Bundle:
     config = load_config(workdir / "config.json")
     model = build_model(config)
-    boxed = jax.eval_shape(lambda: state.initial_params(model, jax.random.key(0)))
+    if dtype is not None:
+        model = model.clone(dtype=_dtype("dtype", dtype))
     # Encoding needs no optimiser state; each device holds the parameters whole.
     where = sharding.replicated(meshes.make_mesh())
+    kept = _dtype("param_dtype", param_dtype)
     abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        nn.meta.unbox(boxed),
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, kept or leaf.dtype, sharding=where),
+        _abstract(model),
     )
     params = checkpoint.restore_params(workdir, abstract)
     return Bundle(model, params, tokenizers.load(workdir / "tokenizer"))
+
+
+def _abstract(model: CLIP) -> Any:
+    """Shapes and float32 of a model's parameters."""
+    return nn.meta.unbox(jax.eval_shape(lambda: state.initial_params(model, jax.random.key(0))))
+
+
+def _dtype(name: str, value: str | None):
+    known = {None: None, "float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+    if value not in known:
+        raise ValueError(f"{name}={value!r} is not one of float32, bfloat16, float16")
+    return known[value]

@@ -51,6 +51,27 @@ def prepare(arguments: argparse.Namespace, rest: list[str]) -> None:
         print(f"{len(dataset)} examples in {arguments.workdir / 'records' / split}")
 
 
+def import_(arguments: argparse.Namespace, _rest: list[str]) -> None:
+    import fetalclip_jax
+
+    model = fetalclip_jax.load(
+        arguments.weights,
+        arguments.model,
+        tokenizer=arguments.tokenizer,
+        param_dtype="float32",
+        resize_positions=arguments.resize_positions,
+    )
+    model.save(arguments.workdir)
+    print(f"Imported {arguments.weights}: {arguments.workdir}")
+
+
+def export(arguments: argparse.Namespace, _rest: list[str]) -> None:
+    import fetalclip_jax
+
+    model = fetalclip_jax.load(arguments.workdir, param_dtype=arguments.dtype)
+    print(f"Exported: {model.export(arguments.output, arguments.style)}")
+
+
 def features(arguments: argparse.Namespace, _rest: list[str]) -> None:
     from fetalclip_jax.evaluation import programs
 
@@ -194,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(run, summary: str, example: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
-            run.__name__,
+            run.__name__.rstrip("_"),
             help=summary,
             description=summary,
             epilog=f"example:\n  {example}",
@@ -227,6 +248,37 @@ def _parser() -> argparse.ArgumentParser:
             "fetalclip prepare --config configs/hc18.py --config.data.root=HC18 --workdir=runs/hc",
         )
     ).add_argument("--split", nargs="+", default=["train", "test"])
+
+    added = command(
+        import_,
+        "Make a run of weights of open_clip or transformers.",
+        "fetalclip import --weights FetalCLIP_weights.pt --model FetalCLIP --workdir runs/fc",
+    )
+    added.add_argument(
+        "--weights",
+        type=pathlib.Path,
+        required=True,
+        help=".pt or .safetensors file, or a folder of open_clip or of a transformers CLIPModel",
+    )
+    added.add_argument(
+        "--model", help="preset or open_clip model JSON, for weights that do not say what they are"
+    )
+    added.add_argument(
+        "--tokenizer", type=pathlib.Path, help="its folder or SentencePiece file, if not CLIP's own"
+    )
+    added.add_argument(
+        "--resize-positions",
+        action="store_true",
+        help="fit positional embeddings to the image size and context length of --model",
+    )
+    added = command(
+        export,
+        "Write a run's weights for open_clip or transformers.",
+        "fetalclip export --workdir runs/fetalclip --style transformers --output fetalclip_hf",
+    )
+    added.add_argument("--output", type=pathlib.Path, required=True, help="folder to write")
+    added.add_argument("--style", choices=("open_clip", "transformers"), default="open_clip")
+    added.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
 
     def on_split(added: argparse.ArgumentParser, default: str = "test") -> argparse.ArgumentParser:
         added.add_argument("--split", default=default, help=f"records to use (default: {default})")

@@ -150,22 +150,32 @@ def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Toke
         tokenizer = tokenizers.load(pathlib.Path(config.init_from) / "tokenizer")
     else:
         tokenizer = new_tokenizer(config.tokenizer.kind, text, config.captions.seed)
-    if tokenizer.vocab_size > text.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, the model's text_cfg.vocab_size is "
-            f"{text.vocab_size}; set config.model.text_cfg.vocab_size to at least that"
-        )
-    if tokenizer.context_length != text.context_length:
-        raise ValueError(
-            f"the tokenizer's context_length is {tokenizer.context_length}, the model's "
-            f"{text.context_length}; set config.model.text_cfg.context_length to the former"
-        )
+    check_tokenizer(tokenizer, text)
     # Written beside its place: a process that is killed here must not leave half a vocabulary.
     partial = workdir / ".tokenizer.partial"
     shutil.rmtree(partial, ignore_errors=True)
     tokenizer.save(partial)
     partial.rename(folder)
     return tokenizer
+
+
+def check_tokenizer(tokenizer: tokenizers.Tokenizer, text: TextConfig) -> None:
+    """That a text tower knows every id of a tokenizer, and takes rows of its length.
+
+    Raises:
+      ValueError: it does not.
+    """
+    if tokenizer.vocab_size > text.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model's text_cfg.vocab_size is "
+            f"{text.vocab_size}; set config.model.text_cfg.vocab_size to at least that, or use the "
+            "tokenizer that belongs to the model"
+        )
+    if tokenizer.context_length != text.context_length:
+        raise ValueError(
+            f"the tokenizer's context_length is {tokenizer.context_length}, the model's "
+            f"{text.context_length}; set config.model.text_cfg.context_length to the former"
+        )
 
 
 def build_model(config: ConfigDict) -> CLIP:

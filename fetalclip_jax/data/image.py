@@ -23,7 +23,7 @@ def to_uint8(image: PIL.Image.Image) -> UInt8[np.ndarray, "h w *c"]:
     """Pixels of a Pillow image: uint8 [H, W] for grey modes, [H, W, 3] for all others.
 
     Alpha is dropped, not blended, as Pillow's own `convert("RGB")` does. 16-bit grey is divided
-    by 257, so that 65535 becomes 255.
+    by 257, so that 65535 becomes 255; 8-bit values in a 16-bit file stay as they are.
 
     Raises:
       ValueError: for 32-bit images that hold anything but 16-bit values.
@@ -35,7 +35,9 @@ def to_uint8(image: PIL.Image.Image) -> UInt8[np.ndarray, "h w *c"]:
                 f"mode {image.mode} with values {values.min():g} to {values.max():g} is neither "
                 "8-bit nor 16-bit; save the image as 8-bit PNG"
             )
-        return np.round(values / _SIXTEEN_BIT_STEP).astype(np.uint8)
+        # No 16-bit image is so dark that 255 is its brightest.
+        step = 1.0 if values.max() <= 255 else _SIXTEEN_BIT_STEP
+        return np.round(values / step).astype(np.uint8)
     if "transparency" in image.info:
         # Pillow warns at each such palette image unless its transparency is made a channel first.
         image = image.convert("RGBA")

@@ -24,6 +24,12 @@ class VisionConfig:
       pool_type: what the feature is read from: "tok", the class token, "avg", the mean of the
         patches, or "grid", a few channels of each patch at its own place. The last has no
         open_clip counterpart; positions and sizes are read from it in a fraction of the steps.
+      global_average_pool: the mean of all tokens, class token included, normalised after pooling,
+        in place of what `pool_type` says (open_clip before 2.22).
+      ls_init_value: first value of a learned scale on each block's two outputs (LayerScale,
+        Touvron et al. 2021); None for blocks without.
+      patch_dropout: share of the patches left out at random in each training step (Li et al. 2022,
+        "Scaling Language-Image Pre-training via Masking"); evaluation sees all.
     """
 
     image_size: int = 224
@@ -34,6 +40,9 @@ class VisionConfig:
     mlp_ratio: float = 4.0
     stem: str = "patch"
     pool_type: str = "tok"
+    global_average_pool: bool = False
+    ls_init_value: float | None = None
+    patch_dropout: float = 0.0
 
     @property
     def heads(self) -> int:
@@ -50,6 +59,7 @@ class TextConfig:
     """The text tower, a causal transformer pooled at the end-of-text token.
 
     Attributes:
+      ls_init_value: as of the image tower.
       number_ids: (first id, count) of every run of ids that stand for numbers in rising order.
         Their embeddings start out as smooth functions of the number, so that what is learned of
         one age holds for the ages beside it; from noise, each number would have to be learned by
@@ -62,6 +72,7 @@ class TextConfig:
     heads: int = 8
     layers: int = 12
     mlp_ratio: float = 4.0
+    ls_init_value: float | None = None
     number_ids: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self):
@@ -98,6 +109,15 @@ class CLIPConfig:
                 f"vision_cfg.patch_size={vision.patch_size}: the conv stem halves the image four "
                 "times, so it makes patches of 16 pixels; set patch_size to 16"
             )
+        if vision.patch_dropout and vision.pool_type == "grid":
+            raise ValueError(
+                f"vision_cfg.patch_dropout={vision.patch_dropout}: pool_type 'grid' reads every "
+                "patch at its place; set patch_dropout to 0"
+            )
+        if not 0 <= vision.patch_dropout < 1:
+            raise ValueError(
+                f"vision_cfg.patch_dropout={vision.patch_dropout}; use a share from 0 to below 1"
+            )
         for name, value, divisor_name, divisor in (
             ("vision_cfg.image_size", vision.image_size, "patch_size", vision.patch_size),
             ("vision_cfg.width", vision.width, "head_width", vision.head_width),
@@ -112,8 +132,11 @@ class CLIPConfig:
     def from_dict(cls, fields: Mapping[str, Any]) -> "CLIPConfig":
         """Reads the mapping of an open_clip model JSON.
 
+        Fields of other kinds of tower are accepted where they are at the value that leaves them
+        out.
+
         Raises:
-          ValueError: a field this model does not have; it would change the function computed.
+          ValueError: a field this model does not have, which would change the function computed.
         """
         return _build(cls, dict(fields), "")
 
@@ -124,18 +147,81 @@ class CLIPConfig:
 _NESTED = {"vision_cfg": VisionConfig, "text_cfg": TextConfig}
 
 
+# Fields of open_clip that this model does not have, and the values that leave its function alone;
+# None: any value, for it says how outputs are handed over or is only read beside another field.
+_NEUTRAL: dict[str, tuple | None] = {
+    "custom_text": None,
+    "cast_dtype": None,
+    "output_dict": None,
+    "init_logit_bias": (None,),
+    "nonscalar_logit_scale": (False,),
+    "multimodal_cfg": (None, {}),
+    "vision_cfg.attentional_pool": (False, None),
+    "vision_cfg.attn_pooler_queries": None,
+    "vision_cfg.attn_pooler_heads": None,
+    "vision_cfg.no_ln_pre": (False,),
+    "vision_cfg.pos_embed_type": ("learnable",),
+    "vision_cfg.final_ln_after_pool": (False,),
+    "vision_cfg.input_patchnorm": (False,),
+    "vision_cfg.output_tokens": None,
+    "vision_cfg.act_kwargs": (None, {}),
+    "vision_cfg.norm_kwargs": (None, {}),
+    "vision_cfg.timm_model_name": (None, ""),
+    "text_cfg.hf_model_name": (None, ""),
+    "text_cfg.hf_tokenizer_name": (None, ""),
+    "text_cfg.tokenizer_kwargs": (None, {}),
+    "text_cfg.embed_cls": (False,),
+    "text_cfg.pad_id": None,
+    "text_cfg.no_causal_mask": (False,),
+    "text_cfg.final_ln_after_pool": (False,),
+    "text_cfg.pool_type": ("argmax",),
+    "text_cfg.proj_bias": (False,),
+    "text_cfg.proj_type": ("linear",),
+    "text_cfg.output_tokens": None,
+    "text_cfg.act_kwargs": (None, {}),
+    "text_cfg.norm_kwargs": (None, {}),
+    "text_cfg.eos_id": None,
+    "text_cfg.tokenizer_mode": (None,),
+    **{
+        f"{tower}.{name}": values
+        for tower in ("vision_cfg", "text_cfg")
+        for name, values in {
+            "block_type": (None, "default"),
+            "qk_norm": (False,),
+            "scaled_cosine_attn": (False,),
+            "scale_heads": (False,),
+            "scale_attn_inner": (False,),
+            "scale_attn": (False,),
+            "scale_fc": (False,),
+        }.items()
+    },
+    # Read only beside a timm or Hugging Face model, which is refused.
+    **dict.fromkeys(
+        f"vision_cfg.timm_{name}"
+        for name in ("model_pretrained", "pool", "proj", "proj_bias", "drop", "drop_path")
+    ),
+    **dict.fromkeys(
+        f"text_cfg.hf_{name}" for name in ("model_pretrained", "proj_type", "pooler_type")
+    ),
+}
+
+
 def _build(cls, fields: dict[str, Any], prefix: str):
     known = {f.name for f in dataclasses.fields(cls)}
-    for name in fields:
-        if name not in known:
+    values = {}
+    for name, value in fields.items():
+        full = prefix + name
+        if name in _NESTED:
+            if not isinstance(value, Mapping):
+                raise ValueError(f"model config: {full}={value!r} is not a mapping of fields")
+            values[name] = _build(_NESTED[name], dict(value), f"{name}.")
+        elif name in known:
+            values[name] = value
+        elif full not in _NEUTRAL or not (_NEUTRAL[full] is None or value in _NEUTRAL[full]):
             raise ValueError(
-                f"model config: field {prefix}{name}={fields[name]!r} is not supported; "
-                f"supported here: {', '.join(sorted(known))}"
+                f"model config: field {full}={value!r} is not supported and would change the "
+                f"model; supported here: {', '.join(sorted(known))}"
             )
-    values = {
-        name: _build(_NESTED[name], dict(value), f"{name}.") if name in _NESTED else value
-        for name, value in fields.items()
-    }
     return cls(**values)
 
 
@@ -158,24 +244,33 @@ def _small(vision: VisionConfig, text_layers: int) -> CLIPConfig:
     )
 
 
+_B_32 = CLIPConfig(embed_dim=512, vision_cfg=VisionConfig(patch_size=32))
+_B_16 = CLIPConfig(embed_dim=512)
+_L_14 = CLIPConfig(
+    embed_dim=768,
+    vision_cfg=VisionConfig(patch_size=14, width=1024, layers=24),
+    text_cfg=TextConfig(width=768, heads=12),
+)
+_L_14_336 = dataclasses.replace(
+    _L_14, vision_cfg=dataclasses.replace(_L_14.vision_cfg, image_size=336)
+)
 _SMALL_VISION = {"image_size": 96, "patch_size": 16, "stem": "conv", "pool_type": "grid"}
 
 PRESETS: dict[str, CLIPConfig] = {
     "ViT-Mi-16-96-conv": _small(VisionConfig(width=128, layers=2, **_SMALL_VISION), 2),
     "ViT-Ti-16-96-conv": _small(VisionConfig(width=192, layers=3, **_SMALL_VISION), 3),
-    # The usual CLIP sizes.
-    "ViT-B-32": CLIPConfig(embed_dim=512, vision_cfg=VisionConfig(patch_size=32)),
-    "ViT-B-16": CLIPConfig(embed_dim=512),
-    "ViT-L-14": CLIPConfig(
-        embed_dim=768,
-        vision_cfg=VisionConfig(patch_size=14, width=1024, layers=24),
-        text_cfg=TextConfig(width=768, heads=12),
-    ),
+    # The usual CLIP sizes, under open_clip's names.
+    "ViT-B-32": _B_32,
+    "ViT-B-32-quickgelu": dataclasses.replace(_B_32, quick_gelu=True),
+    "ViT-B-16": _B_16,
+    "ViT-B-16-quickgelu": dataclasses.replace(_B_16, quick_gelu=True),
+    "ViT-L-14": _L_14,
+    "ViT-L-14-quickgelu": dataclasses.replace(_L_14, quick_gelu=True),
+    "ViT-L-14-336": _L_14_336,
+    "ViT-L-14-336-quickgelu": dataclasses.replace(_L_14_336, quick_gelu=True),
     # FetalCLIP: ViT-L/14 with a context of 117 tokens, 427,647,233 parameters.
-    "FetalCLIP": CLIPConfig(
-        embed_dim=768,
-        vision_cfg=VisionConfig(patch_size=14, width=1024, layers=24),
-        text_cfg=TextConfig(context_length=117, width=768, heads=12),
+    "FetalCLIP": dataclasses.replace(
+        _L_14, text_cfg=dataclasses.replace(_L_14.text_cfg, context_length=117)
     ),
 }
 

@@ -51,13 +51,16 @@ class TextTransformer(nn.Module):
             logical(nn.initializers.normal(0.01), None, "embed"),
             (c.context_length, c.width),
         )
-        x = (embedding[tokens] + positions[:length]).astype(self.dtype)  # B L D
+        # Added in float32 whatever the parameters are stored in.
+        x = embedding[tokens].astype(jnp.float32) + positions[:length].astype(jnp.float32)
+        x = x.astype(self.dtype)  # B L D
         x = Transformer(
             layers=c.layers,
             heads=c.heads,
             mlp_width=int(c.width * c.mlp_ratio),
             causal=True,
             quick_gelu=self.quick_gelu,
+            ls_init_value=c.ls_init_value,
             scan_layers=self.scan_layers,
             remat=self.remat,
             dtype=self.dtype,

@@ -138,14 +138,16 @@ class Block(nn.Module):
     causal: bool
     layers: int
     quick_gelu: bool
+    ls_init_value: float | None
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], _: None = None):
         width = x.shape[-1]
         normed = layer_norm("ln_1")(x).astype(self.dtype)
-        x = x + Attention(self.heads, self.causal, self.layers, self.dtype, name="attention")(
-            normed
+        x = x + self._scaled(
+            "ls_1",
+            Attention(self.heads, self.causal, self.layers, self.dtype, name="attention")(normed),
         )
         normed = layer_norm("ln_2")(x).astype(self.dtype)
         hidden = Projection(
@@ -157,7 +159,7 @@ class Block(nn.Module):
             name="mlp_in",
         )(normed)
         hidden = quick_gelu(hidden) if self.quick_gelu else exact_gelu(hidden)
-        x = x + Projection(
+        out = Projection(
             (self.mlp_width,),
             (width,),
             ("mlp", "embed"),
@@ -165,13 +167,20 @@ class Block(nn.Module):
             self.dtype,
             name="mlp_out",
         )(hidden)
-        return x, None
+        return x + self._scaled("ls_2", out), None
+
+    def _scaled(self, name: str, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        if self.ls_init_value is None:
+            return x
+        initialiser = logical(nn.initializers.constant(self.ls_init_value), "embed")
+        return x * self.param(name, initialiser, x.shape[-1:]).astype(x.dtype)
 
 
 class Transformer(nn.Module):
     """A stack of blocks whose parameters are stored stacked along a leading layer axis.
 
     Attributes:
+      ls_init_value: see `models.presets.VisionConfig`.
       scan_layers: compile one block and loop over it, or unroll the loop. Stored parameters and
         computed function are the same; unrolled runs faster, scanned compiles faster.
       remat: a key of `REMAT_POLICIES`.
@@ -182,6 +191,7 @@ class Transformer(nn.Module):
     mlp_width: int
     causal: bool
     quick_gelu: bool = False
+    ls_init_value: float | None = None
     scan_layers: bool = True
     remat: str = "none"
     dtype: jnp.dtype = jnp.float32
@@ -210,6 +220,7 @@ class Transformer(nn.Module):
             self.causal,
             self.layers,
             self.quick_gelu,
+            self.ls_init_value,
             self.dtype,
             name="blocks",
         )(x, None)

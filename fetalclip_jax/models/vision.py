@@ -12,6 +12,8 @@ from fetalclip_jax.models.transformer import Projection, Transformer, layer_norm
 
 # What is kept of each patch where the feature is read from all of them ("grid").
 _GRID_CHANNELS = 32
+# The random stream that training gives to `apply`; without it all patches are seen.
+PATCH_DROPOUT = "patch_dropout"
 
 
 class VisionTransformer(nn.Module):
@@ -63,6 +65,8 @@ class VisionTransformer(nn.Module):
         )
         first = jnp.broadcast_to(class_embedding.astype(x.dtype), (batch, 1, c.width))
         x = jnp.concatenate([first, x], axis=1) + positions.astype(x.dtype)  # B N+1 D
+        if c.patch_dropout and self.has_rng(PATCH_DROPOUT):
+            x = drop_patches(x, self.make_rng(PATCH_DROPOUT), c.patch_dropout)
         x = layer_norm("ln_pre")(x).astype(self.dtype)
         x = Transformer(
             layers=c.layers,
@@ -70,12 +74,15 @@ class VisionTransformer(nn.Module):
             mlp_width=int(c.width * c.mlp_ratio),
             causal=False,
             quick_gelu=self.quick_gelu,
+            ls_init_value=c.ls_init_value,
             scan_layers=self.scan_layers,
             remat=self.remat,
             dtype=self.dtype,
             name="transformer",
         )(x)
-        if c.pool_type == "tok":
+        if c.global_average_pool:
+            x = layer_norm("ln_post")(x.astype(jnp.float32).mean(axis=1))  # B D
+        elif c.pool_type == "tok":
             x = layer_norm("ln_post")(x[:, 0])  # B D
         elif c.pool_type == "avg":
             x = layer_norm("ln_post")(x[:, 1:]).mean(axis=1)  # B D
@@ -92,6 +99,17 @@ class VisionTransformer(nn.Module):
             (x.shape[-1], self.embed_dim),
         )
         return x @ projection.astype(self.dtype)
+
+
+def drop_patches(
+    x: Float[Array, "B N+1 D"], key: jax.Array, share: float
+) -> Float[Array, "B M+1 D"]:
+    """The first token and another random choice of `1 - share` of the others in each row."""
+    batch, tokens, _ = x.shape
+    kept = max(1, int((tokens - 1) * (1 - share)))
+    order = jnp.argsort(jax.random.uniform(key, (batch, tokens - 1)), axis=1)[:, :kept] + 1
+    chosen = jnp.concatenate([jnp.zeros((batch, 1), order.dtype), order], axis=1)
+    return jnp.take_along_axis(x, chosen[:, :, None], axis=1)
 
 
 def split_patches(images: Float[Array, "B H W 3"], size: int) -> Float[Array, "B N P P 3"]:

@@ -75,6 +75,12 @@ def latest_step(workdir: pathlib.Path) -> int | None:
     return max(steps, default=None)
 
 
+def save_params(workdir: pathlib.Path, params: Any) -> None:
+    """Writes parameters that came from elsewhere as the checkpoint of step 0."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(pathlib.Path(workdir).absolute() / _FOLDER / "0" / "params", params)
+
+
 def restore_params(workdir: pathlib.Path, abstract_params: Any) -> Any:
     """Parameters of the latest checkpoint under `workdir`, in the shardings asked for.
 

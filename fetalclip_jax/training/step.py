@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from fetalclip_jax.data.image import normalise
 from fetalclip_jax.losses import softmax_contrastive
 from fetalclip_jax.models.clip import CLIP
+from fetalclip_jax.models.vision import PATCH_DROPOUT
 from fetalclip_jax.parallel import sharding
 from fetalclip_jax.training.state import TrainState
 
@@ -18,10 +19,14 @@ from fetalclip_jax.training.state import TrainState
 _MAX_LOG_SCALE = math.log(100.0)
 
 
-def contrastive_loss(model: CLIP, params, batch: dict[str, jax.Array]):
-    """Loss and metrics of a global batch of uint8 `image`, `tokens` and `caption_ids`."""
+def contrastive_loss(model: CLIP, params, batch: dict[str, jax.Array], rngs=None):
+    """Loss and metrics of a global batch of uint8 `image`, `tokens` and `caption_ids`.
+
+    Args:
+      rngs: random streams of the model by name; None for its evaluation.
+    """
     image_features, text_features, logit_scale = model.apply(
-        {"params": params}, normalise(batch["image"]), batch["tokens"]
+        {"params": params}, normalise(batch["image"]), batch["tokens"], rngs=rngs
     )
     return softmax_contrastive(
         image_features, text_features, logit_scale, caption_ids=batch["caption_ids"]
@@ -38,8 +43,10 @@ def make_train_step(
     """
 
     def step(state: TrainState, batch):
+        # A function of the step alone: a run that was resumed drops the same patches.
+        rngs = {PATCH_DROPOUT: jax.random.fold_in(jax.random.key(0), state.step)}
         (loss, metrics), grads = jax.value_and_grad(
-            lambda params: contrastive_loss(model, params, batch), has_aux=True
+            lambda params: contrastive_loss(model, params, batch, rngs), has_aux=True
         )(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

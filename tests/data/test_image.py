@@ -27,10 +27,12 @@ def noise(mode: str, width: int, height: int) -> PIL.Image.Image:
     rng = np.random.default_rng(0)
     # Coarse noise: all frequencies, and values that reach 0 and 255 after ringing.
     rgba = rng.integers(0, 256, (height, width, 4), dtype=np.uint8)
+    if mode == "I;16":
+        return PIL.Image.fromarray(rgba[..., 0].astype(np.uint16))
     return PIL.Image.fromarray(rgba, "RGBA").convert(mode)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
 @pytest.mark.parametrize(("width", "height"), [(80, 54), (53, 91), (31, 31), (200, 1)])
 def test_preprocess_equals_the_reference_transform(mode, width, height):
     picture = noise(mode, width, height)

@@ -1,0 +1,493 @@
+"""Tensors of a PyTorch `.pt` file, read without PyTorch and without running anything in it.
+
+`torch.save` writes a zip archive of uncompressed records: `data.pkl`, a pickle that describes the
+objects, and `data/<key>`, the bytes of each storage. The pickle is interpreted by a small machine
+that can make containers, numbers, strings and descriptions of tensors. `pickle.Unpickler` is not
+used, not even restricted: its memo alone can be made to allocate gigabytes.
+"""
+
+import contextlib
+import dataclasses
+import io
+import math
+import os
+import pathlib
+import pickletools
+import struct
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+# Bounds on what a file may ask for before any tensor is read; each is over 20 times what a
+# checkpoint of FetalCLIP with its optimizer takes.
+_MAX_DESCRIPTION_BYTES = 8 * 2**20  # of the pickle, and of the archive's directory
+_MAX_OPCODES = 1_000_000
+_MAX_DIMENSIONS = 32
+_MAX_EMPTY_BYTES = 2**40  # of a tensor with an axis of length 0, were it 1
+
+_RESAVE = (
+    "load it where you trust it, and save torch.save(model.state_dict(), path) or .safetensors"
+)
+
+_NUMPY_DTYPES = "float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool"
+_DTYPES = {name: np.dtype(name) for name in _NUMPY_DTYPES.split()}
+_DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
+
+_STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorEntry:
+    """A tensor that is still in its file.
+
+    Attributes:
+      path: the file.
+      name: of the tensor.
+      shape: its shape.
+      dtype: its NumPy data type (bfloat16 is that of ml_dtypes).
+      start: byte of the file at which its first element lies.
+      strides: per axis, in elements.
+    """
+
+    path: pathlib.Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    start: int
+    strides: tuple[int, ...]
+
+    def read(self) -> np.ndarray:
+        """The whole tensor, C-contiguous, in new memory.
+
+        Raises:
+          ValueError: the file cannot be read any more.
+        """
+        if self._contiguous():
+            return self._read_run(0, math.prod(self.shape)).reshape(self.shape)
+        run = self._read_run(0, _reach(self.shape, self.strides))
+        strides = tuple(stride * self.dtype.itemsize for stride in self.strides)
+        return np.lib.stride_tricks.as_strided(run, self.shape, strides, writeable=False).copy()
+
+    def read_slice(self, index: tuple[slice, ...]) -> np.ndarray:
+        """Part of the tensor, C-contiguous; of a contiguous one only the rows covered are read.
+
+        Raises:
+          ValueError: more slices than axes, or a step other than 1; the file cannot be read.
+        """
+        if len(index) > len(self.shape) or any(part.step not in (None, 1) for part in index):
+            raise ValueError(
+                f"tensor {self.name!r} of shape {self.shape}: cannot read {index}; expected at "
+                "most one slice per axis, of step 1"
+            )
+        if index and self._contiguous():
+            start, stop, _ = index[0].indices(self.shape[0])
+            rows, row = max(stop - start, 0), self.shape[1:]
+            size = math.prod(row)
+            whole = self._read_run(start * size, rows * size).reshape(rows, *row)
+            index = (slice(None), *index[1:])
+        else:
+            whole = self.read()
+        part = whole[index]
+        return whole if part.shape == whole.shape else part.copy()
+
+    def _contiguous(self) -> bool:
+        expected = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if size > 1 and stride != expected:
+                return 0 in self.shape
+            expected *= size
+        return True
+
+    def _read_run(self, first: int, count: int) -> np.ndarray:
+        """`count` elements that lie side by side."""
+        run = np.empty(count, self.dtype)
+        raw = run.view(np.uint8)
+        with _named_errors(self.path), open(self.path, "rb") as file:
+            file.seek(self.start + first * self.dtype.itemsize)
+            if file.readinto(raw) != raw.size:
+                raise ValueError(
+                    f"ends within tensor {self.name!r}; it changed since it was opened"
+                )
+        if self.dtype == bool:
+            np.minimum(raw, 1, out=raw)  # any other byte is no bool to NumPy
+        return run
+
+
+def open_tensors(path: str | os.PathLike) -> dict[str, TensorEntry]:
+    """The tensors of a state dict by name, in the file's order, none of them read yet.
+
+    The file holds the state dict itself or has it under the key "state_dict"; everything else in
+    it is passed over. A "module." before all names (that of `DistributedDataParallel`) is cut.
+
+    Raises:
+      ValueError: a file that is missing, damaged, of another format, without a state dict, or
+        whose pickle names anything but tensors and plain containers.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, not a file")
+    with _named_errors(path), _File(io.FileIO(path)) as file:
+        _check_signature(file.read(512))
+        archive = _Archive(file)
+        if (order := archive.read("byteorder", b"little")) != b"little":
+            raise ValueError(
+                f"its byte order is {order[:16]!r}, only b'little' is read; {_RESAVE} on a "
+                "little-endian machine"
+            )
+        state = _state_dict(_interpret(archive.read("data.pkl")))
+        entries = [_entry(path, archive, name, tensor) for name, tensor in state.items()]
+    prefix = "module." if all(entry.name.startswith("module.") for entry in entries) else ""
+    entries = [dataclasses.replace(e, name=e.name.removeprefix(prefix)) for e in entries]
+    return {entry.name: entry for entry in entries}
+
+
+@contextlib.contextmanager
+def _named_errors(path: pathlib.Path) -> Iterator[None]:
+    """Turns every error that bytes of a file can cause into a ValueError that names the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except (
+        *(zipfile.BadZipFile, struct.error, LookupError, OverflowError, EOFError, OSError),
+        *(NotImplementedError, RecursionError, MemoryError),
+    ) as error:
+        raise ValueError(
+            f"{path}: truncated or damaged ({type(error).__name__}: {error}); download or save it "
+            "again"
+        ) from error
+
+
+class _File(io.BufferedReader):
+    """A file that does not read more at once than a description of tensors takes.
+
+    `zipfile` reads an archive's directory whole, and makes objects of 15 times its size of it.
+    """
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > _MAX_DESCRIPTION_BYTES:
+            raise ValueError(
+                f"its directory or pickle has {size} bytes, at most {_MAX_DESCRIPTION_BYTES} are "
+                f"read; {_RESAVE}"
+            )
+        return super().read(size)
+
+
+def _check_signature(head: bytes) -> None:
+    if head.startswith(b"PK\x03\x04"):
+        return
+    if not head:
+        found = "empty; download it again"
+    elif head.startswith(b"\x80"):
+        found = f"a bare pickle, the format of PyTorch before 1.6; {_RESAVE} with a newer PyTorch"
+    elif head.startswith(b"version https://git-lfs"):
+        found = "a Git LFS pointer; fetch the file it stands for with `git lfs pull`"
+    elif head.lstrip().startswith(b"<"):
+        found = "a web page; download the file itself"
+    elif head[8:9] == b"{":
+        found = "a .safetensors file; give it that ending"
+    else:
+        found = f"no zip archive, it begins with {head[:16]!r}; download it again"
+    raise ValueError(f"not a PyTorch file but {found}")
+
+
+class _Archive:
+    """Records of a `torch.save` archive by their names below its one folder."""
+
+    def __init__(self, file: _File):
+        self._file = file
+        self.size = os.fstat(file.fileno()).st_size
+        with zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+        roots = [i.filename[: -len("data.pkl")] for i in infos if i.filename.endswith("/data.pkl")]
+        names = {info.filename for info in infos}
+        if len(roots) != 1 or len(names) != len(infos):
+            raise ValueError(
+                f"a zip archive of {len(infos)} records, {len(names)} different names and "
+                f"{len(roots)} data.pkl, expected 1 and no name twice; download or save it again"
+            )
+        self._infos = {i.filename.removeprefix(roots[0]): i for i in infos}
+        if "constants.pkl" in self._infos or any(n.startswith("code/") for n in self._infos):
+            raise ValueError(
+                "a TorchScript program, not weights; load it with torch.jit.load where you trust "
+                "it, and save torch.save(model.state_dict(), path)"
+            )
+
+    def locate(self, name: str) -> tuple[int, int]:
+        """First byte and size of a record."""
+        if name not in self._infos:
+            raise ValueError(f"has no record {name[:80]!r}; download or save it again")
+        info = self._infos[name]
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            raise ValueError(f"record {name[:80]!r} is compressed, PyTorch never does that; unpack")
+        self._file.seek(info.header_offset)
+        header = self._file.read(30)
+        name_size, extra_size = struct.unpack("<HH", header[26:])
+        start = info.header_offset + len(header) + name_size + extra_size
+        if not header.startswith(b"PK\x03\x04") or start + info.file_size > self.size:
+            raise ValueError(f"record {name[:80]!r} is damaged or cut off; download it again")
+        return start, info.file_size
+
+    def read(self, name: str, default: bytes | None = None) -> bytes:
+        """The bytes of a small record."""
+        if default is not None and name not in self._infos:
+            return default
+        start, size = self.locate(name)
+        self._file.seek(start)
+        return self._file.read(size)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Callable:
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _StorageType:
+    dtype: np.dtype | None  # None: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    key: str
+    dtype: np.dtype | None
+    size: int  # in elements, or in bytes without a data type
+
+    @property
+    def bytes(self) -> int:
+        return self.size * (self.dtype.itemsize if self.dtype else 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    storage: _Storage
+    dtype: np.dtype
+    offset: Any  # these three are checked once the tensor's name is known
+    shape: Any
+    strides: Any
+
+
+class _OrderedDict(dict):
+    """The dict whose attributes (`_metadata` of a state dict) a pickle may set; none is kept."""
+
+
+_GLOBALS: dict[str, Any] = {
+    **{f"torch {name}": dtype for name, dtype in _DTYPES.items()},
+    **{f"torch {name}": _StorageType(_DTYPES[dtype]) for name, dtype in _STORAGES.items()},
+    "torch.storage UntypedStorage": _StorageType(None),
+    "collections OrderedDict": _Callable("OrderedDict"),
+    "torch Size": _Callable("Size"),
+    "torch device": _Callable("device"),
+    "torch._utils _rebuild_parameter": _Callable("_rebuild_parameter"),
+    "torch._utils _rebuild_tensor_v2": _Callable("_rebuild_tensor_v2"),
+    "torch._utils _rebuild_tensor_v3": _Callable("_rebuild_tensor_v3"),
+}
+
+_LITERALS = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"),
+}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+def _interpret(pickle: bytes) -> Any:
+    """The object a pickle describes, of containers, literals and `_Tensor`s."""
+    stack: list[Any] = []
+    marked: list[list[Any]] = []  # the stacks below each mark
+    memo: dict[int, Any] = {}
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
+        if count == _MAX_OPCODES:
+            raise ValueError(f"its pickle has over {count} instructions; {_RESAVE}")
+        match opcode.name:
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case name if name in _LITERALS:
+                stack.append(_literal(argument))
+            case name if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name])
+            case name if name in _TUPLES:
+                stack.append(tuple(_pop(stack, _TUPLES[name])))
+            case "MARK":
+                marked.append(stack)
+                stack = []
+            case "TUPLE":
+                items, stack = stack, marked.pop()
+                stack.append(tuple(items))
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "SETITEMS" | "APPENDS" as name:
+                items, stack = stack, marked.pop()
+                _fill(name, stack[-1], items)
+            case "SETITEM" | "APPEND" as name:
+                items = _pop(stack, 2 if name == "SETITEM" else 1)
+                _fill(name, stack[-1], items)
+            case "GLOBAL":
+                stack.append(_global(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                stack.append(_global(*_pop(stack, 2)))
+            case "BINPERSID":
+                stack.append(_storage(stack.pop()))
+            case "REDUCE":
+                stack.append(_call(*_pop(stack, 2)))
+            case "BUILD":
+                _check_attributes(stack[-2], stack.pop())
+            case "STOP":
+                return stack.pop()
+            case "PROTO" | "FRAME":
+                pass
+            case name:
+                what = f"{name} {argument[:80]!r}" if isinstance(argument, str) else name
+                raise ValueError(f"its pickle uses {what}, no part of a state dict; {_RESAVE}")
+    raise AssertionError("genops ends with STOP or an error")
+
+
+def _pop(stack: list[Any], count: int) -> list[Any]:
+    if len(stack) < count:
+        raise IndexError("pickle takes from an empty stack")
+    items = stack[-count:]
+    del stack[-count:]
+    return items
+
+
+def _literal(value: Any) -> Any:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(
+            f"its pickle has an integer of {value.bit_length()} bits, at most 64 are read"
+        )
+    return value
+
+
+def _fill(opcode: str, container: Any, items: list[Any]) -> None:
+    if opcode.startswith("APPEND"):
+        if not isinstance(container, list):
+            raise ValueError(f"its pickle appends to {type(container).__name__}, expected a list")
+        container.extend(items)
+        return
+    if not isinstance(container, dict) or len(items) % 2:
+        raise ValueError(f"its pickle sets items of {type(container).__name__}, expected a dict")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        # Nested tuples that share parts would take exponential time to hash.
+        if not isinstance(key, str | int):
+            raise ValueError(
+                f"its pickle has a key of type {type(key).__name__}, expected str or int"
+            )
+        container[key] = value
+
+
+def _global(module: Any, name: Any) -> Any:
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise ValueError("its pickle has a name that is no text; download or save it again")
+    if f"{module} {name}" not in _GLOBALS:
+        raise ValueError(
+            f"its pickle asks for {f'{module}.{name}'[:80]!r}. Weights are data, never programs: "
+            f"only tensors and plain containers are read, and nothing ran; {_RESAVE}"
+        )
+    return _GLOBALS[f"{module} {name}"]
+
+
+def _storage(identity: Any) -> _Storage:
+    match identity:
+        case ("storage", _StorageType(dtype), str(key), str(), int(size)) if size >= 0:
+            return _Storage(key, dtype, size)
+    raise ValueError("its pickle refers to an outside object that is no storage; save it again")
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    """The effect of an allowed callable, in descriptions."""
+    name = function.name if isinstance(function, _Callable) else type(function).__name__
+    match name, arguments:
+        case "OrderedDict", ():
+            return _OrderedDict()
+        case "Size", (tuple(sizes),):
+            return sizes
+        case "device", (str(), *_):
+            return None
+        case "_rebuild_parameter", (_Tensor() as tensor, _, _):
+            return tensor
+        case "_rebuild_tensor_v2", (_Storage(dtype=np.dtype() as dtype) as storage, *rest):
+            if len(rest) in (5, 6):
+                return _Tensor(storage, dtype, *rest[:3])
+        case "_rebuild_tensor_v3", (_Storage() as storage, *rest):
+            if len(rest) in (6, 7) and isinstance(rest[5], np.dtype):
+                return _Tensor(storage, rest[5], *rest[:3])
+    raise ValueError(
+        f"its pickle calls {name} with arguments that are not PyTorch's; save it again"
+    )
+
+
+def _check_attributes(target: Any, attributes: Any) -> None:
+    if not isinstance(target, _OrderedDict) or not isinstance(attributes, dict):
+        raise ValueError(f"its pickle sets attributes, of no state dict; {_RESAVE}")
+
+
+def _state_dict(content: Any) -> dict[str, _Tensor]:
+    """The tensors of the one level that is a state dict, whatever lies below or beside it."""
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds {type(content).__name__}, expected a state dict; {_RESAVE}")
+    inner = content.get("state_dict")
+    state = inner if isinstance(inner, dict) else content
+    tensors = {name: value for name, value in state.items() if isinstance(value, _Tensor)}
+    if not tensors or not all(isinstance(name, str) for name in tensors):
+        keys = ", ".join(repr(key)[:80] for key in list(state)[:5])
+        raise ValueError(
+            f"no tensors by name at its top or under 'state_dict', but the keys {keys or 'none'}; "
+            f"{_RESAVE}"
+        )
+    return tensors
+
+
+def _entry(path: pathlib.Path, archive: _Archive, name: str, tensor: _Tensor) -> TensorEntry:
+    """Where a tensor lies in the file, once it is sure to lie within its storage."""
+    offset, shape, strides = tensor.offset, tensor.shape, tensor.strides
+    if (
+        not (isinstance(shape, tuple) and isinstance(strides, tuple))
+        or not len(shape) == len(strides) <= _MAX_DIMENSIONS
+        or not all(type(n) is int and n >= 0 for n in (offset, *shape, *strides))
+    ):
+        raise ValueError(
+            f"tensor {name[:80]!r}: offset, shape and strides are not those of a tensor of up to "
+            f"{_MAX_DIMENSIONS} axes; save it again"
+        )
+    itemsize = tensor.dtype.itemsize
+    start, available = archive.locate(f"data/{tensor.storage.key}")
+    available = min(available, tensor.storage.bytes)
+    end = (offset + _reach(shape, strides)) * itemsize
+    if 0 not in shape and end > available:
+        raise ValueError(
+            f"tensor {name[:80]!r} of shape {shape}, strides {strides} and offset {offset} ends at "
+            f"byte {end} of a storage of {available} bytes: out of bounds; download or save it again"
+        )
+    # Strides of 0 make a tensor of any size out of one number.
+    limit = _MAX_EMPTY_BYTES if 0 in shape else archive.size
+    if math.prod(size or 1 for size in shape) * itemsize > limit:
+        raise ValueError(
+            f"tensor {name[:80]!r} of shape {shape} repeats its numbers to more than the whole "
+            f"file of {archive.size} bytes; save it contiguous"
+        )
+    return TensorEntry(path, name, shape, tensor.dtype, start + offset * itemsize, strides)
+
+
+def _reach(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Elements from the first one to past the last."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))

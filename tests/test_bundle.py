@@ -1,0 +1,135 @@
+"""`fetalclip_jax.load` of everything it opens."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import fetalclip_jax
+from fetalclip_jax import cli
+from fetalclip_jax.tokenizers.sentencepiece import SentencePieceTokenizer
+from fetalclip_jax.weights import export
+from tests.weights import drawn
+from tests.weights.conftest import read_model, weight_file  # noqa: F401 (fixtures)
+
+TEXTS = ["abcd abc ab a", "fetal head plane", "the brain of a fetus", "a femur"] * 20
+
+
+def learned(texts=TEXTS, context_length=12):
+    """A vocabulary of the texts."""
+    return SentencePieceTokenizer.train(texts, vocab_size=720, context_length=context_length)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return learned()
+
+
+@pytest.fixture(scope="module")
+def fields(tokenizer):
+    """The model: one of the drawn ones with room for the vocabulary."""
+    model = drawn.fields("plain")
+    model["text_cfg"]["vocab_size"] = tokenizer.vocab_size
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path, weight_file, read_model, tokenizer, fields):  # noqa: F811
+    """An open_clip folder of a tiny model with a vocabulary of its own."""
+    config, weights = read_model(weight_file(vocab_size=tokenizer.vocab_size), fields)
+    export.export(tmp_path / "tiny", weights, config)
+    tokenizer.save(tmp_path / "tiny" / "tokenizer")
+    return tmp_path / "tiny"
+
+
+def features(model):
+    images, _ = drawn.inputs(drawn.fields("plain"))
+    return model.encode_image(images), model.encode_text(model.tokenize(["a fetal head", "femur"]))
+
+
+def test_a_folder_describes_itself(folder):
+    model = fetalclip_jax.load(folder)
+    assert model.logit_scale == pytest.approx(np.exp(2.0))
+    image, text = features(model)
+    assert image.shape == (3, 24)
+    assert text.shape == (2, 24)
+    assert image.dtype == text.dtype == np.float32
+    assert not np.allclose(text[0], text[1])
+
+
+def test_a_file_alone_needs_a_configuration(folder, fields):
+    weights = folder / "open_clip_model.safetensors"
+    with pytest.raises(ValueError, match="does not say what model it holds; pass config"):
+        fetalclip_jax.load(weights)
+    for config in (fields, str(folder / "open_clip_config.json")):
+        model = fetalclip_jax.load(weights, config)
+        np.testing.assert_array_equal(features(model)[0], features(fetalclip_jax.load(folder))[0])
+
+
+def test_import_and_export_from_the_command_line(tmp_path, folder, capsys):
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert cli.main(["import", "--weights", str(folder), "--workdir", str(run)]) == 0
+    assert cli.main(["export", "--workdir", str(run), "--output", str(out)]) == 0
+    for a, b in zip(
+        jax.tree.leaves(fetalclip_jax.load(folder).params),
+        jax.tree.leaves(fetalclip_jax.load(out).params),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert json.loads((run / "config.json").read_text())["tokenizer"]["kind"] == "sentencepiece"
+    assert cli.main(["import", "--weights", str(folder), "--workdir", str(run)]) == 2
+    assert "holds a run already; choose another folder" in capsys.readouterr().err
+
+
+def test_bfloat16_changes_features_a_little(folder):
+    exact, rough = (features(fetalclip_jax.load(folder, dtype=d)) for d in ("float32", "bfloat16"))
+    for a, b in zip(exact, rough, strict=True):
+        assert not np.array_equal(a, b)
+        cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        assert cosine.min() > 0.99
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path, folder, fields):
+    learned(context_length=9).save(tmp_path / "short")
+    with pytest.raises(ValueError, match="context_length is 9, the model's 12"):
+        fetalclip_jax.load(folder, tokenizer=tmp_path / "short")
+    more = ["xyz qrs tuv", "mno jkl", "0a 1b 2c 3d"] * 9
+    larger = learned([*TEXTS, *more])
+    larger.save(tmp_path / "larger")
+    with pytest.raises(ValueError, match=f"{larger.vocab_size} ids, the model's"):
+        fetalclip_jax.load(folder, tokenizer=tmp_path / "larger")
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((folder / "open_clip_model.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="token ids, CLIP's vocabulary has 49408"):
+        fetalclip_jax.load(alone, fields)
+    sentencepiece = next((folder / "tokenizer").glob("*.model"))
+    model = fetalclip_jax.load(alone, fields, tokenizer=sentencepiece)
+    np.testing.assert_array_equal(
+        model.tokenize(TEXTS[:2]), fetalclip_jax.load(folder).tokenize(TEXTS[:2])
+    )
+
+
+def test_a_vocabulary_that_is_not_the_models_is_noticed(folder):
+    learned(["other words than those", "in quite another order"] * 20).save(folder / "other")
+    model_file = next((folder / "tokenizer").glob("*.model"))
+    model_file.write_bytes((folder / "other" / model_file.name).read_bytes())
+    with pytest.raises(ValueError, match="the files were mixed up"):
+        fetalclip_jax.load(folder)
+
+
+def test_positions_are_resized_on_request(folder, fields):
+    larger = fields | {"vision_cfg": fields["vision_cfg"] | {"image_size": 48}}
+    with pytest.raises(ValueError, match=r"visual\.positional_embedding"):
+        fetalclip_jax.load(folder, larger)
+    model = fetalclip_jax.load(folder, larger, resize_positions=True)
+    assert model.encode_image(np.zeros((1, 48, 48, 3), np.float32)).shape == (1, 24)
+
+
+def test_a_path_that_is_nothing_is_named(tmp_path):
+    with pytest.raises(ValueError, match="nor a preset; presets: "):
+        fetalclip_jax.load(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"nothing\.safetensors"):
+        fetalclip_jax.load(tmp_path / "nothing.safetensors", "ViT-B-32")
+    with pytest.raises(ValueError, match="dtype='int8' is not one of"):
+        fetalclip_jax.load("ViT-B-32", dtype="int8")

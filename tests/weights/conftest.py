@@ -1,0 +1,44 @@
+"""A weight file of every kind of tower, and the models read from it."""
+
+import jax
+import pytest
+from flax import traverse_util
+
+from fetalclip_jax.models.presets import CLIPConfig
+from fetalclip_jax.weights import files, params, safetensors_file
+from tests.weights import drawn
+
+
+def one_device(config: CLIPConfig):
+    """Shardings that put every parameter on the first device."""
+    paths = {piece.path for piece in files.pieces("open_clip", config)}
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return traverse_util.unflatten_dict(dict.fromkeys(paths, where))
+
+
+@pytest.fixture
+def weight_file(tmp_path):
+    """Writes the drawn weights of a model under open_clip's names; gives the path."""
+
+    def write(name: str = "plain", dtype="float32", vocab_size: int = 64):
+        fields = drawn.fields(name)
+        fields["text_cfg"]["vocab_size"] = vocab_size
+        config = CLIPConfig.from_dict(fields)
+        shapes = {p.name: p.file_shape for p in files.pieces("open_clip", config)}
+        tensors = {k: v.astype(dtype) for k, v in drawn.weights(shapes).items()}
+        path = tmp_path / f"{name}.safetensors"
+        safetensors_file.save(path, tensors)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def read_model():
+    """Configuration and parameters of a weight file, on one device."""
+
+    def read(path, fields):
+        config = files.resolve_config(fields)
+        return config, params.read_params(files.open_weights(path), config, one_device(config))
+
+    return read

@@ -1,0 +1,111 @@
+"""Leaving for other libraries and coming back."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from fetalclip_jax.models import presets
+from fetalclip_jax.models.presets import CLIPConfig
+from fetalclip_jax.weights import export, files, params, safetensors_file, transformers_clip
+from tests.weights import drawn
+from tests.weights.conftest import one_device
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("style", "name"),
+    [
+        *(("open_clip", name) for name in drawn.MODELS),
+        *(("transformers", name) for name in ("plain", "quick_gelu", "wide_heads")),
+    ],
+)
+def test_what_is_exported_comes_back_bitwise(tmp_path, weight_file, read_model, style, name, dtype):
+    config, weights = read_model(weight_file(name), drawn.fields(name))
+    weights = jax.tree.map(lambda leaf: leaf.astype(dtype), weights)
+    export.export(tmp_path / "out", weights, config, style)
+    file = files.open_weights(tmp_path / "out")
+    assert file.style == style
+    assert file.config == config
+    back = params.read_params(file, config, one_device(config))
+    assert jax.tree.structure(back) == jax.tree.structure(weights)
+    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(weights), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_open_clip_gets_the_tensors_it_came_with(tmp_path, weight_file, read_model):
+    path = weight_file()
+    config, weights = read_model(path, drawn.fields("plain"))
+    exported = export.export(tmp_path / "out", weights, config)
+    before, after = (safetensors_file.open_tensors(p) for p in (path, exported))
+    assert set(before) == set(after)
+    for name, entry in before.items():
+        np.testing.assert_array_equal(after[name].read(), entry.read(), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("vision", "style", "named"),
+    [
+        ({"stem": "conv", "patch_size": 16, "image_size": 32}, "open_clip", "stem='conv'"),
+        ({"pool_type": "grid"}, "open_clip", "pool_type='grid'"),
+        ({"pool_type": "avg"}, "transformers", "pool_type='avg'"),
+        ({"ls_init_value": 0.1}, "transformers", "ls_init_value=0.1"),
+    ],
+)
+def test_a_model_without_counterpart_is_refused_and_nothing_written(tmp_path, vision, style, named):
+    fields = drawn.fields("plain")
+    fields["vision_cfg"] |= vision
+    with pytest.raises(ValueError, match=named):
+        export.export(tmp_path / "out", {}, CLIPConfig.from_dict(fields), style)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_there_are_kept(tmp_path, weight_file, read_model):
+    config, weights = read_model(weight_file(), drawn.fields("plain"))
+    (tmp_path / "open_clip_config.json").write_text("mine")
+    with pytest.raises(ValueError, match=r"open_clip_config\.json is there already"):
+        export.export(tmp_path, weights, config)
+    assert (tmp_path / "open_clip_config.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"model_type": "siglip"}, "model_type is 'siglip'"),
+        ({"vision_config": {"hidden_act": "relu"}}, "hidden_act='relu'"),
+        ({"text_config": {"layer_norm_eps": 1e-6}}, "layer_norm_eps=1e-06"),
+        ({"text_config": {"hidden_act": "gelu"}}, "different values of hidden_act"),
+    ],
+)
+def test_a_clip_model_of_another_function_is_refused(change, named):
+    fields = transformers_clip.config_json(presets.get("ViT-B-32-quickgelu"), "float32")
+    for name, value in change.items():
+        fields[name] = fields[name] | value if isinstance(value, dict) else value
+    with pytest.raises(ValueError, match=named):
+        transformers_clip.model_config(fields)
+
+
+def test_transformers_defaults_are_those_of_its_format():
+    # What CLIP ViT-B/32's own config.json leaves out.
+    expected = dataclasses.replace(presets.get("ViT-B-32-quickgelu"), init_logit_scale=2.6592)
+    assert transformers_clip.model_config({"model_type": "clip"}) == expected
+
+
+def test_folders_that_hold_no_weights_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no folder of weights"):
+        files.open_weights(tmp_path)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps([1]))
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="holds list, expected a mapping"):
+        files.open_weights(tmp_path)
+    (tmp_path / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": {}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}})
+    )
+    with pytest.raises(ValueError, match=r"preprocess_cfg.mean=\[0.5, 0.5, 0.5\]"):
+        files.open_weights(tmp_path)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(drawn.fields("plain")))
+    with pytest.raises(ValueError, match=r"open_clip_model.safetensors: not a readable"):
+        files.open_weights(tmp_path)
