@@ -197,6 +197,29 @@ def write_golden_positions() -> None:
     (GOLDEN / "positions.json").write_text(json.dumps(golden) + "\n")
 
 
+def write_golden_file() -> None:
+    """A checkpoint as torch saves it: every data type, views, parameters, an optimiser beside."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(5, 3)
+    grid = torch.arange(24.0).reshape(6, 4)
+    state = torch.nn.Sequential(layer, torch.nn.BatchNorm1d(3)).state_dict()
+    state |= {f"parameter.{name}": value for name, value in layer.named_parameters()}
+    state |= {"grid": grid, "transposed": grid.T, "part": grid[2:4, 1:3], "number": grid[1, 2]}
+    state |= {"half": grid.half(), "long": grid.long(), "bool": grid > 4, "brain": grid.bfloat16()}
+    state |= {"double": grid.double(), "wide": grid.to(torch.uint32), "empty": torch.zeros(0, 3)}
+    state |= {"expanded": grid[0].expand(3, 4)}
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(2, 5)).sum().backward()
+    optimizer.step()
+    content = {"epoch": 1, "state_dict": state, "optimizer": optimizer.state_dict()}
+    torch.save(content, GOLDEN / "torch_save.pt")
+    values = {
+        name: (value.float() if value.dtype == torch.bfloat16 else value).detach().numpy()
+        for name, value in state.items()
+    }
+    np.savez_compressed(GOLDEN / "torch_save.npz", **values)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--golden", action="store_true", help="rewrite the tests' golden files")
@@ -207,6 +230,7 @@ def main() -> None:
         for name in drawn.MODELS:
             write_golden(name)
         write_golden_positions()
+        write_golden_file()
     print("| model | parameters | image features | text features | worst gradient | s |")
     print("|---|---|---|---|---|---|")
     for name in drawn.MODELS:

@@ -9,6 +9,8 @@ import pathlib
 import sys
 import time
 
+from fetalclip_jax import compilation_cache
+
 
 def entry_point() -> None:
     sys.exit(main())
@@ -22,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     # Set before JAX and TFDS start; their notices are not about the user's run.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    compilation_cache.enable()
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # a log file keeps every redrawn bar
     try:

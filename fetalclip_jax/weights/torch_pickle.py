@@ -1,235 +1,232 @@
-"""What a PyTorch pickle describes, found without running any of it.
+"""What a pickle of PyTorch describes, found without running any of it.
 
-The pickle is read opcode by opcode; only opcodes that build containers, strings and numbers are
-known, and a name from another module stands for a tensor, a storage or a container or is refused.
+A small machine builds containers, numbers, strings and descriptions of tensors, and refuses
+everything else. `pickle.Unpickler` is not used, not even restricted: its memo alone can be made to
+allocate gigabytes.
 """
 
 import dataclasses
 import pickletools
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-# torch's storage classes, and the data types they hold.
+RESAVE = "load it where you trust it, and save torch.save(model.state_dict(), path) or .safetensors"
+
+_MAX_OPCODES = 1_000_000  # over 20 times those of a checkpoint with its optimizer
+
+_NUMPY_DTYPES = "float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool"
+_DTYPES = {name: np.dtype(name) for name in _NUMPY_DTYPES.split()}
+_DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
+
 _STORAGES = {
-    "DoubleStorage": np.float64,
-    "FloatStorage": np.float32,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
 }
 
 
-class RefusedError(ValueError):
-    """The pickle asks for something that is no tensor and no container."""
+@dataclasses.dataclass(frozen=True)
+class _Callable:
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _StorageType:
+    dtype: np.dtype | None  # None: bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """A record of the archive: `count` numbers of one data type under `data/<key>`."""
-
     key: str
-    dtype: np.dtype
-    count: int
+    dtype: np.dtype | None
+    size: int  # in elements, or in bytes without a data type
+
+    @property
+    def bytes(self) -> int:
+        return self.size * (self.dtype.itemsize if self.dtype else 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A view of a storage; offset and strides count numbers, not bytes."""
-
     storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    dtype: np.dtype
+    offset: Any  # these three are checked once the tensor's name is known
+    shape: Any
+    strides: Any
 
 
-def _rebuild_tensor(storage, offset, shape, strides, *_flags) -> Tensor:
-    if not isinstance(storage, Storage):
-        raise RefusedError("a tensor without a storage")
-    numbers = (offset, *shape, *strides)
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise RefusedError(f"a tensor of offset {offset}, shape {shape} and strides {strides}")
-    if len(shape) != len(strides) or len(shape) > 16:
-        raise RefusedError(f"a tensor of {len(shape)} axes and {len(strides)} strides")
-    return Tensor(storage, offset, tuple(shape), tuple(strides))
+class _OrderedDict(dict):
+    """The dict whose attributes (`_metadata` of a state dict) a pickle may set; none is kept."""
 
 
-def _rebuild_parameter(data, *_flags) -> Tensor:
-    return data
-
-
-def _ordered_dict(items=()) -> dict:
-    made = {}
-    for key, value in items:
-        _set(made, key, value)
-    return made
-
-
-# Everything a pickle may name, and what it stands for here.
-_CALLABLES: dict[str, Callable] = {
-    "collections.OrderedDict": _ordered_dict,
-    "torch._utils._rebuild_tensor": _rebuild_tensor,
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-    "torch._utils._rebuild_parameter": _rebuild_parameter,
-    "torch.Size": tuple,
-}
-_KNOWN: dict[str, Any] = _CALLABLES | {
-    f"torch.{name}": np.dtype(dtype) for name, dtype in _STORAGES.items()
+_GLOBALS: dict[str, Any] = {
+    **{f"torch {name}": dtype for name, dtype in _DTYPES.items()},
+    **{f"torch {name}": _StorageType(_DTYPES[dtype]) for name, dtype in _STORAGES.items()},
+    "torch.storage UntypedStorage": _StorageType(None),
+    "collections OrderedDict": _Callable("OrderedDict"),
+    "torch Size": _Callable("Size"),
+    "torch device": _Callable("device"),
+    "torch._utils _rebuild_parameter": _Callable("_rebuild_parameter"),
+    "torch._utils _rebuild_tensor_v2": _Callable("_rebuild_tensor_v2"),
+    "torch._utils _rebuild_tensor_v3": _Callable("_rebuild_tensor_v3"),
 }
 
-
-class _Mark:
-    """Where a run of items begins on the stack."""
-
-
-_MARK = _Mark()
-
-
-def _set(target, key, value) -> None:
-    if not isinstance(target, dict) or not isinstance(key, (str, int)):
-        raise RefusedError(f"a {type(key).__name__} as key of a {type(target).__name__}")
-    target[key] = value
-
-
-class _Machine:
-    """The stack and the memo of one pickle; one method per opcode, called with its argument."""
-
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
-
-    def _items(self) -> list[Any]:
-        """Pops everything above the last mark, and the mark."""
-        items = []
-        while (top := self.stack.pop()) is not _MARK:
-            items.append(top)
-        return items[::-1]
-
-    def _push(self, value) -> None:
-        self.stack.append(value)
-
-    def _tuple(self, count: int) -> None:
-        start = len(self.stack) - count
-        if start < 0:
-            raise IndexError("the stack is empty")
-        self.stack[start:] = [tuple(self.stack[start:])]
-
-    def named(self, name: str) -> None:
-        """Pushes what a name of another module stands for."""
-        if name not in _KNOWN:
-            raise RefusedError(f"{name!r}, which is no tensor and no container")
-        self._push(_KNOWN[name])
-
-    def stack_global(self, _) -> None:
-        attribute, module = self.stack.pop(), self.stack.pop()
-        self.named(f"{module}.{attribute}")
-
-    def reduce(self, _) -> None:
-        arguments, function = self.stack.pop(), self.stack.pop()
-        if not any(function is known for known in _CALLABLES.values()):
-            raise RefusedError(f"a call of {function!r:.60}")
-        self._push(function(*arguments))
-
-    def build(self, _) -> None:
-        # State dicts carry `_metadata`; it says nothing of the tensors.
-        self.stack.pop()
-        if not isinstance(self.stack[-1], dict):
-            raise RefusedError(f"a state set on a {type(self.stack[-1]).__name__}")
-
-    def persistent(self, _) -> None:
-        kind, dtype, key, _location, count = self.stack.pop()
-        valid = kind == "storage" and isinstance(dtype, np.dtype) and isinstance(key, str)
-        if not valid or type(count) is not int or count < 0:
-            raise RefusedError(f"a storage described as {(kind, dtype, key, count)!r:.80}")
-        self._push(Storage(key, dtype, count))
-
-    def set_items(self, _) -> None:
-        items = self._items()
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            _set(self.stack[-1], key, value)
-
-    def set_item(self, _) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        _set(self.stack[-1], key, value)
-
-    def append(self, _) -> None:
-        self._extend([self.stack.pop()])
-
-    def _extend(self, items: list) -> None:
-        if not isinstance(self.stack[-1], list):
-            raise RefusedError(f"items added to a {type(self.stack[-1]).__name__}")
-        self.stack[-1].extend(items)
-
-    def memoize(self, _) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def put(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
-
-    def get(self, index: int) -> None:
-        self._push(self.memo[index])
-
-
-def _nothing(_machine, _argument) -> None:
-    """PROTO and FRAME say nothing that is needed; STOP ends the loop by itself."""
-
-
-_OPCODES: dict[str, Callable[[_Machine, Any], None]] = {
-    **dict.fromkeys(("PROTO", "FRAME", "STOP"), _nothing),
-    **dict.fromkeys(
-        (
-            *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-            *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
-        ),
-        _Machine._push,
-    ),
-    "NONE": lambda m, _: m._push(None),
-    "NEWTRUE": lambda m, _: m._push(True),
-    "NEWFALSE": lambda m, _: m._push(False),
-    "MARK": lambda m, _: m._push(_MARK),
-    "EMPTY_DICT": lambda m, _: m._push({}),
-    "EMPTY_LIST": lambda m, _: m._push([]),
-    "EMPTY_TUPLE": lambda m, _: m._push(()),
-    "TUPLE": lambda m, _: m._push(tuple(m._items())),
-    "TUPLE1": lambda m, _: m._tuple(1),
-    "TUPLE2": lambda m, _: m._tuple(2),
-    "TUPLE3": lambda m, _: m._tuple(3),
-    "APPEND": _Machine.append,
-    "APPENDS": lambda m, _: m._extend(m._items()),
-    "SETITEM": _Machine.set_item,
-    "SETITEMS": _Machine.set_items,
-    "MEMOIZE": _Machine.memoize,
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.put),
-    **dict.fromkeys(("BINGET", "LONG_BINGET"), _Machine.get),
-    "GLOBAL": lambda m, argument: m.named(argument.replace(" ", ".")),
-    "STACK_GLOBAL": _Machine.stack_global,
-    "REDUCE": _Machine.reduce,
-    "BUILD": _Machine.build,
-    "BINPERSID": _Machine.persistent,
+_LITERALS = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"),
 }
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def describe(pickle: bytes) -> Any:
-    """The containers a pickle builds, with `Tensor` where PyTorch would have made one.
+def interpret(pickle: bytes) -> Any:
+    """The object a pickle describes, of containers, literals and `Tensor`s."""
+    stack: list[Any] = []
+    marked: list[list[Any]] = []  # the stacks below each mark
+    memo: dict[int, Any] = {}
+    for count, (opcode, argument, _) in enumerate(_instructions(pickle)):
+        if count == _MAX_OPCODES:
+            raise ValueError(f"its pickle has over {count} instructions; {RESAVE}")
+        match opcode.name:
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case name if name in _LITERALS:
+                stack.append(_literal(argument))
+            case name if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name])
+            case name if name in _TUPLES:
+                stack.append(tuple(_pop(stack, _TUPLES[name])))
+            case "MARK":
+                marked.append(stack)
+                stack = []
+            case "TUPLE":
+                items, stack = stack, marked.pop()
+                stack.append(tuple(items))
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "SETITEMS" | "APPENDS" as name:
+                items, stack = stack, marked.pop()
+                _fill(name, stack[-1], items)
+            case "SETITEM" | "APPEND" as name:
+                items = _pop(stack, 2 if name == "SETITEM" else 1)
+                _fill(name, stack[-1], items)
+            case "GLOBAL":
+                stack.append(_global(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                stack.append(_global(*_pop(stack, 2)))
+            case "BINPERSID":
+                stack.append(_storage(stack.pop()))
+            case "REDUCE":
+                stack.append(_call(*_pop(stack, 2)))
+            case "BUILD":
+                _check_attributes(stack[-2], stack.pop())
+            case "STOP":
+                return stack.pop()
+            case "PROTO" | "FRAME":
+                pass
+            case name:
+                what = f"{name} {argument[:80]!r}" if isinstance(argument, str) else name
+                raise ValueError(f"its pickle uses {what}, no part of a state dict; {RESAVE}")
+    raise AssertionError("genops ends with STOP or an error")
 
-    Raises:
-      RefusedError: it names a callable or uses an opcode that weights have no need of.
-      ValueError: it is damaged.
-    """
-    machine = _Machine()
+
+def _instructions(pickle: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
     try:
-        for opcode, argument, _ in pickletools.genops(pickle):
-            handler = _OPCODES.get(opcode.name)
-            if handler is None:
-                raise RefusedError(f"the pickle opcode {opcode.name}")
-            handler(machine, argument)
-        return machine.stack.pop()
-    except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"damaged pickle ({type(error).__name__}: {error})") from error
+        yield from pickletools.genops(pickle)
+    except ValueError as error:
+        raise ValueError(f"its pickle is damaged ({error}); download or save it again") from error
+
+
+def _pop(stack: list[Any], count: int) -> list[Any]:
+    if len(stack) < count:
+        raise IndexError("pickle takes from an empty stack")
+    items = stack[-count:]
+    del stack[-count:]
+    return items
+
+
+def _literal(value: Any) -> Any:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(
+            f"its pickle has an integer of {value.bit_length()} bits, at most 64 are read"
+        )
+    return value
+
+
+def _fill(opcode: str, container: Any, items: list[Any]) -> None:
+    if opcode.startswith("APPEND"):
+        if not isinstance(container, list):
+            raise ValueError(f"its pickle appends to {type(container).__name__}, expected a list")
+        container.extend(items)
+        return
+    if not isinstance(container, dict) or len(items) % 2:
+        raise ValueError(f"its pickle sets items of {type(container).__name__}, expected a dict")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        # Nested tuples that share parts would take exponential time to hash.
+        if not isinstance(key, str | int):
+            raise ValueError(
+                f"its pickle has a key of type {type(key).__name__}, expected str or int"
+            )
+        container[key] = value
+
+
+def _global(module: Any, name: Any) -> Any:
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise ValueError("its pickle has a name that is no text; download or save it again")
+    if f"{module} {name}" not in _GLOBALS:
+        raise ValueError(
+            f"its pickle asks for {f'{module}.{name}'[:80]!r}. Weights are data, never programs: "
+            f"only tensors and plain containers are read, and nothing ran; {RESAVE}"
+        )
+    return _GLOBALS[f"{module} {name}"]
+
+
+def _storage(identity: Any) -> Storage:
+    match identity:
+        case ("storage", _StorageType(dtype), str(key), str(), int(size)) if size >= 0:
+            return Storage(key, dtype, size)
+    raise ValueError("its pickle refers to an outside object that is no storage; save it again")
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    """The effect of an allowed callable, in descriptions."""
+    name = function.name if isinstance(function, _Callable) else type(function).__name__
+    match name, arguments:
+        case "OrderedDict", ():
+            return _OrderedDict()
+        case "Size", (tuple(sizes),):
+            return sizes
+        case "device", (str(), *_):
+            return None
+        case "_rebuild_parameter", (Tensor() as tensor, _, _):
+            return tensor
+        case "_rebuild_tensor_v2", (Storage(dtype=np.dtype() as dtype) as storage, *rest):
+            if len(rest) in (5, 6):
+                return Tensor(storage, dtype, *rest[:3])
+        case "_rebuild_tensor_v3", (Storage() as storage, *rest):
+            if len(rest) in (6, 7) and isinstance(rest[5], np.dtype):
+                return Tensor(storage, rest[5], *rest[:3])
+    raise ValueError(
+        f"its pickle calls {name} with arguments that are not PyTorch's; save it again"
+    )
+
+
+def _check_attributes(target: Any, attributes: Any) -> None:
+    if not isinstance(target, _OrderedDict) or not isinstance(attributes, dict):
+        raise ValueError(f"its pickle sets attributes, of no state dict; {RESAVE}")

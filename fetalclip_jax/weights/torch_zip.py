@@ -1,9 +1,7 @@
 """Tensors of a PyTorch `.pt` file, read without PyTorch and without running anything in it.
 
 `torch.save` writes a zip archive of uncompressed records: `data.pkl`, a pickle that describes the
-objects, and `data/<key>`, the bytes of each storage. The pickle is interpreted by a small machine
-that can make containers, numbers, strings and descriptions of tensors. `pickle.Unpickler` is not
-used, not even restricted: its memo alone can be made to allocate gigabytes.
+objects, and `data/<key>`, the bytes of each storage.
 """
 
 import contextlib
@@ -12,42 +10,20 @@ import io
 import math
 import os
 import pathlib
-import pickletools
 import struct
 import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+
+from fetalclip_jax.weights.torch_pickle import RESAVE, Tensor, interpret
 
 # Bounds on what a file may ask for before any tensor is read; each is over 20 times what a
 # checkpoint of FetalCLIP with its optimizer takes.
 _MAX_DESCRIPTION_BYTES = 8 * 2**20  # of the pickle, and of the archive's directory
-_MAX_OPCODES = 1_000_000
 _MAX_DIMENSIONS = 32
 _MAX_EMPTY_BYTES = 2**40  # of a tensor with an axis of length 0, were it 1
-
-_RESAVE = (
-    "load it where you trust it, and save torch.save(model.state_dict(), path) or .safetensors"
-)
-
-_NUMPY_DTYPES = "float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool"
-_DTYPES = {name: np.dtype(name) for name in _NUMPY_DTYPES.split()}
-_DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
-
-_STORAGES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,10 +121,10 @@ def open_tensors(path: str | os.PathLike) -> dict[str, TensorEntry]:
         archive = _Archive(file)
         if (order := archive.read("byteorder", b"little")) != b"little":
             raise ValueError(
-                f"its byte order is {order[:16]!r}, only b'little' is read; {_RESAVE} on a "
+                f"its byte order is {order[:16]!r}, only b'little' is read; {RESAVE} on a "
                 "little-endian machine"
             )
-        state = _state_dict(_interpret(archive.read("data.pkl")))
+        state = _state_dict(interpret(archive.read("data.pkl")))
         entries = [_entry(path, archive, name, tensor) for name, tensor in state.items()]
     prefix = "module." if all(entry.name.startswith("module.") for entry in entries) else ""
     entries = [dataclasses.replace(e, name=e.name.removeprefix(prefix)) for e in entries]
@@ -160,16 +136,17 @@ def _named_errors(path: pathlib.Path) -> Iterator[None]:
     """Turns every error that bytes of a file can cause into a ValueError that names the file."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
     except (
         *(zipfile.BadZipFile, struct.error, LookupError, OverflowError, EOFError, OSError),
-        *(NotImplementedError, RecursionError, MemoryError),
+        *(NotImplementedError, RecursionError, MemoryError, UnicodeError),
+        Warning,  # pickletools' on a bad escape, where Python runs with -W error
     ) as error:
         raise ValueError(
             f"{path}: truncated or damaged ({type(error).__name__}: {error}); download or save it "
             "again"
         ) from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 class _File(io.BufferedReader):
@@ -182,7 +159,7 @@ class _File(io.BufferedReader):
         if size is not None and size > _MAX_DESCRIPTION_BYTES:
             raise ValueError(
                 f"its directory or pickle has {size} bytes, at most {_MAX_DESCRIPTION_BYTES} are "
-                f"read; {_RESAVE}"
+                f"read; {RESAVE}"
             )
         return super().read(size)
 
@@ -193,7 +170,7 @@ def _check_signature(head: bytes) -> None:
     if not head:
         found = "empty; download it again"
     elif head.startswith(b"\x80"):
-        found = f"a bare pickle, the format of PyTorch before 1.6; {_RESAVE} with a newer PyTorch"
+        found = f"a bare pickle, the format of PyTorch before 1.6; {RESAVE} with a newer PyTorch"
     elif head.startswith(b"version https://git-lfs"):
         found = "a Git LFS pointer; fetch the file it stands for with `git lfs pull`"
     elif head.lstrip().startswith(b"<"):
@@ -233,7 +210,7 @@ class _Archive:
             raise ValueError(f"has no record {name[:80]!r}; download or save it again")
         info = self._infos[name]
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-            raise ValueError(f"record {name[:80]!r} is compressed, PyTorch never does that; unpack")
+            raise ValueError(f"record {name[:80]!r} is compressed; {RESAVE}")
         self._file.seek(info.header_offset)
         header = self._file.read(30)
         name_size, extra_size = struct.unpack("<HH", header[26:])
@@ -251,213 +228,23 @@ class _Archive:
         return self._file.read(size)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Callable:
-    name: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _StorageType:
-    dtype: np.dtype | None  # None: bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-    key: str
-    dtype: np.dtype | None
-    size: int  # in elements, or in bytes without a data type
-
-    @property
-    def bytes(self) -> int:
-        return self.size * (self.dtype.itemsize if self.dtype else 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-    storage: _Storage
-    dtype: np.dtype
-    offset: Any  # these three are checked once the tensor's name is known
-    shape: Any
-    strides: Any
-
-
-class _OrderedDict(dict):
-    """The dict whose attributes (`_metadata` of a state dict) a pickle may set; none is kept."""
-
-
-_GLOBALS: dict[str, Any] = {
-    **{f"torch {name}": dtype for name, dtype in _DTYPES.items()},
-    **{f"torch {name}": _StorageType(_DTYPES[dtype]) for name, dtype in _STORAGES.items()},
-    "torch.storage UntypedStorage": _StorageType(None),
-    "collections OrderedDict": _Callable("OrderedDict"),
-    "torch Size": _Callable("Size"),
-    "torch device": _Callable("device"),
-    "torch._utils _rebuild_parameter": _Callable("_rebuild_parameter"),
-    "torch._utils _rebuild_tensor_v2": _Callable("_rebuild_tensor_v2"),
-    "torch._utils _rebuild_tensor_v3": _Callable("_rebuild_tensor_v3"),
-}
-
-_LITERALS = {
-    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
-    *("BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"),
-}
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-def _interpret(pickle: bytes) -> Any:
-    """The object a pickle describes, of containers, literals and `_Tensor`s."""
-    stack: list[Any] = []
-    marked: list[list[Any]] = []  # the stacks below each mark
-    memo: dict[int, Any] = {}
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
-        if count == _MAX_OPCODES:
-            raise ValueError(f"its pickle has over {count} instructions; {_RESAVE}")
-        match opcode.name:
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
-            case "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case name if name in _LITERALS:
-                stack.append(_literal(argument))
-            case name if name in _CONSTANTS:
-                stack.append(_CONSTANTS[name])
-            case name if name in _TUPLES:
-                stack.append(tuple(_pop(stack, _TUPLES[name])))
-            case "MARK":
-                marked.append(stack)
-                stack = []
-            case "TUPLE":
-                items, stack = stack, marked.pop()
-                stack.append(tuple(items))
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "SETITEMS" | "APPENDS" as name:
-                items, stack = stack, marked.pop()
-                _fill(name, stack[-1], items)
-            case "SETITEM" | "APPEND" as name:
-                items = _pop(stack, 2 if name == "SETITEM" else 1)
-                _fill(name, stack[-1], items)
-            case "GLOBAL":
-                stack.append(_global(*argument.split(" ", 1)))
-            case "STACK_GLOBAL":
-                stack.append(_global(*_pop(stack, 2)))
-            case "BINPERSID":
-                stack.append(_storage(stack.pop()))
-            case "REDUCE":
-                stack.append(_call(*_pop(stack, 2)))
-            case "BUILD":
-                _check_attributes(stack[-2], stack.pop())
-            case "STOP":
-                return stack.pop()
-            case "PROTO" | "FRAME":
-                pass
-            case name:
-                what = f"{name} {argument[:80]!r}" if isinstance(argument, str) else name
-                raise ValueError(f"its pickle uses {what}, no part of a state dict; {_RESAVE}")
-    raise AssertionError("genops ends with STOP or an error")
-
-
-def _pop(stack: list[Any], count: int) -> list[Any]:
-    if len(stack) < count:
-        raise IndexError("pickle takes from an empty stack")
-    items = stack[-count:]
-    del stack[-count:]
-    return items
-
-
-def _literal(value: Any) -> Any:
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(
-            f"its pickle has an integer of {value.bit_length()} bits, at most 64 are read"
-        )
-    return value
-
-
-def _fill(opcode: str, container: Any, items: list[Any]) -> None:
-    if opcode.startswith("APPEND"):
-        if not isinstance(container, list):
-            raise ValueError(f"its pickle appends to {type(container).__name__}, expected a list")
-        container.extend(items)
-        return
-    if not isinstance(container, dict) or len(items) % 2:
-        raise ValueError(f"its pickle sets items of {type(container).__name__}, expected a dict")
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        # Nested tuples that share parts would take exponential time to hash.
-        if not isinstance(key, str | int):
-            raise ValueError(
-                f"its pickle has a key of type {type(key).__name__}, expected str or int"
-            )
-        container[key] = value
-
-
-def _global(module: Any, name: Any) -> Any:
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise ValueError("its pickle has a name that is no text; download or save it again")
-    if f"{module} {name}" not in _GLOBALS:
-        raise ValueError(
-            f"its pickle asks for {f'{module}.{name}'[:80]!r}. Weights are data, never programs: "
-            f"only tensors and plain containers are read, and nothing ran; {_RESAVE}"
-        )
-    return _GLOBALS[f"{module} {name}"]
-
-
-def _storage(identity: Any) -> _Storage:
-    match identity:
-        case ("storage", _StorageType(dtype), str(key), str(), int(size)) if size >= 0:
-            return _Storage(key, dtype, size)
-    raise ValueError("its pickle refers to an outside object that is no storage; save it again")
-
-
-def _call(function: Any, arguments: Any) -> Any:
-    """The effect of an allowed callable, in descriptions."""
-    name = function.name if isinstance(function, _Callable) else type(function).__name__
-    match name, arguments:
-        case "OrderedDict", ():
-            return _OrderedDict()
-        case "Size", (tuple(sizes),):
-            return sizes
-        case "device", (str(), *_):
-            return None
-        case "_rebuild_parameter", (_Tensor() as tensor, _, _):
-            return tensor
-        case "_rebuild_tensor_v2", (_Storage(dtype=np.dtype() as dtype) as storage, *rest):
-            if len(rest) in (5, 6):
-                return _Tensor(storage, dtype, *rest[:3])
-        case "_rebuild_tensor_v3", (_Storage() as storage, *rest):
-            if len(rest) in (6, 7) and isinstance(rest[5], np.dtype):
-                return _Tensor(storage, rest[5], *rest[:3])
-    raise ValueError(
-        f"its pickle calls {name} with arguments that are not PyTorch's; save it again"
-    )
-
-
-def _check_attributes(target: Any, attributes: Any) -> None:
-    if not isinstance(target, _OrderedDict) or not isinstance(attributes, dict):
-        raise ValueError(f"its pickle sets attributes, of no state dict; {_RESAVE}")
-
-
-def _state_dict(content: Any) -> dict[str, _Tensor]:
+def _state_dict(content: Any) -> dict[str, Tensor]:
     """The tensors of the one level that is a state dict, whatever lies below or beside it."""
     if not isinstance(content, dict):
-        raise ValueError(f"it holds {type(content).__name__}, expected a state dict; {_RESAVE}")
+        raise ValueError(f"it holds {type(content).__name__}, expected a state dict; {RESAVE}")
     inner = content.get("state_dict")
     state = inner if isinstance(inner, dict) else content
-    tensors = {name: value for name, value in state.items() if isinstance(value, _Tensor)}
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors or not all(isinstance(name, str) for name in tensors):
         keys = ", ".join(repr(key)[:80] for key in list(state)[:5])
         raise ValueError(
             f"no tensors by name at its top or under 'state_dict', but the keys {keys or 'none'}; "
-            f"{_RESAVE}"
+            f"{RESAVE}"
         )
     return tensors
 
 
-def _entry(path: pathlib.Path, archive: _Archive, name: str, tensor: _Tensor) -> TensorEntry:
+def _entry(path: pathlib.Path, archive: _Archive, name: str, tensor: Tensor) -> TensorEntry:
     """Where a tensor lies in the file, once it is sure to lie within its storage."""
     offset, shape, strides = tensor.offset, tensor.shape, tensor.strides
     if (
@@ -476,7 +263,7 @@ def _entry(path: pathlib.Path, archive: _Archive, name: str, tensor: _Tensor) ->
     if 0 not in shape and end > available:
         raise ValueError(
             f"tensor {name[:80]!r} of shape {shape}, strides {strides} and offset {offset} ends at "
-            f"byte {end} of a storage of {available} bytes: out of bounds; download or save it again"
+            f"byte {end} of a storage of {available} bytes: out of bounds; save it again"
         )
     # Strides of 0 make a tensor of any size out of one number.
     limit = _MAX_EMPTY_BYTES if 0 in shape else archive.size

@@ -9,7 +9,7 @@ import pytest
 from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.models.transformer import attend
-from fetalclip_jax.models.vision import Convolution
+from fetalclip_jax.models.vision import PATCH_DROPOUT, Convolution, drop_patches
 from fetalclip_jax.training import state
 from tests.tiny import TINY
 
@@ -139,13 +139,96 @@ def test_wrong_input_shapes_are_named(params):
         model.apply({"params": params}, jnp.zeros((1, 11), jnp.int32), method=CLIP.encode_text)
 
 
-def test_unsupported_model_fields_are_errors_not_ignored():
-    with pytest.raises(ValueError, match=r"vision_cfg.ls_init_value=0.1 is not supported"):
-        presets.CLIPConfig.from_dict({"vision_cfg": {"ls_init_value": 0.1}})
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"vision_cfg": {"attentional_pool": True}}, "vision_cfg.attentional_pool=True"),
+        ({"vision_cfg": {"no_ln_pre": True}}, "vision_cfg.no_ln_pre=True"),
+        ({"vision_cfg": {"timm_model_name": "vit"}}, "vision_cfg.timm_model_name='vit'"),
+        ({"text_cfg": {"pool_type": "last"}}, "text_cfg.pool_type='last'"),
+        ({"text_cfg": {"qk_norm": True}}, "text_cfg.qk_norm=True"),
+        ({"text_cfg": {"hf_model_name": "bert"}}, "text_cfg.hf_model_name='bert'"),
+        ({"init_logit_bias": -10}, "init_logit_bias=-10"),
+        ({"vision_cfg": {"layerz": 3}}, "vision_cfg.layerz=3"),
+    ],
+)
+def test_unsupported_model_fields_are_errors_not_ignored(fields, named):
+    with pytest.raises(ValueError, match=f"field {named} is not supported"):
+        presets.CLIPConfig.from_dict(fields)
+
+
+def test_fields_of_other_towers_are_accepted_where_they_are_off():
+    fields = {
+        "embed_dim": 512,
+        "custom_text": True,
+        "vision_cfg": {"patch_size": 32, "attentional_pool": False, "attn_pooler_heads": 8},
+        "text_cfg": {"pool_type": "argmax", "pad_id": 0, "norm_kwargs": None},
+    }
+    assert presets.CLIPConfig.from_dict(fields) == presets.get("ViT-B-32")
+
+
+def test_bad_model_numbers_are_named():
+    with pytest.raises(ValueError, match=r"vision_cfg.patch_dropout=1.0"):
+        presets.CLIPConfig.from_dict({"vision_cfg": {"patch_dropout": 1.0}})
+    with pytest.raises(ValueError, match=r"vision_cfg=3 is not a mapping"):
+        presets.CLIPConfig.from_dict({"vision_cfg": 3})
     with pytest.raises(ValueError, match=r"image_size=100 is not a multiple of patch_size=16"):
         presets.CLIPConfig.from_dict({"vision_cfg": {"image_size": 100}})
     with pytest.raises(ValueError, match="unknown model preset 'ViT-X'"):
         presets.get("ViT-X")
+
+
+def with_vision(**changes):
+    return dataclasses.replace(TINY, vision_cfg=dataclasses.replace(TINY.vision_cfg, **changes))
+
+
+def test_patches_are_dropped_in_training_only(params, inputs):
+    model = CLIP(with_vision(patch_dropout=0.5))
+    whole = CLIP(TINY).apply({"params": params}, inputs[0], method=CLIP.encode_image)
+    np.testing.assert_array_equal(
+        whole, model.apply({"params": params}, inputs[0], method=CLIP.encode_image)
+    )
+    dropped = [
+        model.apply(
+            {"params": params},
+            inputs[0],
+            rngs={PATCH_DROPOUT: jax.random.key(seed)},
+            method=CLIP.encode_image,
+        )
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(dropped[0], dropped[1])
+    assert np.abs(dropped[0] - dropped[2]).max() > 1e-3
+    assert np.abs(dropped[0] - whole).max() > 1e-3
+
+
+def test_dropped_patches_leave_the_class_token_and_distinct_others():
+    x = jnp.broadcast_to(jnp.arange(11.0)[None, :, None], (64, 11, 2))
+    kept = np.asarray(drop_patches(x, jax.random.key(0), 0.7))[..., 0]
+    assert kept.shape == (64, 4)
+    assert (kept[:, 0] == 0).all()
+    assert all(len(set(row)) == 4 for row in kept)
+    # Every patch is as likely as any other, in each row anew.
+    counts = np.bincount(kept[:, 1:].astype(int).ravel(), minlength=11)[1:]
+    assert counts.min() > 8
+
+
+def test_global_average_pool_is_the_mean_of_all_tokens_normalised_last(params, inputs):
+    # The class token and every patch alike: each kind of pooling sees the same vector.
+    flat = jax.tree.map(jnp.array, params)
+    flat["visual"]["patch_embedding"]["kernel"] *= 0
+    flat["visual"]["positional_embedding"] *= 0
+    flat["visual"]["class_embedding"] *= 0
+    images = inputs[0]
+    expected = CLIP(TINY).apply({"params": flat}, images, method=CLIP.encode_image)
+    pooled = CLIP(with_vision(global_average_pool=True))
+    found = pooled.apply({"params": flat}, images, method=CLIP.encode_image)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    different = pooled.apply({"params": params}, images, method=CLIP.encode_image)
+    for pool_type in ("tok", "avg"):
+        other = CLIP(with_vision(pool_type=pool_type))
+        other = other.apply({"params": params}, images, method=CLIP.encode_image)
+        assert np.abs(different - other).max() > 1e-3
 
 
 @pytest.mark.parametrize("stride", [1, 2])

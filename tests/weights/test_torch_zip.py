@@ -1,0 +1,537 @@
+import os
+import pathlib
+import pickle
+import struct
+import time
+import tracemalloc
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from fetalclip_jax.weights import torch_pickle, torch_zip
+from tests.weights import torch_files
+from tests.weights.torch_files import Call, Global, Outside, Raw, tensor
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+_ONES = {"0": np.ones(24, np.float32).tobytes()}
+
+
+def _arrays(dtype=np.float32) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    return {
+        "visual.proj": (random.standard_normal((6, 4)) * 50).astype(dtype),
+        "ln.weight": (random.standard_normal(4) * 50).astype(dtype),
+        "logit_scale": np.array(3).astype(dtype),
+    }
+
+
+def _assert_same(entries, arrays):
+    assert list(entries) == list(arrays)
+    for name, array in arrays.items():
+        entry, read = entries[name], entries[name].read()
+        assert (entry.name, entry.shape, entry.dtype) == (name, array.shape, array.dtype)
+        assert read.dtype == array.dtype
+        assert read.flags.c_contiguous
+        assert read.flags.owndata or read.base.flags.owndata
+        np.testing.assert_array_equal(read, array)
+
+
+def _refusal(path) -> str:
+    with pytest.raises(ValueError, match=path.name) as refusal:
+        torch_zip.open_tensors(path)
+    return str(refusal.value)
+
+
+def _pickle_refusal(tmp_path, content) -> str:
+    return _refusal(torch_files.save(tmp_path / "attack.pt", content, _ONES))
+
+
+@pytest.mark.parametrize("dtype", [*torch_files.STORAGES])
+def test_reads_every_storage_type(tmp_path, dtype):
+    arrays = _arrays(getattr(ml_dtypes, dtype, dtype))
+    path = torch_files.save(tmp_path / "a.pt", *torch_files.state(arrays))
+    _assert_same(torch_zip.open_tensors(path), arrays)
+
+
+def test_any_root_folder_and_a_path_of_text(tmp_path):
+    tensors, storages = torch_files.state(_arrays())
+    path = torch_files.save(tmp_path / "a.pt", tensors, storages, root="FetalCLIP_weights")
+    _assert_same(torch_zip.open_tensors(str(path)), _arrays())
+
+
+def test_a_bool_of_any_byte_is_true_or_false(tmp_path):
+    content = {"mask": tensor("0", (4,), dtype="bool")}
+    path = torch_files.save(tmp_path / "a.pt", content, {"0": b"\x00\x01\x02\xff"})
+    read = torch_zip.open_tensors(path)["mask"].read()
+    assert read.view(np.uint8).tolist() == [0, 1, 1, 1]
+
+
+def test_finds_the_state_dict_of_a_training_checkpoint(tmp_path):
+    tensors, storages = torch_files.state(_arrays())
+    content = {
+        "epoch": 3,
+        "name": "run",
+        "best": None,
+        "done": True,
+        "learning_rate": 1e-4,
+        "state_dict": {f"module.{name}": value for name, value in tensors.items()},
+        "optimizer": {"state": {0: {"step": tensors["logit_scale"]}}, "groups": [{"lr": (1, 2.5)}]},
+        "size": Call(Global("torch", "Size"), ((1, 2),)),
+        "device": Call(Global("torch", "device"), ("cuda", 0)),
+        "precision": Global("torch", "bfloat16"),
+    }
+    path = torch_files.save(tmp_path / "a.pt", content, storages)
+    _assert_same(torch_zip.open_tensors(path), _arrays())
+
+
+def test_module_prefix_is_cut_only_where_all_names_have_it(tmp_path):
+    content = {"module.a": tensor("0", (2,)), "b": tensor("0", (3,))}
+    path = torch_files.save(tmp_path / "a.pt", content, _ONES)
+    assert list(torch_zip.open_tensors(path)) == ["module.a", "b"]
+
+
+def test_a_tensor_called_state_dict_is_a_tensor(tmp_path):
+    path = torch_files.save(tmp_path / "a.pt", {"state_dict": tensor("0", (2,))}, _ONES)
+    assert list(torch_zip.open_tensors(path)) == ["state_dict"]
+
+
+def test_ordered_dict_with_metadata(tmp_path):
+    # What model.state_dict() gives: an OrderedDict filled, and an attribute set on it.
+    items = torch_files.opcodes("w") + torch_files.opcodes(tensor("0", (2, 3)))
+    metadata = torch_files.opcodes({"_metadata": {"": {"version": 1}}})
+    state = Raw(torch_files.ORDERED_DICT.opcodes + b"(" + items + b"u" + metadata + b"b")
+    path = torch_files.save(tmp_path / "a.pt", state, _ONES)
+    _assert_same(torch_zip.open_tensors(path), {"w": np.ones((2, 3), np.float32)})
+
+
+def test_parameters(tmp_path):
+    rebuild = Global("torch._utils", "_rebuild_parameter")
+    content = {"w": Call(rebuild, (tensor("0", (2, 3)), True, torch_files.ORDERED_DICT))}
+    path = torch_files.save(tmp_path / "a.pt", content, _ONES)
+    _assert_same(torch_zip.open_tensors(path), {"w": np.ones((2, 3), np.float32)})
+
+
+def test_shared_storage_offsets_and_strides(tmp_path):
+    numbers = np.arange(24, dtype=np.float32)
+    content = {
+        "all": tensor("0", (2, 3, 4), size=24),
+        "row": tensor("0", (4,), offset=8, size=24),
+        "transposed": tensor("0", (4, 6), strides=(1, 4), size=24),
+        "column": tensor("0", (6,), strides=(4,), offset=3, size=24),
+        "expanded": tensor("0", (3, 2), strides=(0, 1), offset=5, size=24),
+        "odd stride of one row": tensor("0", (1, 4), strides=(17, 1), offset=20, size=24),
+        "empty": tensor("0", (0, 3), size=24),
+    }
+    path = torch_files.save(tmp_path / "a.pt", content, {"0": numbers.tobytes()})
+    grid = numbers.reshape(6, 4)
+    expected = {
+        "all": numbers.reshape(2, 3, 4),
+        "row": numbers[8:12],
+        "transposed": grid.T,
+        "column": grid[:, 3],
+        "expanded": np.stack([numbers[5:7]] * 3),
+        "odd stride of one row": numbers[None, 20:],
+        "empty": np.zeros((0, 3), np.float32),
+    }
+    entries = torch_zip.open_tensors(path)
+    _assert_same(entries, expected)
+    for name, array in expected.items():
+        for index in [(), (slice(1, 3),), (slice(None),), (slice(-2, None),), (slice(2, 1),)]:
+            part = entries[name].read_slice(index)
+            assert part.flags.c_contiguous
+            np.testing.assert_array_equal(part, array[index])
+    index = (slice(1, 2), slice(0, 2), slice(1, None))
+    np.testing.assert_array_equal(entries["all"].read_slice(index), expected["all"][index])
+
+
+@pytest.mark.parametrize("index", [(slice(0, 2, 2),), (slice(None),) * 3])
+def test_refuses_slices_with_steps_or_of_too_many_axes(tmp_path, index):
+    path = torch_files.save(tmp_path / "a.pt", *torch_files.state(_arrays()))
+    with pytest.raises(ValueError, match=r"visual\.proj.*step 1"):
+        torch_zip.open_tensors(path)["visual.proj"].read_slice(index)
+
+
+def test_a_slice_of_rows_reads_only_these(tmp_path):
+    array = np.arange(2**18, dtype=np.float32).reshape(512, 512)
+    path = torch_files.save(tmp_path / "a.pt", *torch_files.state({"w": array}))
+    entry = torch_zip.open_tensors(path)["w"]
+    tracemalloc.start()
+    part = entry.read_slice((slice(100, 102),))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(part, array[100:102])
+    assert peak < array.nbytes / 4
+
+
+def test_untyped_storages(tmp_path):
+    storage = Outside(("storage", Global("torch.storage", "UntypedStorage"), "0", "cpu", 96))
+    rebuild = Global("torch._utils", "_rebuild_tensor_v3")
+    arguments = (storage, 2, (5,), (1,), False, torch_files.ORDERED_DICT, Global("torch", "uint16"))
+    numbers = np.arange(48, dtype=np.uint16)
+    content = {"w": Call(rebuild, arguments)}
+    path = torch_files.save(tmp_path / "a.pt", content, {"0": numbers.tobytes()})
+    _assert_same(torch_zip.open_tensors(path), {"w": numbers[2:7]})
+
+
+def test_protocol_4_and_memo(tmp_path):
+    # As torch.save(..., pickle_protocol=4) writes it: frames, short strings, names from the stack.
+    def text(value):
+        return b"\x8c" + bytes([len(value)]) + value.encode() + b"\x94"
+
+    storage = (
+        b"(" + text("storage") + text("torch") + text("FloatStorage") + b"\x93\x94"
+        b"\x8c\x010\x8c\x03cpuK\x18t\x94Q"
+    )
+    rebuild = text("torch._utils") + text("_rebuild_tensor_v2") + b"\x93\x94"
+    ordered = b"\x8c\x0bcollections\x8c\x0bOrderedDict\x93)R\x94"
+    body = b"}\x94" + text("w")
+    body += (
+        rebuild + b"(" + storage + b"K\x00K\x02K\x03\x86K\x03K\x01\x86\x89" + ordered + b"t\x94R"
+    )
+    body += b"\x94s" + text("again") + b"h\x0cs."
+    frame = b"\x80\x04\x95" + struct.pack("<Q", len(body)) + body
+    path = torch_files.save(tmp_path / "a.pt", frame, _ONES)
+    ones = np.ones((2, 3), np.float32)
+    _assert_same(torch_zip.open_tensors(path), {"w": ones, "again": ones})
+
+
+def test_byte_order(tmp_path):
+    tensors, storages = torch_files.state(_arrays())
+
+    def path(order):
+        records = {"byteorder": order}
+        return torch_files.save(tmp_path / "a.pt", tensors, storages, records=records)
+
+    _assert_same(torch_zip.open_tensors(path(b"little")), _arrays())
+    assert "little-endian machine" in _refusal(path(b"big"))
+
+
+_SENTINEL = pathlib.Path(f"/tmp/torch_zip_test_{os.getpid()}")
+_SHELL = f"touch {_SENTINEL}"
+_STATEMENT = f"open({str(_SENTINEL)!r}, 'w')"
+_EVAL = Global("builtins", "eval")
+_STACK_SYSTEM = b"\x8c\x05posix\x94\x8c\x06system\x94\x93\x94"
+_CALL_SHELL = torch_files.opcodes(_SHELL) + b"\x85R"
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (Call(Global("os", "system"), (_SHELL,)), "os.system"),
+        (Call(Global("posix", "system"), (_SHELL,)), "posix.system"),
+        (Call(_EVAL, (_STATEMENT,)), "builtins.eval"),
+        (Call(Global("__builtin__", "eval"), (_STATEMENT,)), "__builtin__.eval"),
+        (Call(Global("builtins", "exec"), (_STATEMENT,)), "builtins.exec"),
+        (Call(Global("subprocess", "Popen"), ((_SHELL,),)), "subprocess.Popen"),
+        (Call(Global("torch", "load"), (str(_SENTINEL),)), "torch.load"),
+        (
+            Call(Global("torch.storage", "_load_from_bytes"), ("x",)),
+            "torch.storage._load_from_bytes",
+        ),
+        (Call(Global("torch", "hub.load"), ("x",)), "torch.hub.load"),
+        (Call(Global("numpy.core.multiarray", "scalar"), ()), "numpy.core.multiarray.scalar"),
+        (Call(Global("torch", "FloatStorage "), ()), "torch.FloatStorage "),
+        (
+            Call(Call(Global("builtins", "getattr"), (Global("os", "x"), "system")), (_SHELL,)),
+            "builtins.getattr",
+        ),
+        # Beside good weights, before and after them.
+        ({"w": tensor("0", (2,)), "x": Call(_EVAL, (_STATEMENT,))}, "builtins.eval"),
+        (
+            {"x": Call(_EVAL, (_STATEMENT,)), "state_dict": {"w": tensor("0", (2,))}},
+            "builtins.eval",
+        ),
+        # As an argument of what is allowed, where a device would be dropped.
+        (Call(Global("torch", "device"), (Call(_EVAL, (_STATEMENT,)),)), "builtins.eval"),
+        # By a name from the stack, from the memo, and from the memo after it was written anew.
+        (Raw(_STACK_SYSTEM + _CALL_SHELL), "posix.system"),
+        (Raw(_STACK_SYSTEM[:-2] + b"00h\x00h\x01\x93" + _CALL_SHELL), "POP"),
+        (Raw(_STACK_SYSTEM[:-2] + b"\x86h\x00h\x01\x93" + _CALL_SHELL), "posix.system"),
+        (
+            Raw(b"\x8c\x0bcollectionsq\x00\x8c\x05posixq\x00h\x00\x8c\x06system\x93" + _CALL_SHELL),
+            "posix.system",
+        ),
+        # A text that spells an allowed name is no function, and neither is a dict or a type.
+        (Call("torch._utils _rebuild_tensor_v2", ()), "str"),
+        (Call(Raw(b"}"), ()), "dict"),
+        (Call(Global("torch", "FloatStorage"), (24,)), "_StorageType"),
+        (Raw(b"(S'" + _SHELL.encode() + b"'\nios\nsystem\n"), "STRING"),
+        (Raw(b"(" + torch_files.opcodes(_SHELL) + b"ios\nsystem\n"), "INST 'os system'"),
+        (Raw(b"(" + torch_files.opcodes(Global("os", "system")) + b"o"), "os.system"),
+        (Raw(b"(" + torch_files.opcodes(Global("collections", "OrderedDict")) + b"o"), "OBJ"),
+        (Raw(torch_files.opcodes(Global("collections", "OrderedDict")) + b")\x81"), "NEWOBJ"),
+        (Raw(torch_files.opcodes(Global("torch", "Size")) + b")}\x92"), "NEWOBJ_EX"),
+        (Raw(b"\x82\x01"), "EXT1"),
+        (Raw(b"\x83\x01\x00"), "EXT2"),
+        (Raw(b"\x84\x01\x00\x00\x00"), "EXT4"),
+        (Raw(b"Pos.system\n"), "PERSID"),
+        (Raw(b"\x8f"), "EMPTY_SET"),
+        (Raw(b"\x97"), "NEXT_BUFFER"),
+        (Raw(b"I1\n"), "INT"),
+        # Attributes of anything but an OrderedDict, or out of anything but a dict.
+        (Raw(torch_files.ORDERED_DICT.opcodes + b")b"), "attributes"),
+        (Raw(torch_files.ORDERED_DICT.opcodes + b"}}\x86b"), "attributes"),
+        (Raw(b"}}b"), "attributes"),
+        (Raw(torch_files.opcodes(Global("collections", "OrderedDict")) + b"}b"), "attributes"),
+        (Call(Global("collections", "OrderedDict"), ([("a", 1)],)), "OrderedDict"),
+        (Call(Global("torch", "Size"), (3,)), "Size"),
+        (Call(Global("torch._utils", "_rebuild_parameter"), ({}, True, {})), "_rebuild_parameter"),
+        (Call(tensor("0", (2,)).function, tensor("0", (2,)).arguments[:3]), "_rebuild_tensor_v2"),
+        (Call(tensor("0", (2,)).function, ({}, 0, (2,), (1,), False, {})), "_rebuild_tensor_v2"),
+        (Call(Global("torch._utils", "_rebuild_tensor_v3"), ()), "_rebuild_tensor_v3"),
+        (Outside(("module", "os", "0", "cpu", 1)), "storage"),
+        (Outside("os.system"), "storage"),
+    ],
+)
+def test_refuses_what_is_no_tensor_and_runs_nothing(tmp_path, content, named):
+    refusal = _pickle_refusal(tmp_path, content)
+    assert named in refusal
+    assert "save" in refusal
+    assert not _SENTINEL.exists()
+
+
+def test_the_attacks_are_real(tmp_path):
+    # Such pickles do run in the standard reader, or the test above would prove nothing.
+    folder = tmp_path / "made"
+    pickle.loads(torch_files.pickled(Call(Global("os", "mkdir"), (str(folder),))))
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"Nr\xff\xff\xff\x7f0",  # memo index 2**31 - 1, for which the standard reader makes room
+        b"Nr\x00\x00\x00\x80N.",
+        b"\x8b\xff\xff\xff\x7f\x01",  # LONG4 of 2 GiB
+        b"\x8b\x00\x00\x10\x00" + b"\x7f" * 2**20,
+        b"\x8a\x09" + b"\x01" * 9,  # LONG1 of 72 bits
+        b"L" + b"9" * 5000 + b"L\n",
+        b"X\xff\xff\xff\xffabc",
+        b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7fabc",  # BINUNICODE8
+        b"\x96\xff\xff\xff\xff\xff\xff\xff\x7fabc",  # BYTEARRAY8
+        b"\x8e\xff\xff\xff\xff\xff\xff\xff\xffabc",
+        b"\x95\xff\xff\xff\xff\xff\xff\xff\xff",  # FRAME, then nothing
+        b"(" * 40_000,
+        b"]" + b"\x85" * 40_000,  # a tuple within a tuple within ...
+        b"}" * 7_000_000,
+        b"N" + b"\x94" * 7_000_000,
+        b"t",
+        b"(u",
+        b"e",
+        b"s",
+        b"R",
+        b"Q",
+        b"b",
+        b"\x93",
+        b"\x87",
+        b"h\x07",
+        b"q\x07",
+        b"\x94",
+        b"",
+        b"\xff",
+        b"X\x01\x00\x00\x00\xff",
+        b"c\xff\n\xff\n",
+        b"NNs",
+        b"]NNs",
+        b"}Na",
+        b"}(Nu",
+        b"}NNs",
+        b"NN\x93",
+    ],
+)
+def test_bombs_and_nonsense_are_refused_quickly_in_little_memory(tmp_path, monkeypatch, opcodes):
+    monkeypatch.setattr(torch_pickle, "_MAX_OPCODES", 50_000)  # seconds and memory are per opcode
+    path = torch_files.save(tmp_path / "bomb.pt", Raw(opcodes), _ONES)
+    tracemalloc.start()
+    start = time.perf_counter()
+    _refusal(path)
+    seconds = time.perf_counter() - start
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 * 2**20
+    assert seconds < 10
+
+
+def test_refuses_integers_of_more_than_64_bits(tmp_path):
+    content = {"w": tensor("0", (2,)), "epoch": -(2**63)}
+    path = torch_files.save(tmp_path / "a.pt", content, _ONES)
+    assert list(torch_zip.open_tensors(path)) == ["w"]
+    assert "64 bits" in _pickle_refusal(tmp_path, {**content, "epoch": 2**63})
+
+
+def test_cycles_and_shared_nests_do_no_harm(tmp_path):
+    weights = torch_files.opcodes("w") + torch_files.opcodes(tensor("0", (2,)))
+    itself = b"}q\x00" + weights + b"s" + torch_files.opcodes("state") + b"h\x00s"
+    path = torch_files.save(tmp_path / "cycle.pt", Raw(itself), _ONES)
+    assert list(torch_zip.open_tensors(path)) == ["w"]
+
+    inner = b"}q\x00" + torch_files.opcodes("state_dict") + b"h\x00s"
+    assert "no tensors" in _pickle_refusal(tmp_path, Raw(inner))
+
+    laughs = b"]q\x00" + b"".join(
+        b"](" + bytes([*b"h", level]) * 10 + bytes([*b"eq", level + 1]) for level in range(60)
+    )
+    content = b"}" + weights + b"s" + torch_files.opcodes("x") + b"(" + laughs + b"ts"
+    path = torch_files.save(tmp_path / "laughs.pt", Raw(content), _ONES)
+    assert list(torch_zip.open_tensors(path)) == ["w"]
+
+    # Sixty levels of (x, x) would take 2**60 steps to hash as a key.
+    doubled = b"N" + b"q\x00h\x00\x86" * 60
+    assert "key of type tuple" in _pickle_refusal(tmp_path, Raw(b"}" + doubled + b"Ns"))
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (tensor("0", (25,), size=25), "byte 100 of a storage of 96 bytes"),
+        (tensor("0", (5, 5), size=24), "out of bounds"),
+        (tensor("0", (3,), size=2), "out of bounds"),
+        (tensor("0", (3,), offset=22, size=24), "out of bounds"),
+        (tensor("0", (2, 2), strides=(2**40, 1), size=24), "out of bounds"),
+        (tensor("0", (2,), strides=(2**62,), offset=2**62, size=2**62), "out of bounds"),
+        (tensor("0", (2,), offset=-1, size=24), "offset, shape and strides"),
+        (tensor("0", (-2,), size=24), "offset, shape and strides"),
+        (tensor("0", (2,), strides=(-1,), size=24), "offset, shape and strides"),
+        (tensor("0", (2, 2), strides=(1,), size=24), "offset, shape and strides"),
+        (tensor("0", (True,), size=24), "offset, shape and strides"),
+        (tensor("0", (1,) * 33, size=24), "offset, shape and strides"),
+        (tensor("0", (2**20, 2**20), strides=(0, 0), size=24), "more than the whole file"),
+        (tensor("0", (0, 2**60), strides=(1, 1), size=24), "more than the whole file"),
+        (tensor("7", (2,)), "no record 'data/7'"),
+        (tensor("0/../../etc/passwd", (2,)), "no record"),
+    ],
+)
+def test_refuses_tensors_outside_their_storage(tmp_path, bad, words):
+    path = torch_files.save(tmp_path / "a.pt", {"good": tensor("0", (2,)), "bad": bad}, _ONES)
+    with pytest.raises(ValueError, match=words) as refusal:
+        torch_zip.open_tensors(path)
+    assert str(path) in str(refusal.value)
+
+
+def test_tensors_beside_the_state_dict_are_not_looked_at(tmp_path):
+    content = {"state_dict": {"w": tensor("0", (2,))}, "optimizer": tensor("0", (99,))}
+    path = torch_files.save(tmp_path / "a.pt", content, _ONES)
+    assert list(torch_zip.open_tensors(path)) == ["w"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([1], "list, expected a state dict"),
+        ({}, "no tensors .* keys none"),
+        ({"model": {"w": tensor("0", (2,))}, "epoch": 3}, "no tensors .* 'model', 'epoch'"),
+        ({0: tensor("0", (2,))}, "no tensors by name"),
+    ],
+)
+def test_refuses_files_without_a_state_dict(tmp_path, content, words):
+    path = torch_files.save(tmp_path / "a.pt", content, _ONES)
+    with pytest.raises(ValueError, match=words):
+        torch_zip.open_tensors(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "before 1.6"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"\n <html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "git lfs pull"),
+        (struct.pack("<Q", 40) + b'{"w":{"dtype":"F32"', r"\.safetensors"),
+        (b"\x89PNG\r\n", "begins with b'.x89PNG"),
+        (b"PK\x03\x04", "truncated or damaged"),
+        (b"PK\x03\x04" + bytes(100), "truncated or damaged"),
+    ],
+)
+def test_says_what_a_file_of_another_kind_is(tmp_path, content, words):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"weights\.pt: .*{words}"):
+        torch_zip.open_tensors(path)
+
+
+def test_refuses_missing_files_and_folders(tmp_path):
+    assert "no such file" in _refusal(tmp_path / "absent.pt")
+    assert "a folder" in _refusal(tmp_path)
+
+
+def test_refuses_archives_that_torch_save_does_not_write(tmp_path):
+    tensors, storages = torch_files.state(_arrays())
+    path = tmp_path / "a.pt"
+
+    torch_files.save(path, tensors, storages, compression=zipfile.ZIP_DEFLATED)
+    assert "compressed" in _refusal(path)
+    torch_files.save(path, tensors, storages, records={"constants.pkl": b""})
+    assert "torch.jit.load" in _refusal(path)
+    torch_files.save(path, tensors, storages, records={"code/__torch__.py": b""})
+    assert "torch.jit.load" in _refusal(path)
+    torch_files.save(path, tensors, storages, records={"other/data.pkl": b""})
+    assert "2 data.pkl" in _refusal(path)
+    path.write_bytes(torch_files.archive({"readme.txt": b"hello"}))
+    assert "0 data.pkl" in _refusal(path)
+    torch_files.save(path, b"\x80\x02" + b"N" * (9 * 2**20), {})
+    assert "at most" in _refusal(path)
+
+
+def test_refuses_truncated_files_wherever_they_end(tmp_path):
+    whole = torch_files.save(tmp_path / "a.pt", *torch_files.state(_arrays())).read_bytes()
+    path = tmp_path / "part.pt"
+    for size in range(0, len(whole), 7):
+        path.write_bytes(whole[:size])
+        _refusal(path)
+
+
+def test_refuses_a_record_said_to_reach_past_the_end(tmp_path):
+    content = {"w": tensor("0", (125,))}
+    path = torch_files.save(tmp_path / "a.pt", content, _ONES)
+    size, claimed = struct.pack("<LL", 96, 96), struct.pack("<LL", 500, 500)
+    archive = path.read_bytes()
+    assert len(archive) > 500
+    path.write_bytes(archive.replace(size, claimed))
+    assert "'data/0' is damaged or cut off" in _refusal(path)
+
+
+def test_a_file_that_shrinks_after_opening_is_reported(tmp_path):
+    path = torch_files.save(tmp_path / "a.pt", *torch_files.state(_arrays()))
+    entry = torch_zip.open_tensors(path)["visual.proj"]
+    path.write_bytes(path.read_bytes()[: entry.start + 8])
+    with pytest.raises(ValueError, match=r"a\.pt: ends within tensor 'visual\.proj'"):
+        entry.read()
+    path.unlink()
+    with pytest.raises(ValueError, match=r"a\.pt"):
+        entry.read()
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape")  # pickletools', on a damaged text
+@pytest.mark.parametrize("damage", [torch_files.damaged, torch_files.damaged_archive])
+def test_a_damaged_file_is_read_or_refused(tmp_path, damage):
+    tensors, storages = torch_files.state(_arrays())
+    path = torch_files.save(tmp_path / "a.pt", {"epoch": 1, "state_dict": tensors}, storages)
+    whole, refusals = path.read_bytes(), []
+    for seed in range(400):
+        path.write_bytes(damage(np.random.default_rng(seed), whole, whole))
+        try:
+            for entry in torch_zip.open_tensors(path).values():
+                array = entry.read()
+                assert (array.shape, array.dtype) == (entry.shape, entry.dtype)
+        except ValueError as error:
+            refusals.append(str(error))
+    assert 40 < len(refusals) < 400
+    assert all(str(path) in refusal for refusal in refusals)
+
+
+def test_reads_what_pytorch_writes():
+    # Written by torch itself: benchmarks/parity.py --golden.
+    entries = torch_zip.open_tensors(GOLDEN / "torch_save.pt")
+    with np.load(GOLDEN / "torch_save.npz") as expected:
+        assert list(entries) == list(expected)
+        for name, value in expected.items():
+            read = entries[name].read()
+            assert read.shape == entries[name].shape == value.shape, name
+            if entries[name].dtype == ml_dtypes.bfloat16:
+                read = read.astype(np.float32)
+            assert read.dtype == value.dtype, name
+            np.testing.assert_array_equal(read, value, err_msg=name)
