@@ -1,4 +1,5 @@
 import dataclasses
+import types
 
 import flax.linen as nn
 import jax
@@ -8,7 +9,7 @@ import pytest
 
 from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
-from fetalclip_jax.models.transformer import attend
+from fetalclip_jax.models.transformer import attend, has_cudnn_kernel
 from fetalclip_jax.models.vision import PATCH_DROPOUT, Convolution, drop_patches
 from fetalclip_jax.training import state
 from tests.tiny import TINY
@@ -129,6 +130,23 @@ def test_attention_equals_the_reference_kernel(causal):
         jax.nn.dot_product_attention(query, key, value, is_causal=causal),
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "head_width", "expected"),
+    [
+        ({"platform": "gpu", "compute_capability": "9.0"}, jnp.bfloat16, 64, True),
+        ({"platform": "gpu", "compute_capability": "8.0"}, jnp.float16, 128, True),
+        ({"platform": "gpu", "compute_capability": "9.0"}, jnp.float32, 64, False),
+        ({"platform": "gpu", "compute_capability": "7.5"}, jnp.bfloat16, 64, False),
+        ({"platform": "gpu", "compute_capability": "9.0"}, jnp.bfloat16, 20, False),
+        ({"platform": "gpu", "compute_capability": "gfx942"}, jnp.bfloat16, 64, False),
+        ({"platform": "tpu"}, jnp.bfloat16, 64, False),
+    ],
+)
+def test_the_fused_kernel_is_chosen_where_it_exists(device, dtype, head_width, expected):
+    device = types.SimpleNamespace(**device)
+    assert has_cudnn_kernel(device, jnp.dtype(dtype), head_width) == expected
 
 
 def test_wrong_input_shapes_are_named(params):

@@ -2,7 +2,6 @@ import os
 import pathlib
 import pickle
 import struct
-import time
 import tracemalloc
 import zipfile
 
@@ -342,17 +341,14 @@ def test_the_attacks_are_real(tmp_path):
         b"NN\x93",
     ],
 )
-def test_bombs_and_nonsense_are_refused_quickly_in_little_memory(tmp_path, monkeypatch, opcodes):
-    monkeypatch.setattr(torch_pickle, "_MAX_OPCODES", 50_000)  # seconds and memory are per opcode
+def test_bombs_and_nonsense_are_refused_in_little_memory(tmp_path, monkeypatch, opcodes):
+    monkeypatch.setattr(torch_pickle, "_MAX_OPCODES", 50_000)  # time and memory are per opcode
     path = torch_files.save(tmp_path / "bomb.pt", Raw(opcodes), _ONES)
     tracemalloc.start()
-    start = time.perf_counter()
     _refusal(path)
-    seconds = time.perf_counter() - start
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 32 * 2**20
-    assert seconds < 10
 
 
 def test_refuses_integers_of_more_than_64_bits(tmp_path):
