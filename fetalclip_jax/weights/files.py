@@ -94,8 +94,8 @@ def open_weights(path: pathlib.Path) -> WeightFile:
             raise ValueError(f"{description}: {error}") from error
         return _open_file(found[0], config)
     raise ValueError(
-        f"{path} is no folder of weights: expected {OPEN_CLIP_CONFIG} beside "
-        f"{' or '.join(OPEN_CLIP_WEIGHTS)}, or {TRANSFORMERS_CONFIG} beside "
+        f"{path} holds neither the checkpoints of a run nor weights: expected {OPEN_CLIP_CONFIG} "
+        f"beside {' or '.join(OPEN_CLIP_WEIGHTS)}, or {TRANSFORMERS_CONFIG} beside "
         f"{' or '.join(TRANSFORMERS_WEIGHTS)} (weights in several shards: join them into one)"
     )
 
