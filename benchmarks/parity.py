@@ -15,10 +15,14 @@ way for each parameter; everything is float32 on the CPU. Then a model goes out 
 import argparse
 import gc
 import json
+import os
 import pathlib
 import sys
 import tempfile
 import time
+
+# float32 on an accelerator is not float32 by default.
+os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 import numpy as np

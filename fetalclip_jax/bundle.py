@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
 
 from fetalclip_jax import tokenizers
-from fetalclip_jax.config import default_config, load_config, save_config
+from fetalclip_jax.config import default_config, flatten, load_config, save_config
 from fetalclip_jax.data import image as images
 from fetalclip_jax.experiment import build_model, check_tokenizer, new_tokenizer
 from fetalclip_jax.models import presets
@@ -31,6 +33,15 @@ CLIP_VOCAB_SIZE = 49408
 # Texts are cut to their longest, rounded up to a multiple of this: few compiled lengths.
 _LENGTH_STEP = 8
 
+# What may differ from the configuration beside a file: sizes that positions can be fitted to, and
+# fields that training alone reads.
+_FREE_FIELDS = (
+    "vision_cfg.image_size",
+    "text_cfg.context_length",
+    "vision_cfg.patch_dropout",
+    "init_logit_scale",
+)
+
 
 class Bundle:
     """A CLIP with its tokenizer and preprocessing.
@@ -39,7 +50,7 @@ class Bundle:
       config: the towers (`models.presets.CLIPConfig`).
       params: parameters, float32 unless others were asked for or came with the file.
       tokenizer: ids as the text tower knows them.
-      fingerprint: changes when any parameter or the vocabulary does.
+      fingerprint: changes when any parameter, the vocabulary or the function computed does.
     """
 
     def __init__(self, model: CLIP, params: Any, tokenizer: tokenizers.Tokenizer):
@@ -50,6 +61,7 @@ class Bundle:
         """
         check_tokenizer(tokenizer, model.config.text_cfg)
         self.config = model.config
+        self._dtype = model.dtype
         self._mesh = meshes.make_mesh()
         self.params = jax.device_put(params, sharding.replicated(self._mesh))
         self.tokenizer = tokenizer
@@ -102,6 +114,8 @@ class Bundle:
           ValueError: a model without a counterpart there, or files that are there already.
         """
         folder = pathlib.Path(folder)
+        if (folder / "tokenizer").exists():
+            raise ValueError(f"{folder / 'tokenizer'} is there already; choose another folder")
         path = export.export(folder, self.params, self.config, style)
         if not isinstance(self.tokenizer, ClipBPETokenizer):
             self.tokenizer.save(folder / "tokenizer")
@@ -117,11 +131,14 @@ class Bundle:
     @property
     def logit_scale(self) -> float:
         """The temperature's inverse, already exponentiated."""
-        return float(jnp.exp(self.params["logit_scale"]))
+        return float(jnp.exp(self.params["logit_scale"].astype(jnp.float32)))
 
     @functools.cached_property
     def fingerprint(self) -> str:
         digest = hashlib.sha256(self.tokenizer.fingerprint.encode())
+        # The same parameters are another function under another activation, pooling or precision.
+        function = [self.config.to_dict(), jnp.dtype(self._dtype).name]
+        digest.update(json.dumps(function, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.ascontiguousarray(leaf))
@@ -163,8 +180,12 @@ def load(
     path = pathlib.Path(path)
     if (path / "checkpoints").is_dir() or not (path.exists() or path.suffix):
         if path.is_dir():
-            if config is not None:
-                raise ValueError(f"{path} carries its own configuration; leave config out")
+            for name, value in (("config", config), ("tokenizer", tokenizer)):
+                if value is not None:
+                    raise ValueError(f"{path} carries its own {name}; leave {name} out")
+        if resize_positions:
+            raise ValueError(f"{path} is no file of weights; leave resize_positions out")
+        if path.is_dir():
             return _load_run(path, dtype, param_dtype)
         return _random(str(path), config, tokenizer, dtype, param_dtype)
     file = files.open_weights(path)
@@ -180,16 +201,27 @@ def load(
 
 def _resolve(file: files.WeightFile, config) -> presets.CLIPConfig:
     """The model of a file; one that is described beside it may be given other positions only."""
-    if config is not None:
-        return files.resolve_config(config)
-    if file.config is not None:
+    if config is None and file.config is None:
+        raise ValueError(
+            f"{file.path} does not say what model it holds; pass config, a preset's name or an "
+            f"open_clip model JSON{weights.advice(file)}"
+        )
+    if config is None:
         return file.config
-    name, share = weights.nearest_preset(file)
-    hint = f"; nearest preset: config={name!r} ({share:.0%} of the tensors agree)" if name else ""
-    raise ValueError(
-        f"{file.path} does not say what model it holds; pass config, a preset's name or an "
-        f"open_clip model JSON{hint}"
-    )
+    asked = files.resolve_config(config)
+    if file.config is not None:
+        there, here = (flatten(ConfigDict(c.to_dict())) for c in (file.config, asked))
+        differing = [
+            f"{name}: {there[name]!r} there, {here[name]!r} asked for"
+            for name in there
+            if there[name] != here[name] and name not in _FREE_FIELDS
+        ]
+        if differing:
+            raise ValueError(
+                f"{file.path} is described beside it as another model than config; leave config "
+                "out, or make it agree:\n  " + "\n  ".join(differing)
+            )
+    return asked
 
 
 def _tokenizer(path: pathlib.Path, config: presets.CLIPConfig, given) -> tokenizers.Tokenizer:

@@ -57,6 +57,11 @@ def prepare(arguments: argparse.Namespace, rest: list[str]) -> None:
 def import_(arguments: argparse.Namespace, _rest: list[str]) -> None:
     import fetalclip_jax
 
+    if not arguments.weights.exists():
+        raise ValueError(
+            f"--weights={arguments.weights}: no such file or folder (a preset's name goes to "
+            "--model)"
+        )
     model = fetalclip_jax.load(
         arguments.weights,
         arguments.model,
@@ -71,6 +76,8 @@ def import_(arguments: argparse.Namespace, _rest: list[str]) -> None:
 def export(arguments: argparse.Namespace, _rest: list[str]) -> None:
     import fetalclip_jax
 
+    if not arguments.workdir.is_dir():
+        raise ValueError(f"--workdir={arguments.workdir}: no such folder")
     model = fetalclip_jax.load(arguments.workdir, param_dtype=arguments.dtype)
     print(f"Exported: {model.export(arguments.output, arguments.style)}")
 

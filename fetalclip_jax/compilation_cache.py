@@ -14,9 +14,13 @@ def enable() -> None:
     To be called before JAX is first imported. A `JAX_COMPILATION_CACHE_DIR` that is set already
     stays; set to nothing, it turns the cache off.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(home) / "fetalclip_jax" / "compiled" / _processor()
-    os.environ.setdefault(_VARIABLE, str(folder))
+    if _VARIABLE in os.environ:
+        return
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    except RuntimeError:  # a container's user without a home
+        return
+    os.environ[_VARIABLE] = str(pathlib.Path(home) / "fetalclip_jax" / "compiled" / _processor())
 
 
 def _processor() -> str:

@@ -67,6 +67,39 @@ def test_a_file_alone_needs_a_configuration(folder, fields):
         np.testing.assert_array_equal(features(model)[0], features(fetalclip_jax.load(folder))[0])
 
 
+def test_a_folders_own_description_is_not_overruled(folder, fields):
+    with pytest.raises(ValueError, match="quick_gelu: False there, True asked for"):
+        fetalclip_jax.load(folder, fields | {"quick_gelu": True})
+    assert fetalclip_jax.load(folder, fields).config == fetalclip_jax.load(folder).config
+
+
+def test_the_fingerprint_tells_functions_apart(folder, fields):
+    weights = folder / "open_clip_model.safetensors"
+    models = [
+        fetalclip_jax.load(weights, fields),
+        fetalclip_jax.load(weights, fields | {"quick_gelu": True}),
+        fetalclip_jax.load(weights, fields, dtype="bfloat16"),
+    ]
+    assert len({model.fingerprint for model in models}) == 3
+    assert models[0].fingerprint == fetalclip_jax.load(folder).fingerprint
+
+
+def test_a_run_carries_what_it_is(tmp_path, folder):
+    fetalclip_jax.load(folder).save(tmp_path / "run")
+    for argument in ("config", "tokenizer"):
+        with pytest.raises(ValueError, match=f"carries its own {argument}; leave {argument} out"):
+            fetalclip_jax.load(tmp_path / "run", **{argument: folder})
+    with pytest.raises(ValueError, match="leave resize_positions out"):
+        fetalclip_jax.load(tmp_path / "run", resize_positions=True)
+
+
+def test_import_takes_files_only(tmp_path, capsys):
+    command = ["import", "--weights", "ViT-B-32", "--workdir", str(tmp_path / "run")]
+    assert cli.main(command) == 2
+    assert "--weights=ViT-B-32: no such file or folder" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_import_and_export_from_the_command_line(tmp_path, folder, capsys):
     run, out = tmp_path / "run", tmp_path / "out"
     assert cli.main(["import", "--weights", str(folder), "--workdir", str(run)]) == 0

@@ -54,7 +54,7 @@ class CLIP(nn.Module):
         return (
             unit_length(self.encode_image(images)),
             unit_length(self.encode_text(tokens)),
-            jnp.exp(self.logit_scale),
+            jnp.exp(self.logit_scale.astype(jnp.float32)),
         )
 
 

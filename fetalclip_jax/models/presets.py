@@ -98,6 +98,11 @@ class CLIPConfig:
 
     def __post_init__(self):
         vision, text = self.vision_cfg, self.text_cfg
+        _check_counts("", self, "embed_dim")
+        _check_counts(
+            "vision_cfg.", vision, "image_size", "patch_size", "width", "layers", "head_width"
+        )
+        _check_counts("text_cfg.", text, "context_length", "vocab_size", "width", "layers", "heads")
         if vision.pool_type not in ("tok", "avg", "grid"):
             raise ValueError(
                 f"vision_cfg.pool_type={vision.pool_type!r} is not one of tok, avg, grid"
@@ -144,6 +149,16 @@ class CLIPConfig:
         return dataclasses.asdict(self)
 
 
+def _check_counts(prefix: str, fields: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(fields, name)
+        if type(value) is not int or value < 1:
+            raise ValueError(
+                f"{prefix}{name}={value!r} is not a positive whole number; only plain Vision "
+                "Transformers of square images and patches are supported"
+            )
+
+
 _NESTED = {"vision_cfg": VisionConfig, "text_cfg": TextConfig}
 
 
@@ -154,7 +169,7 @@ _NEUTRAL: dict[str, tuple | None] = {
     "cast_dtype": None,
     "output_dict": None,
     "init_logit_bias": (None,),
-    "nonscalar_logit_scale": (False,),
+    "nonscalar_logit_scale": None,  # the scale's shape in the file, [1] or []
     "multimodal_cfg": (None, {}),
     "vision_cfg.attentional_pool": (False, None),
     "vision_cfg.attn_pooler_queries": None,
@@ -216,6 +231,9 @@ def _build(cls, fields: dict[str, Any], prefix: str):
                 raise ValueError(f"model config: {full}={value!r} is not a mapping of fields")
             values[name] = _build(_NESTED[name], dict(value), f"{name}.")
         elif name in known:
+            square = full == "vision_cfg.image_size" and isinstance(value, (list, tuple))
+            if square and len(set(value)) == 1:
+                value = value[0]
             values[name] = value
         elif full not in _NEUTRAL or not (_NEUTRAL[full] is None or value in _NEUTRAL[full]):
             raise ValueError(

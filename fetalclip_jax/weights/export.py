@@ -35,13 +35,18 @@ def export(
     """
     if style not in STYLES:
         raise ValueError(f"style={style!r} is not one of {', '.join(STYLES)}")
+    if config.vision_cfg.global_average_pool:
+        raise ValueError(
+            "vision_cfg.global_average_pool=True: current open_clip and transformers have no mean "
+            "of all tokens; the model cannot be exported"
+        )
     # Before anything is written: a model that cannot be exported leaves no folder behind.
     tensors = to_tensors(params, config, style)
     weights, description = {
         "open_clip": (files.OPEN_CLIP_WEIGHTS[0], files.OPEN_CLIP_CONFIG),
         "transformers": (files.TRANSFORMERS_WEIGHTS[0], files.TRANSFORMERS_CONFIG),
     }[style]
-    for name in (weights, description):
+    for name in (weights, description, files.PREPROCESSOR):
         if (folder / name).exists():
             raise ValueError(f"{folder / name} is there already; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +56,7 @@ def export(
     else:
         dtype = str(tensors["visual_projection.weight"].dtype)
         write_json(folder / description, transformers_clip.config_json(config, dtype))
-        write_json(folder / "preprocessor_config.json", _preprocessor_json(config))
+        write_json(folder / files.PREPROCESSOR, _preprocessor_json(config))
     return folder / weights
 
 
@@ -99,7 +104,6 @@ def _open_clip_json(config: CLIPConfig) -> dict[str, Any]:
     }
     for name, value, usual in (
         ("pool_type", vision.pool_type, "tok"),
-        ("global_average_pool", vision.global_average_pool, False),
         ("ls_init_value", vision.ls_init_value, None),
         ("patch_dropout", vision.patch_dropout, 0.0),
     ):
@@ -116,7 +120,13 @@ def _open_clip_json(config: CLIPConfig) -> dict[str, Any]:
         model["quick_gelu"] = True
     return {
         "model_cfg": model,
-        "preprocess_cfg": {"mean": CLIP_MEAN.tolist(), "std": CLIP_STD.tolist()},
+        "preprocess_cfg": {
+            "mean": CLIP_MEAN.tolist(),
+            "std": CLIP_STD.tolist(),
+            "interpolation": "bicubic",
+            "resize_mode": "longest",  # pads to a square, in black
+            "fill_color": 0,
+        },
     }
 
 

@@ -15,9 +15,14 @@ from fetalclip_jax.weights import open_clip, safetensors_file, torch_zip, transf
 from fetalclip_jax.weights.layout import Piece
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
-OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+OPEN_CLIP_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 TRANSFORMERS_CONFIG = "config.json"
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+PREPROCESSOR = "preprocessor_config.json"
 
 # Numbers that OpenAI's own files carry beside the weights.
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
@@ -88,10 +93,9 @@ def open_weights(path: pathlib.Path) -> WeightFile:
         found = [path / name for name in names if (path / name).is_file()]
         if not description.is_file() or not found:
             continue
-        try:
-            config = read_config(read_json(description))
-        except ValueError as error:
-            raise ValueError(f"{description}: {error}") from error
+        config = _described(description, read_config)
+        if config_name == TRANSFORMERS_CONFIG and (path / PREPROCESSOR).is_file():
+            _described(path / PREPROCESSOR, _check_preprocessor)
         return _open_file(found[0], config)
     raise ValueError(
         f"{path} holds neither the checkpoints of a run nor weights: expected {OPEN_CLIP_CONFIG} "
@@ -106,13 +110,43 @@ def open_clip_config(fields: Mapping[str, Any]) -> CLIPConfig:
     Raises:
       ValueError: a field that is not supported, such as other preprocessing.
     """
-    for name, ours in (("mean", CLIP_MEAN), ("std", CLIP_STD)):
-        theirs = (fields.get("preprocess_cfg") or {}).get(name)
-        if theirs is not None and not np.allclose(theirs, ours, atol=1e-6):
-            raise ValueError(
-                f"preprocess_cfg.{name}={theirs} is not supported, only CLIP's: {ours.tolist()}"
-            )
-    return CLIPConfig.from_dict(fields.get("model_cfg", fields))
+    preprocessing = fields.get("preprocess_cfg") or {}
+    _check_statistics(preprocessing, "mean", "std")
+    for name, known in (
+        ("interpolation", (None, "bicubic")),
+        ("resize_mode", (None, "shortest", "longest")),
+    ):
+        if preprocessing.get(name) not in known:
+            raise ValueError(f"preprocess_cfg.{name}={preprocessing[name]!r} is not supported")
+    model = fields.get("model_cfg", fields)
+    if not isinstance(model, Mapping) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(model):
+        raise ValueError(
+            "not the configuration of an open_clip model: embed_dim, vision_cfg and text_cfg are "
+            f"not all in it, but {sorted(model) if isinstance(model, Mapping) else model!r}"
+        )
+    return CLIPConfig.from_dict(model)
+
+
+def _check_preprocessor(fields: Mapping[str, Any]) -> None:
+    _check_statistics(fields, "image_mean", "image_std")
+
+
+def _check_statistics(fields: Mapping[str, Any], *names: str) -> None:
+    """That images are normalised by CLIP's mean and deviation, as `data.image` does."""
+    for name, ours in zip(names, (CLIP_MEAN, CLIP_STD), strict=True):
+        theirs = fields.get(name)
+        if theirs is not None and not (
+            np.shape(theirs) == (3,) and np.allclose(theirs, ours, atol=1e-6)
+        ):
+            raise ValueError(f"{name}={theirs} is not supported, only CLIP's: {ours.tolist()}")
+
+
+def _described(path: pathlib.Path, read):
+    """What `read` makes of a JSON file; its errors name the file."""
+    try:
+        return read(read_json(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def resolve_config(config: CLIPConfig | Mapping | str) -> CLIPConfig:
@@ -127,10 +161,7 @@ def resolve_config(config: CLIPConfig | Mapping | str) -> CLIPConfig:
         return open_clip_config(config)
     if not str(config).endswith(".json"):
         return presets.get(str(config))
-    try:
-        return open_clip_config(read_json(pathlib.Path(config)))
-    except ValueError as error:
-        raise ValueError(f"{config}: {error}") from error
+    return _described(pathlib.Path(config), open_clip_config)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -142,9 +173,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path} as JSON: {error}") from error
+        raise ValueError(f"cannot read it as JSON: {error}") from error
     if not isinstance(fields, dict):
-        raise ValueError(f"{path} holds {type(fields).__name__}, expected a mapping of fields")
+        raise ValueError(f"holds {type(fields).__name__}, expected a mapping of fields")
     return fields
 
 
@@ -156,5 +187,8 @@ def _open_file(path: pathlib.Path, config: CLIPConfig | None) -> WeightFile:
     if "text.token_embedding.weight" in entries:
         # open_clip's class for towers of several kinds names a plain text tower so.
         entries = {name.removeprefix("text."): entry for name, entry in entries.items()}
+    scale = entries.get("logit_scale")
+    if scale is not None and scale.shape == (1,):
+        entries["logit_scale"] = ArrayEntry(scale.read().reshape(()))
     style = "transformers" if "visual_projection.weight" in entries else "open_clip"
     return WeightFile(path, entries, style, config)

@@ -96,7 +96,16 @@ def _read_leaf(parts: list[Piece], entries, sharding, dtype, not_finite) -> jax.
             ] = part
         return out
 
-    return jax.make_array_from_callback(tuple(shape), sharding, read)
+    # Devices that hold the same part ask for it one after another.
+    parts_read: dict[tuple, np.ndarray] = {}
+
+    def read_once(index: tuple[slice, ...]) -> np.ndarray:
+        key = tuple(one.indices(size) for one, size in zip(index, shape, strict=True))
+        if key not in parts_read:
+            parts_read[key] = read(index)
+        return parts_read[key]
+
+    return jax.make_array_from_callback(tuple(shape), sharding, read_once)
 
 
 def _aligned_empty(shape: list[int], dtype: np.dtype) -> np.ndarray:
@@ -127,17 +136,20 @@ def check(file: WeightFile, pieces: list[Piece]) -> None:
     if problems:
         raise ValueError(
             f"{file.path} does not fit the model: {len(problems)} tensors of "
-            f"{len(expected)} differ{_advice(file, found)}\n  " + "\n  ".join(problems)
+            f"{len(expected)} differ{advice(file)}\n  " + "\n  ".join(problems)
         )
     kinds = {str(entry.dtype) for entry in file.entries.values() if entry.dtype.kind not in "fV"}
     if kinds:
         raise ValueError(f"{file.path}: weights are {', '.join(kinds)}, expected floating point")
 
 
-def nearest_preset(file: WeightFile) -> tuple[str, float]:
-    """The preset that shares most tensors with a file, by name and shape, and what share."""
+def nearest_presets(file: WeightFile) -> tuple[list[str], float]:
+    """The presets that share most tensors with a file, by name and shape, and what share.
+
+    Several where only their activation differs, which no tensor shows.
+    """
     found = {(name, entry.shape) for name, entry in file.entries.items()}
-    best, best_share = "", 0.0
+    best, best_share = [], 0.0
     for name, config in presets.PRESETS.items():
         try:
             expected = {(p.name, p.file_shape) for p in files.pieces(file.style, config)}
@@ -145,15 +157,22 @@ def nearest_preset(file: WeightFile) -> tuple[str, float]:
             continue
         share = len(found & expected) / len(found | expected)
         if share > best_share:
-            best, best_share = name, share
+            best, best_share = [], share
+        if share == best_share > 0:
+            best.append(name)
     return best, best_share
 
 
-def _advice(file: WeightFile, found: Mapping[str, tuple[int, ...]]) -> str:
-    name, share = nearest_preset(file)
-    if not name:
+def advice(file: WeightFile) -> str:
+    """Which preset to try, as the end of a sentence."""
+    names, share = nearest_presets(file)
+    if not names:
         return "; no preset has a tensor of these names and shapes: is it a CLIP?"
-    return f"; the nearest preset is {name!r} ({share:.0%} of the tensors agree)"
+    twins = ""
+    if len(names) > 1:
+        twins = "; no tensor tells these apart: OpenAI's own weights are of -quickgelu"
+    named = " or ".join(map(repr, names))
+    return f"; the nearest preset is {named} ({share:.0%} of the tensors agree{twins})"
 
 
 def with_resized_positions(file: WeightFile, config: CLIPConfig) -> WeightFile:

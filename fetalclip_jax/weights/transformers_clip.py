@@ -1,5 +1,6 @@
 """Tensor names, layouts and configuration of a `CLIPModel` folder of Hugging Face transformers."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,7 +97,20 @@ def model_config(fields: Mapping[str, Any]) -> CLIPConfig:
     """
     if fields.get("model_type") != "clip":
         raise ValueError(f"model_type is {fields.get('model_type')!r}, expected 'clip'")
+    for name in ("vision_config_dict", "text_config_dict"):
+        if fields.get(name):
+            raise ValueError(
+                f"{name} overrides fields of {name.removesuffix('_dict')}; load it with "
+                "transformers and save_pretrained it again"
+            )
     vision, text = dict(fields.get("vision_config") or {}), dict(fields.get("text_config") or {})
+    largest = text.get("vocab_size", 49408) - 1
+    # 2 is the format's old default, which transformers takes for the largest id.
+    if text.get("eos_token_id", 2) not in (2, largest):
+        raise ValueError(
+            f"text_config.eos_token_id={text['eos_token_id']!r} is not the largest id, {largest}, "
+            "where this model reads the text"
+        )
     for name, tower in (("vision_config", vision), ("text_config", text)):
         if tower.get("layer_norm_eps", 1e-5) != 1e-5:
             raise ValueError(f"{name}.layer_norm_eps={tower['layer_norm_eps']!r}, expected 1e-05")
@@ -120,7 +134,7 @@ def model_config(fields: Mapping[str, Any]) -> CLIPConfig:
             width=width,
             layers=vision.get("num_hidden_layers", 12),
             head_width=width // vision.get("num_attention_heads", 12),
-            mlp_ratio=hidden / width,
+            mlp_ratio=_ratio(hidden, width),
         ),
         text_cfg=TextConfig(
             context_length=text.get("max_position_embeddings", 77),
@@ -128,11 +142,17 @@ def model_config(fields: Mapping[str, Any]) -> CLIPConfig:
             width=text_width,
             heads=text.get("num_attention_heads", 8),
             layers=text.get("num_hidden_layers", 12),
-            mlp_ratio=text_hidden / text_width,
+            mlp_ratio=_ratio(text_hidden, text_width),
         ),
         quick_gelu=_ACTIVATIONS[activations.pop()],
         init_logit_scale=fields.get("logit_scale_init_value", 2.6592),
     )
+
+
+def _ratio(hidden: int, width: int) -> float:
+    """The ratio whose product with `width`, rounded down, is `hidden`."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def config_json(config: CLIPConfig, dtype: str) -> dict[str, Any]:

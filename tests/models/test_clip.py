@@ -190,6 +190,12 @@ def test_bad_model_numbers_are_named():
         presets.CLIPConfig.from_dict({"vision_cfg": {"patch_dropout": 1.0}})
     with pytest.raises(ValueError, match=r"vision_cfg=3 is not a mapping"):
         presets.CLIPConfig.from_dict({"vision_cfg": 3})
+    # A ResNet of open_clip, and an oblong image.
+    for vision in ({"layers": [3, 4, 6, 3]}, {"patch_size": None}, {"image_size": [224, 160]}):
+        with pytest.raises(ValueError, match=f"vision_cfg.{next(iter(vision))}=.* not a positive"):
+            presets.CLIPConfig.from_dict({"vision_cfg": vision})
+    square = presets.CLIPConfig.from_dict({"vision_cfg": {"image_size": [224, 224]}})
+    assert square == presets.CLIPConfig()
     with pytest.raises(ValueError, match=r"image_size=100 is not a multiple of patch_size=16"):
         presets.CLIPConfig.from_dict({"vision_cfg": {"image_size": 100}})
     with pytest.raises(ValueError, match="unknown model preset 'ViT-X'"):
@@ -231,22 +237,31 @@ def test_dropped_patches_leave_the_class_token_and_distinct_others():
     assert counts.min() > 8
 
 
-def test_global_average_pool_is_the_mean_of_all_tokens_normalised_last(params, inputs):
-    # The class token and every patch alike: each kind of pooling sees the same vector.
-    flat = jax.tree.map(jnp.array, params)
-    flat["visual"]["patch_embedding"]["kernel"] *= 0
-    flat["visual"]["positional_embedding"] *= 0
-    flat["visual"]["class_embedding"] *= 0
-    images = inputs[0]
-    expected = CLIP(TINY).apply({"params": flat}, images, method=CLIP.encode_image)
-    pooled = CLIP(with_vision(global_average_pool=True))
-    found = pooled.apply({"params": flat}, images, method=CLIP.encode_image)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    different = pooled.apply({"params": params}, images, method=CLIP.encode_image)
-    for pool_type in ("tok", "avg"):
-        other = CLIP(with_vision(pool_type=pool_type))
-        other = other.apply({"params": params}, images, method=CLIP.encode_image)
-        assert np.abs(different - other).max() > 1e-3
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        ({"pool_type": "tok"}, lambda x, norm: norm(x[:, 0])),
+        ({"pool_type": "avg"}, lambda x, norm: norm(x)[:, 1:].mean(axis=1)),
+        ({"global_average_pool": True}, lambda x, norm: norm(x.mean(axis=1))),
+    ],
+)
+def test_pooling_is_what_it_says(params, inputs, pooling, expected):
+    model = CLIP(with_vision(**pooling))
+    found, seen = model.apply(
+        {"params": params},
+        inputs[0],
+        method=CLIP.encode_image,
+        capture_intermediates=lambda module, _: module.name == "transformer",
+    )
+    (tokens,) = seen["intermediates"]["visual"]["transformer"]["__call__"]
+    scale, bias = (params["visual"]["ln_post"][name] for name in ("scale", "bias"))
+
+    def norm(x):
+        deviation = np.sqrt(x.var(axis=-1, keepdims=True) + 1e-5)
+        return (x - x.mean(axis=-1, keepdims=True)) / deviation * scale + bias
+
+    pooled = expected(np.asarray(tokens, np.float64), norm)
+    np.testing.assert_allclose(found, pooled @ params["visual"]["projection"], atol=1e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

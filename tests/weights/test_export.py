@@ -51,6 +51,7 @@ def test_open_clip_gets_the_tensors_it_came_with(tmp_path, weight_file, read_mod
     [
         ({"stem": "conv", "patch_size": 16, "image_size": 32}, "open_clip", "stem='conv'"),
         ({"pool_type": "grid"}, "open_clip", "pool_type='grid'"),
+        ({"global_average_pool": True}, "open_clip", "global_average_pool=True"),
         ({"pool_type": "avg"}, "transformers", "pool_type='avg'"),
         ({"ls_init_value": 0.1}, "transformers", "ls_init_value=0.1"),
     ],
@@ -78,12 +79,14 @@ def test_files_that_are_there_are_kept(tmp_path, weight_file, read_model):
         ({"vision_config": {"hidden_act": "relu"}}, "hidden_act='relu'"),
         ({"text_config": {"layer_norm_eps": 1e-6}}, "layer_norm_eps=1e-06"),
         ({"text_config": {"hidden_act": "gelu"}}, "different values of hidden_act"),
+        ({"text_config": {"eos_token_id": 5}}, "eos_token_id=5 is not the largest id, 49407"),
+        ({"text_config_dict": {"hidden_size": 1024}}, "text_config_dict overrides"),
     ],
 )
 def test_a_clip_model_of_another_function_is_refused(change, named):
     fields = transformers_clip.config_json(presets.get("ViT-B-32-quickgelu"), "float32")
     for name, value in change.items():
-        fields[name] = fields[name] | value if isinstance(value, dict) else value
+        fields[name] = fields.get(name, {}) | value if isinstance(value, dict) else value
     with pytest.raises(ValueError, match=named):
         transformers_clip.model_config(fields)
 
@@ -92,6 +95,28 @@ def test_transformers_defaults_are_those_of_its_format():
     # What CLIP ViT-B/32's own config.json leaves out.
     expected = dataclasses.replace(presets.get("ViT-B-32-quickgelu"), init_logit_scale=2.6592)
     assert transformers_clip.model_config({"model_type": "clip"}) == expected
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(352, 1568), (608, 1696), (1664, 8192)])
+def test_hidden_widths_survive_as_ratios(width, hidden):
+    fields = transformers_clip.config_json(presets.get("ViT-B-32"), "float32")
+    fields["vision_config"] |= {
+        "hidden_size": width,
+        "intermediate_size": hidden,
+        "num_attention_heads": width // 32,
+    }
+    vision = transformers_clip.model_config(fields).vision_cfg
+    assert int(vision.width * vision.mlp_ratio) == hidden
+
+
+def test_other_preprocessing_is_refused(tmp_path, weight_file, read_model):
+    config, weights = read_model(weight_file(), drawn.fields("plain"))
+    export.export(tmp_path, weights, config, "transformers")
+    fields = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    fields["image_mean"] = [0.5, 0.5, 0.5]
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=r"preprocessor_config.json: image_mean=\[0.5, 0.5, 0.5\]"):
+        files.open_weights(tmp_path)
 
 
 def test_folders_that_hold_no_weights_are_refused(tmp_path):
@@ -104,7 +129,10 @@ def test_folders_that_hold_no_weights_are_refused(tmp_path):
     (tmp_path / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": {}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}})
     )
-    with pytest.raises(ValueError, match=r"preprocess_cfg.mean=\[0.5, 0.5, 0.5\]"):
+    with pytest.raises(ValueError, match=r"open_clip_config.json: mean=\[0.5, 0.5, 0.5\]"):
+        files.open_weights(tmp_path)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {}}))
+    with pytest.raises(ValueError, match="embed_dim, vision_cfg and text_cfg are not all in it"):
         files.open_weights(tmp_path)
     (tmp_path / "open_clip_config.json").write_text(json.dumps(drawn.fields("plain")))
     with pytest.raises(ValueError, match=r"open_clip_model.safetensors: not a readable"):

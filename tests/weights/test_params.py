@@ -60,7 +60,9 @@ def test_the_nearest_preset_is_named():
         for name, shape in shapes.items()
     }
     file = files.WeightFile("some.pt", entries, "open_clip", None)
-    with pytest.raises(ValueError, match=r"preset is 'ViT-B-32' .*\n.*missing: visual.proj"):
+    with pytest.raises(
+        ValueError, match=r"preset is 'ViT-B-32' or 'ViT-B-32-quickgelu' .*\n.*missing: visual.proj"
+    ):
         params.check(file, file.pieces(config))
 
 
@@ -72,6 +74,14 @@ def test_values_that_are_not_finite_are_counted(weight_file):
         UserWarning, match="3 values in 1 tensors are NaN or infinite.*ln_final.bias"
     ):
         params.read_params(file, CONFIG, one_device(CONFIG))
+
+
+def test_a_scale_of_shape_one_is_the_scale(weight_file):
+    plain = weight_file()
+    expected = params.read_params(files.open_weights(plain), CONFIG, one_device(CONFIG))
+    file = change(plain, logit_scale=np.full(1, 2.0, np.float32))
+    found = params.read_params(file, CONFIG, one_device(CONFIG))
+    np.testing.assert_array_equal(found["logit_scale"], expected["logit_scale"])
 
 
 def test_whole_numbers_are_no_weights(weight_file):
@@ -119,11 +129,10 @@ def test_sharded_parameters_are_the_same_and_each_part_is_read_once(weight_file)
         jax.tree_util.tree_leaves_with_path(sharded), jax.tree.leaves(whole), strict=True
     ):
         np.testing.assert_array_equal(leaf, expected, err_msg=jax.tree_util.keystr(path))
-    # The kernels of the MLP are split four ways over eight devices: what all of them read
-    # together is the tensor twice, a quarter at a time.
+    # The kernels of the MLP are split four ways over eight devices.
     name = "visual.transformer.resblocks.0.mlp.c_fc.weight"
     sizes = [nbytes for read_name, nbytes in read if read_name == name]
-    assert set(sizes) == {64 * 256 * 4 // 4}
+    assert sizes == [64 * 256 * 4 // 4] * 4
 
 
 def test_any_cut_of_any_parameter_is_that_part_of_it(weight_file):
