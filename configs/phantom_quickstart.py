@@ -10,7 +10,7 @@ from fetalclip_jax.config import default_config
 
 def get_config():
     config = default_config()
-    config.train.steps = 750
+    config.train.steps = 850
     config.train.global_batch_size = 64
     config.train.checkpoint_every = 100
     config.optimizer.warmup_steps = 40

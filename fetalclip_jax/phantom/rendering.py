@@ -49,20 +49,18 @@ def backscatter(
     interfaces = cv2.merge([coherent, _reverberation(coherent, rng, geometry)])
     amplitudes = cv2.merge([amplitude, amplitude])
     # Each look insonifies from another angle or at another frequency: other scatterers of the same
-    # tissue, here the same random numbers farther along than the pulse is long. Interfaces are
-    # coherent and look the same from everywhere.
-    step = 2 * spread.axial_radius + 1
-    noise = speckle.scatterers(rng, (depth + step * (machine.looks - 1), geometry.shape[1]))
+    # tissue. Interfaces are coherent and look the same from everywhere.
+    noise = speckle.scatterers(rng, geometry.shape)
     power = np.zeros(geometry.shape, np.float32)
     for look in range(machine.looks):
-        field = noise[look * step : look * step + depth] * amplitudes
+        field = speckle.other_look(noise, look) * amplitudes
         field += interfaces
         power += speckle.power(spread(field))
     received = np.sqrt(power / machine.looks) * np.exp(-echoes.loss_db * _DECIBEL)
 
     # Electronic noise is not focused: the same random numbers, out of step with the tissue.
     floor = 10 ** (machine.noise_db / 20) * np.linspace(0.5, 1.6, depth, dtype=np.float32)
-    hiss = np.roll(noise[:depth, :, 0], depth // 2, axis=0) * floor[:, None]
+    hiss = np.roll(noise[..., 0], depth // 2, axis=0) * floor[:, None]
     return np.sqrt(received * received + hiss * hiss)
 
 

@@ -4,6 +4,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+# Where the scatterers of each look lie, as shares of the grid: differences far apart and distinct.
+_LOOKS = ((0.0, 0.0), (0.23, 0.41), (0.61, 0.17), (0.37, 0.73), (0.83, 0.57))
+
 
 def _kernel(sigma: float) -> np.ndarray:
     radius = max(1, int(np.ceil(2.5 * sigma)))
@@ -15,7 +18,6 @@ class PointSpread:
 
     Attributes:
       gain: what a constant (coherent) field is multiplied by at every depth, float32 [depth].
-      axial_radius: half length of the pulse in samples; beyond twice that, echoes are independent.
     """
 
     def __init__(
@@ -40,7 +42,6 @@ class PointSpread:
         energy = (1 - w) ** 2 * float(narrow @ narrow) + w**2 * float(wide @ wide)
         energy += 2 * w * (1 - w) * overlap
         self.gain = (1 / np.sqrt(energy * float(axial @ axial))).astype(np.float32)
-        self.axial_radius = len(axial) // 2
         self._near = ((1 - w) * self.gain)[:, None, None]
         self._far = (w * self.gain)[:, None, None]
 
@@ -64,6 +65,16 @@ def scatterers(rng: np.random.Generator, shape: tuple[int, int]) -> Float[np.nda
     noise = rng.standard_normal((*shape, 2), dtype=np.float32)
     noise *= np.float32(np.sqrt(0.5))
     return noise
+
+
+def other_look(noise: Float[np.ndarray, "d l 2"], look: int) -> Float[np.ndarray, "d l 2"]:
+    """The same random numbers elsewhere: cheaper than new ones, and as good point by point.
+
+    No two looks are moved alike, so that the sum over looks repeats nothing at any one distance.
+    """
+    depth, lines, _ = noise.shape
+    down, across = _LOOKS[look]
+    return np.roll(noise, (round(down * depth), round(across * lines)), axis=(0, 1))
 
 
 def power(field: Float[np.ndarray, "depth lines 2"]) -> Float[np.ndarray, "depth lines"]:

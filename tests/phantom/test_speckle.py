@@ -43,14 +43,28 @@ def test_interfaces_keep_their_strength():
     np.testing.assert_allclose(spread(field)[..., 0] / spread.gain[:, None], 1.0, rtol=1e-4)
 
 
-def test_looks_a_pulse_apart_are_independent():
-    spread = speckle.PointSpread(1.2, (1.0, 2.4), np.zeros(600))
-    step = 2 * spread.axial_radius + 1
-    noise = speckle.scatterers(np.random.default_rng(4), (600 + 3 * step, 600))
-    looks = [speckle.power(spread(noise[k * step : k * step + 600])) for k in range(4)]
-    amplitude = np.sqrt(np.mean(looks, axis=0))[10:-10, 10:-10]
+def compounded(seed: int) -> np.ndarray:
+    """Amplitude of four looks."""
+    spread = speckle.PointSpread(1.2, (1.0, 2.4), np.zeros(400))
+    noise = speckle.scatterers(np.random.default_rng(seed), (400, 400))
+    looks = [speckle.power(spread(speckle.other_look(noise, look))) for look in range(4)]
+    return np.sqrt(np.mean(looks, axis=0))[10:-10, 10:-10]
+
+
+def test_looks_are_independent_point_by_point():
+    amplitude = compounded(4)
     # Four independent looks: a Nakagami amplitude of shape 4.
     shape = 4
     mean = math.gamma(shape + 0.5) / math.gamma(shape) / math.sqrt(shape)
     expected = mean / math.sqrt(1 - mean**2)
     assert amplitude.mean() / amplitude.std() == pytest.approx(expected, rel=0.03)
+
+
+def test_compounded_texture_repeats_nowhere_near():
+    picture = compounded(5)
+    picture = picture - picture.mean()
+    spectrum = np.abs(np.fft.fft2(picture)) ** 2
+    correlation = np.fft.ifft2(spectrum).real / picture.size / picture.var()
+    near = correlation[:60, :60].copy()
+    near[:10, :12] = 0  # the speckle's own size
+    assert np.abs(near).max() < 0.1
