@@ -120,7 +120,7 @@ def test_a_missing_data_folder_is_named(tmp_path, capsys):
 
 def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
     assert cli.main(["ga", f"--workdir={tmp_path}"]) == 2
-    assert "config.json does not exist" in capsys.readouterr().err
+    assert "holds neither the checkpoints of a run (fetalclip train" in capsys.readouterr().err
 
 
 def test_probes_without_stored_features_say_how_to_make_them(tmp_path, capsys):

@@ -98,8 +98,8 @@ def open_weights(path: pathlib.Path) -> WeightFile:
             _described(path / PREPROCESSOR, _check_preprocessor)
         return _open_file(found[0], config)
     raise ValueError(
-        f"{path} holds neither the checkpoints of a run nor weights: expected {OPEN_CLIP_CONFIG} "
-        f"beside {' or '.join(OPEN_CLIP_WEIGHTS)}, or {TRANSFORMERS_CONFIG} beside "
+        f"{path} holds neither the checkpoints of a run (fetalclip train or import makes one) nor "
+        f"weights: {OPEN_CLIP_CONFIG} beside {' or '.join(OPEN_CLIP_WEIGHTS)}, or {TRANSFORMERS_CONFIG} beside "
         f"{' or '.join(TRANSFORMERS_WEIGHTS)} (weights in several shards: join them into one)"
     )
 
