@@ -99,8 +99,9 @@ def open_weights(path: pathlib.Path) -> WeightFile:
         return _open_file(found[0], config)
     raise ValueError(
         f"{path} holds neither the checkpoints of a run (fetalclip train or import makes one) nor "
-        f"weights: {OPEN_CLIP_CONFIG} beside {' or '.join(OPEN_CLIP_WEIGHTS)}, or {TRANSFORMERS_CONFIG} beside "
-        f"{' or '.join(TRANSFORMERS_WEIGHTS)} (weights in several shards: join them into one)"
+        f"weights: {OPEN_CLIP_CONFIG} beside {' or '.join(OPEN_CLIP_WEIGHTS)}, or "
+        f"{TRANSFORMERS_CONFIG} beside {' or '.join(TRANSFORMERS_WEIGHTS)} "
+        "(weights in several shards: join them into one)"
     )
 
 

@@ -120,7 +120,7 @@ def test_other_preprocessing_is_refused(tmp_path, weight_file, read_model):
 
 
 def test_folders_that_hold_no_weights_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="neither the checkpoints of a run .* nor weights"):
+    with pytest.raises(ValueError, match=r"neither the checkpoints of a run .* nor weights"):
         files.open_weights(tmp_path)
     (tmp_path / "open_clip_config.json").write_text(json.dumps([1]))
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
