@@ -1,6 +1,7 @@
 """Tensors of a `.safetensors` file, read one at a time or in part."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping
 
@@ -76,6 +77,10 @@ def save(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes a file whole or not at all, in the format tag PyTorch's readers ask for."""
     temporary = path.with_suffix(".tmp")
     safetensors.numpy.save_file(dict(tensors), temporary, metadata={"format": "pt"})
+    # The library makes files that only their owner may read.
+    mask = os.umask(0)
+    os.umask(mask)
+    temporary.chmod(0o666 & ~mask)
     temporary.replace(path)
 
 

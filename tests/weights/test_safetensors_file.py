@@ -54,11 +54,13 @@ def test_unknown_data_types_are_named(tmp_path):
         safetensors_file.open_tensors(path)
 
 
-def test_parts_are_read(tmp_path):
+def test_a_saved_file_is_as_readable_as_any_and_in_parts(tmp_path):
     values = np.arange(24, dtype=np.float32).reshape(4, 6)
     safetensors_file.save(
         tmp_path / "x.safetensors", {"w": values, "s": np.full((), 3, np.float32)}
     )
+    (tmp_path / "other").write_bytes(b"")
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
     entries = safetensors_file.open_tensors(tmp_path / "x.safetensors")
     np.testing.assert_array_equal(entries["w"].read(), values)
     part = entries["w"].read_slice((slice(1, 3), slice(2, 5)))
