@@ -192,7 +192,7 @@ def load(
     resolved = _resolve(file, config)
     if resize_positions:
         file = weights.with_resized_positions(file, resolved)
-    model = CLIP(resolved, dtype=_dtype("dtype", dtype) or jnp.float32, scan_layers=False)
+    model = CLIP(resolved, dtype=_dtype("dtype", dtype) or jnp.float32)
     where = sharding.replicated(meshes.make_mesh())
     shardings = jax.tree.map(lambda _: where, _abstract(model))
     params = weights.read_params(file, resolved, shardings, _dtype("param_dtype", param_dtype))

@@ -54,6 +54,7 @@ class TextTransformer(nn.Module):
         # Added in float32 whatever the parameters are stored in.
         x = embedding[tokens].astype(jnp.float32) + positions[:length].astype(jnp.float32)
         x = x.astype(self.dtype)  # B L D
+        end_of_text = tokens.argmax(axis=-1)[:, None, None]
         x = Transformer(
             layers=c.layers,
             heads=c.heads,
@@ -65,10 +66,8 @@ class TextTransformer(nn.Module):
             remat=self.remat,
             dtype=self.dtype,
             name="transformer",
-        )(x)
-        end_of_text = tokens.argmax(axis=-1)
-        x = jnp.take_along_axis(x, end_of_text[:, None, None], axis=1)[:, 0]  # B D
-        x = layer_norm("ln_final")(x).astype(self.dtype)
+        )(x, lambda x: jnp.take_along_axis(x, end_of_text, axis=1))  # B 1 D
+        x = layer_norm("ln_final")(x[:, 0]).astype(self.dtype)
         projection = self.param(
             "projection",
             logical(nn.initializers.normal(c.width**-0.5), "embed", "joint"),

@@ -1,12 +1,21 @@
 """The pre-LayerNorm transformer both towers are made of."""
 
+import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
+
+# Picks tokens: from [B L D] to [B Q D], whatever D is.
+Choice = Callable[[Array], Array]
+
+# XLA's CPU products of many small matrices fall to half their speed where each is larger: measured
+# from 54,000 to 83,000 numbers, by shape.
+_LOGITS_PER_PRODUCT = 40_000
 
 # Rematerialisation by name; None keeps every activation.
 REMAT_POLICIES = {
@@ -37,7 +46,8 @@ def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def exact_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    return jax.nn.gelu(x, approximate=False)
+    # jax.nn.gelu takes erfc, three times as slow on a CPU.
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 def attend(
@@ -47,11 +57,10 @@ def attend(
     *,
     causal: bool,
 ) -> Float[Array, "B L H K"]:
-    """Softmax attention; the softmax is float32.
+    """Softmax attention of all tokens to all, or to those before them; the softmax is float32.
 
-    Accelerators get `jax.nn.dot_product_attention`, cuDNN's fused kernel where there is one. A
-    CPU's batched matrix product is several times faster with heads leading, so there the same sum
-    is written out in that order.
+    Accelerators get `jax.nn.dot_product_attention`, cuDNN's fused kernel where there is one; a CPU
+    is faster with `attend_written_out`.
     """
     device = jax.devices()[0]
     if device.platform != "cpu":
@@ -59,14 +68,44 @@ def attend(
         return jax.nn.dot_product_attention(
             query, key, value, is_causal=causal, implementation=kernel
         )
+    groups = -(-(query.shape[1] ** 2) // _LOGITS_PER_PRODUCT)
+    queries = jnp.array_split(query, groups, axis=1)
+    masks = jnp.array_split(causal_mask(query), groups, axis=1) if causal else [None] * groups
+    return jnp.concatenate(
+        [attend_written_out(part, key, value, mask) for part, mask in zip(queries, masks, strict=True)], axis=1
+    )
+
+
+def causal_mask(x: Float[Array, "B L ..."]) -> Bool[Array, "B L L"]:
+    """For each token, which tokens it sees: those up to itself."""
+    batch, length = x.shape[:2]
+    return jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (batch, length, length))
+
+
+def attend_written_out(
+    query: Float[Array, "B Q H K"],
+    key: Float[Array, "B L H K"],
+    value: Float[Array, "B L H K"],
+    mask: Bool[Array, "B Q L"] | None,
+) -> Float[Array, "B Q H K"]:
+    """Softmax attention of chosen tokens, in the order of products that a CPU is fastest with.
+
+    Heads lead, and the softmax's denominator is divided by last, where the array is small.
+    """
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # B H L K
-    logits = jnp.einsum("bhqk,bhsk->bhqs", query, key, preferred_element_type=jnp.float32)
-    logits *= query.shape[-1] ** -0.5
-    if causal:
-        length = query.shape[2]
-        logits = jnp.where(jnp.tril(jnp.ones((length, length), bool)), logits, -jnp.inf)
-    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    return jnp.einsum("bhqs,bhsk->bhqk", weights, value).swapaxes(1, 2)  # B L H K
+    query *= query.shape[-1] ** -0.5
+    logits = jnp.einsum("bhqk,bhlk->bhql", query, key, preferred_element_type=jnp.float32)
+    if mask is not None:
+        logits = jnp.where(mask[:, None], logits, -jnp.inf)
+    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
+    mixed = jnp.einsum(
+        "bhql,bhlk->bhqk",
+        weights.astype(value.dtype),
+        value,
+        preferred_element_type=jnp.float32,
+    )
+    mixed /= weights.sum(axis=-1, keepdims=True)
+    return mixed.astype(value.dtype).swapaxes(1, 2)  # B Q H K
 
 
 def has_cudnn_kernel(device: jax.Device, dtype: jnp.dtype, head_width: int) -> bool:
@@ -106,17 +145,21 @@ class Projection(nn.Module):
     use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch_and_in"]) -> Float[Array, "*batch_and_out"]:
+    def __call__(
+        self, x: Float[Array, "*batch_and_in"], part: slice = slice(None)
+    ) -> Float[Array, "*batch_and_out"]:
+        """Makes the whole of `shape_out`, or `part` of its first axis."""
         batch = x.shape[: x.ndim - len(self.shape_in)]
         initialiser = logical(nn.initializers.normal(self.stddev), *self.axes)
         kernel = self.param("kernel", initialiser, self.shape_in + self.shape_out)
         rows = math.prod(self.shape_in)
-        y = x.astype(self.dtype).reshape(-1, rows) @ kernel.astype(self.dtype).reshape(rows, -1)
+        kernel = kernel.astype(self.dtype).reshape(rows, *self.shape_out)[:, part]
+        y = x.astype(self.dtype).reshape(-1, rows) @ kernel.reshape(rows, -1)
         if self.use_bias:
             initialiser = logical(nn.initializers.zeros, *self.axes[len(self.shape_in) :])
             bias = self.param("bias", initialiser, self.shape_out)
-            y += bias.astype(self.dtype).reshape(-1)
-        return y.reshape(*batch, *self.shape_out)
+            y += bias.astype(self.dtype)[part].reshape(-1)
+        return y.reshape(*batch, *kernel.shape[1:])
 
 
 class Attention(nn.Module):
@@ -128,7 +171,9 @@ class Attention(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    def __call__(
+        self, x: Float[Array, "B L D"], choose: Choice | None = None
+    ) -> Float[Array, "B Q D"]:
         width = x.shape[-1]
         head_width = width // self.heads
         qkv = Projection(
@@ -138,9 +183,15 @@ class Attention(nn.Module):
             width**-0.5,
             self.dtype,
             name="qkv",
-        )(x)  # B L 3 H K
-        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        mixed = attend(query, key, value, causal=self.causal)
+        )
+        if choose is None:
+            query, key, value = jnp.moveaxis(qkv(x), 2, 0)  # B L H K each
+            mixed = attend(query, key, value, causal=self.causal)
+        else:
+            query = qkv(choose(x), slice(0, 1))[:, :, 0]  # B Q H K
+            key, value = jnp.moveaxis(qkv(x, slice(1, 3)), 2, 0)  # B L H K each
+            mask = choose(causal_mask(x)) if self.causal else None  # B Q L
+            mixed = attend_written_out(query, key, value, mask)
         return Projection(
             (self.heads, head_width),
             (width,),
@@ -148,11 +199,11 @@ class Attention(nn.Module):
             (2 * width * self.layers) ** -0.5,
             self.dtype,
             name="out",
-        )(mixed)  # B L D
+        )(mixed)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)). The signature is that of a scan body."""
+    """x + attention(norm(x)), then x + mlp(norm(x)), for all tokens or those that are chosen."""
 
     heads: int
     mlp_width: int
@@ -163,14 +214,13 @@ class Block(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], _: None = None):
+    def __call__(
+        self, x: Float[Array, "B L D"], choose: Choice | None = None
+    ) -> Float[Array, "B Q D"]:
         width = x.shape[-1]
-        normed = layer_norm("ln_1")(x).astype(self.dtype)
-        x = x + self._scaled(
-            "ls_1",
-            Attention(self.heads, self.causal, self.layers, self.dtype, name="attention")(normed),
-        )
-        normed = layer_norm("ln_2")(x).astype(self.dtype)
+        attention = Attention(self.heads, self.causal, self.layers, self.dtype, name="attention")
+        mixed = attention(layer_norm("ln_1")(x).astype(self.dtype), choose)
+        x = (x if choose is None else choose(x)) + self._scaled("ls_1", mixed)
         hidden = Projection(
             (width,),
             (self.mlp_width,),
@@ -178,7 +228,7 @@ class Block(nn.Module):
             (2 * width) ** -0.5,
             self.dtype,
             name="mlp_in",
-        )(normed)
+        )(layer_norm("ln_2")(x).astype(self.dtype))
         hidden = quick_gelu(hidden) if self.quick_gelu else exact_gelu(hidden)
         out = Projection(
             (self.mlp_width,),
@@ -188,7 +238,7 @@ class Block(nn.Module):
             self.dtype,
             name="mlp_out",
         )(hidden)
-        return x + self._scaled("ls_2", out), None
+        return x + self._scaled("ls_2", out)
 
     def _scaled(self, name: str, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         if self.ls_init_value is None:
@@ -203,7 +253,8 @@ class Transformer(nn.Module):
     Attributes:
       ls_init_value: see `models.presets.VisionConfig`.
       scan_layers: compile one block and loop over it, or unroll the loop. Stored parameters and
-        computed function are the same; unrolled runs faster, scanned compiles faster.
+        computed function are the same; small models run faster unrolled, scanned ones compile
+        faster.
       remat: a key of `REMAT_POLICIES`.
     """
 
@@ -218,31 +269,70 @@ class Transformer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    def __call__(
+        self, x: Float[Array, "B L D"], choose: Choice | None = None
+    ) -> Float[Array, "B Q D"]:
+        """Transforms all tokens; where only some are wanted, the last block leaves out the rest.
+
+        Args:
+          choose: picks along axis 1, alike from arrays of any last axis; None keeps all tokens.
+
+        Raises:
+          ValueError: an unknown `remat`.
+        """
         if self.remat not in REMAT_POLICIES:
             raise ValueError(
                 f"remat policy {self.remat!r} is not one of {', '.join(REMAT_POLICIES)}"
             )
-        block = Block
-        if self.remat != "none":
-            block = nn.remat(Block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-        # scan around remat, not the reverse: that keeps the partitioning metadata.
-        stack = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=self.layers,
-            unroll=1 if self.scan_layers else self.layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
+        settings = (
+            *(self.heads, self.mlp_width, self.causal, self.layers),
+            *(self.quick_gelu, self.ls_init_value, self.dtype),
         )
-        x, _ = stack(
-            self.heads,
-            self.mlp_width,
-            self.causal,
-            self.layers,
-            self.quick_gelu,
-            self.ls_init_value,
-            self.dtype,
-            name="blocks",
-        )(x, None)
-        return x
+        if self.is_initializing():
+            stack = nn.scan(
+                lambda block, x, _: (block(x), None),
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                length=self.layers,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            x, _ = stack(Block(*settings, name="blocks"), x, None)
+            return x if choose is None else choose(x)
+
+        block = Block(*settings, parent=None)
+
+        def layer(x, params):
+            return block.apply({"params": params}, x)
+
+        if self.remat != "none":
+            layer = jax.checkpoint(layer, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        blocks = nn.meta.unbox(self.variables["params"]["blocks"])
+        unroll = 1 if self.scan_layers else self.layers
+        if choose is None:
+            return jax.lax.scan(lambda x, p: (layer(x, p), None), x, blocks, unroll=unroll)[0]
+        x = all_but_last(layer, blocks, x, unroll)
+        return block.apply({"params": jax.tree.map(lambda leaf: leaf[-1], blocks)}, x, choose)
+
+
+def all_but_last(layer: Callable, blocks: Any, x: Array, unroll: int) -> Array:
+    """`layer(x, block)` for each of the stacked blocks but the last.
+
+    A loop over `blocks[:-1]` copies them all first. Its gradient needs that, or would add up one
+    whole stack for every layer; without a gradient each layer is read where it lies.
+    """
+
+    @jax.custom_vjp
+    def run(blocks, x):
+        def body(x, index):
+            at = functools.partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
+            return layer(x, jax.tree.map(at, blocks)), None
+
+        count = jax.tree.leaves(blocks)[0].shape[0] - 1
+        return jax.lax.scan(body, x, jnp.arange(count), unroll=unroll)[0]
+
+    def copied(blocks, x):
+        first = jax.tree.map(lambda leaf: leaf[:-1], blocks)
+        return jax.lax.scan(lambda x, p: (layer(x, p), None), x, first, unroll=unroll)[0]
+
+    run.defvjp(functools.partial(jax.vjp, copied), lambda back, gradient: back(gradient))
+    return run(blocks, x)

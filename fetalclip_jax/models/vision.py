@@ -68,6 +68,7 @@ class VisionTransformer(nn.Module):
         if c.patch_dropout and self.has_rng(PATCH_DROPOUT):
             x = drop_patches(x, self.make_rng(PATCH_DROPOUT), c.patch_dropout)
         x = layer_norm("ln_pre")(x).astype(self.dtype)
+        class_token_alone = c.pool_type == "tok" and not c.global_average_pool
         x = Transformer(
             layers=c.layers,
             heads=c.heads,
@@ -79,7 +80,7 @@ class VisionTransformer(nn.Module):
             remat=self.remat,
             dtype=self.dtype,
             name="transformer",
-        )(x)
+        )(x, (lambda x: x[:, :1]) if class_token_alone else None)
         if c.global_average_pool:
             x = layer_norm("ln_post")(x.astype(jnp.float32).mean(axis=1))  # B D
         elif c.pool_type == "tok":
