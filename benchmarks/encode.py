@@ -19,10 +19,11 @@ import numpy as np
 import open_clip
 import reference  # beside this file
 import torch
+from mfu import forward_flops  # beside this file
 
 from fetalclip_jax.bundle import Bundle
 from fetalclip_jax.models.clip import CLIP
-from fetalclip_jax.models.presets import CLIPConfig, VisionConfig
+from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.tokenizers.clip_bpe import ClipBPETokenizer
 
 # Twenty words.
@@ -31,13 +32,6 @@ CAPTION = (
     "pixel spacing 0.53 mm/pixel"
 )
 _CONTEXT = 117
-
-
-def forward_flops(c: VisionConfig) -> float:
-    """Floating point operations of one image: a multiplication and an addition are two."""
-    tokens, width = c.tokens, c.width
-    block = 2 * tokens * width * width * (4 + 2 * c.mlp_ratio) + 4 * tokens * tokens * width
-    return c.layers * block + 2 * (tokens - 1) * width * 3 * c.patch_size**2
 
 
 def product_rate(dtype: str) -> float:

@@ -6,7 +6,6 @@ import tempfile
 import jax
 import open_clip
 import torch
-from flax import traverse_util
 
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.weights import files, params
@@ -46,10 +45,8 @@ def model(model_fields: dict) -> torch.nn.Module:
 
 def import_weights(reference: torch.nn.Module, config: CLIPConfig) -> dict:
     """The model's weights as parameters of this package, by way of a `.pt` file."""
-    paths = {piece.path for piece in files.pieces("open_clip", config)}
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shardings = traverse_util.unflatten_dict(dict.fromkeys(paths, where))
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "weights.pt"
         torch.save({"state_dict": reference.state_dict()}, path)
-        return params.read_params(files.open_weights(path), config, shardings)
+        return params.read_params(files.open_weights(path), config, where)

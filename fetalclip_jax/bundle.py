@@ -194,8 +194,7 @@ def load(
         file = weights.with_resized_positions(file, resolved)
     model = CLIP(resolved, dtype=_dtype("dtype", dtype) or jnp.float32)
     where = sharding.replicated(meshes.make_mesh())
-    shardings = jax.tree.map(lambda _: where, _abstract(model))
-    params = weights.read_params(file, resolved, shardings, _dtype("param_dtype", param_dtype))
+    params = weights.read_params(file, resolved, where, _dtype("param_dtype", param_dtype))
     return Bundle(model, params, _tokenizer(path, resolved, tokenizer))
 
 

@@ -60,7 +60,7 @@ def attend(
     """Softmax attention of all tokens to all, or to those before them; the softmax is float32.
 
     Accelerators get `jax.nn.dot_product_attention`, cuDNN's fused kernel where there is one; a CPU
-    is faster with `attend_written_out`.
+    is faster with `attend_written_out`, some queries at a time.
     """
     device = jax.devices()[0]
     if device.platform != "cpu":
@@ -71,9 +71,11 @@ def attend(
     groups = -(-(query.shape[1] ** 2) // _LOGITS_PER_PRODUCT)
     queries = jnp.array_split(query, groups, axis=1)
     masks = jnp.array_split(causal_mask(query), groups, axis=1) if causal else [None] * groups
-    return jnp.concatenate(
-        [attend_written_out(part, key, value, mask) for part, mask in zip(queries, masks, strict=True)], axis=1
-    )
+    mixed = [
+        attend_written_out(part, key, value, mask)
+        for part, mask in zip(queries, masks, strict=True)
+    ]
+    return jnp.concatenate(mixed, axis=1)
 
 
 def causal_mask(x: Float[Array, "B L ..."]) -> Bool[Array, "B L L"]:

@@ -16,7 +16,8 @@ from fetalclip_jax.weights.files import ArrayEntry, WeightFile
 from fetalclip_jax.weights.layout import Piece
 from fetalclip_jax.weights.positions import resize_image_positions, resize_text_positions
 
-# XLA's CPU client uses memory that starts at a multiple of this as it is, without a copy.
+# Bytes of a line of the cache. XLA's CPU client uses memory that starts at a multiple of it as it
+# is, without a copy.
 _ALIGNMENT = 64
 
 
@@ -28,7 +29,7 @@ def read_params(
     Args:
       file: the tensors.
       config: the model; its tensors must be those of the file, see `check`.
-      shardings: tree of `jax.sharding.Sharding` in the shape of the parameters.
+      shardings: tree of `jax.sharding.Sharding` in the shape of the parameters, or one for all.
       dtype: what to cast to; None keeps each tensor's own data type.
 
     Returns:
@@ -59,6 +60,8 @@ def read_params(
 
 
 def _ordered(shardings: Any, by_path: Mapping) -> list[jax.sharding.Sharding]:
+    if isinstance(shardings, jax.sharding.Sharding):
+        return [shardings] * len(by_path)
     flat = traverse_util.flatten_dict(shardings)
     return [flat[path] for path in by_path]
 
@@ -88,12 +91,11 @@ def _read_leaf(parts: list[Piece], entries, sharding, dtype, not_finite) -> jax.
             bad = part.size - int(np.count_nonzero(np.isfinite(part)))
             if bad:
                 not_finite[piece.name] = not_finite.get(piece.name, 0) + bad
-            out[
-                tuple(
-                    p - b.start if isinstance(p, int) else slice(None)
-                    for p, b in zip(place, bounds, strict=True)
-                )
-            ] = part
+            where = tuple(
+                p - b.start if isinstance(p, int) else slice(None)
+                for p, b in zip(place, bounds, strict=True)
+            )
+            fill(out[(*where, ...)], part)
         return out
 
     # Devices that hold the same part ask for it one after another.
@@ -106,6 +108,20 @@ def _read_leaf(parts: list[Piece], entries, sharding, dtype, not_finite) -> jax.
         return parts_read[key]
 
     return jax.make_array_from_callback(tuple(shape), sharding, read_once)
+
+
+def fill(out: np.ndarray, part: np.ndarray) -> None:
+    """`out[...] = part`, several times faster where `part` is a large transpose.
+
+    A line of the cache holds a few neighbours of `out` and as many of `part`; writing whole rows
+    of `out` would fetch each line of `part` again for every one of them.
+    """
+    strip = _ALIGNMENT // out.itemsize
+    if out.ndim < 2 or part.strides[-1] == part.itemsize or out.shape[-1] <= strip:
+        out[...] = part
+        return
+    for start in range(0, out.shape[-1], strip):
+        out[..., start : start + strip] = part[..., start : start + strip]
 
 
 def _aligned_empty(shape: list[int], dtype: np.dtype) -> np.ndarray:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fetalclip_jax.models import presets
+from fetalclip_jax.models import presets, transformer
 from fetalclip_jax.models.clip import CLIP
-from fetalclip_jax.models.transformer import attend, has_cudnn_kernel
+from fetalclip_jax.models.transformer import Transformer, attend, has_cudnn_kernel
 from fetalclip_jax.models.vision import PATCH_DROPOUT, Convolution, drop_patches
 from fetalclip_jax.training import state
 from tests.tiny import TINY
@@ -122,8 +122,52 @@ def test_quick_gelu_is_another_function(params, inputs):
     assert np.abs(exact - CLIP(quick).apply({"params": params}, *inputs)[0]).max() > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("causal", "remat", "scan"),
+    [(False, "none", True), (True, "none", False), (True, "full", True)],
+)
+def test_leaving_out_tokens_changes_nothing_of_those_chosen(causal, remat, scan):
+    stack = Transformer(3, 2, 16, causal, ls_init_value=0.5, remat=remat, scan_layers=scan)
+    x = jax.random.normal(jax.random.key(0), (4, 5, 8))
+    variables = nn.meta.unbox(jax.jit(stack.init)(jax.random.key(1), x))
+    wanted = jnp.array([4, 0, 2, 2])[:, None, None]
+
+    def choose(x):
+        return jnp.take_along_axis(x, wanted, axis=1)
+
+    def all_then_chosen(variables, x):
+        return choose(stack.apply(variables, x))
+
+    def chosen_alone(variables, x):
+        return stack.apply(variables, x, choose)
+
+    def results(f):
+        def loss(variables, x):
+            return jnp.sum(jnp.sin(f(variables, x)))
+
+        return jax.jit(lambda *at: (f(*at), jax.grad(loss, (0, 1))(*at)))(variables, x)
+
+    expected, found = results(all_then_chosen), results(chosen_alone)
+    assert found[0].shape == (4, 1, 8)
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_encoding_copies_no_stack_of_parameters():
+    stack = Transformer(8, 2, 256, causal=False)
+    x = jnp.zeros((1, 5, 64))
+    variables = nn.meta.unbox(jax.eval_shape(stack.init, jax.random.key(1), x))
+    size = sum(leaf.size * 4 for leaf in jax.tree.leaves(variables))
+    run = jax.jit(lambda variables, x: stack.apply(variables, x, lambda x: x[:, :1]))
+    used = run.lower(variables, x).compile().memory_analysis().temp_size_in_bytes
+    assert used < size / 2
+
+
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_equals_the_reference_kernel(causal):
+@pytest.mark.parametrize("logits", [1_000, 20])
+def test_attention_equals_the_reference_kernel(monkeypatch, causal, logits):
+    # With 20 the seven queries go in three groups.
+    monkeypatch.setattr(transformer, "_LOGITS_PER_PRODUCT", logits)
     query, key, value = jax.random.normal(jax.random.key(0), (3, 2, 7, 4, 8))
     np.testing.assert_allclose(
         attend(query, key, value, causal=causal),

@@ -2,18 +2,14 @@
 
 import jax
 import pytest
-from flax import traverse_util
 
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.weights import files, params, safetensors_file
 from tests.weights import drawn
 
 
-def one_device(config: CLIPConfig):
-    """Shardings that put every parameter on the first device."""
-    paths = {piece.path for piece in files.pieces("open_clip", config)}
-    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return traverse_util.unflatten_dict(dict.fromkeys(paths, where))
+def one_device() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
 @pytest.fixture
@@ -39,6 +35,6 @@ def read_model():
 
     def read(path, fields):
         config = files.resolve_config(fields)
-        return config, params.read_params(files.open_weights(path), config, one_device(config))
+        return config, params.read_params(files.open_weights(path), config, one_device())
 
     return read

@@ -29,7 +29,7 @@ def test_what_is_exported_comes_back_bitwise(tmp_path, weight_file, read_model, 
     file = files.open_weights(tmp_path / "out")
     assert file.style == style
     assert file.config == config
-    back = params.read_params(file, config, one_device(config))
+    back = params.read_params(file, config, one_device())
     assert jax.tree.structure(back) == jax.tree.structure(weights)
     for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(weights), strict=True):
         assert a.dtype == b.dtype

@@ -42,7 +42,7 @@ def test_everything_that_does_not_fit_is_listed_at_once(weight_file):
         visual__head=np.zeros((2, 3), np.float32),
     )
     with pytest.raises(ValueError, match="does not fit the model") as caught:
-        params.read_params(file, CONFIG, one_device(CONFIG))
+        params.read_params(file, CONFIG, one_device())
     message = str(caught.value)
     assert "3 tensors" in message
     assert "missing: visual.proj [64, 24]" in message
@@ -73,28 +73,28 @@ def test_values_that_are_not_finite_are_counted(weight_file):
     with pytest.warns(
         UserWarning, match="3 values in 1 tensors are NaN or infinite.*ln_final.bias"
     ):
-        params.read_params(file, CONFIG, one_device(CONFIG))
+        params.read_params(file, CONFIG, one_device())
 
 
 def test_a_scale_of_shape_one_is_the_scale(weight_file):
     plain = weight_file()
-    expected = params.read_params(files.open_weights(plain), CONFIG, one_device(CONFIG))
+    expected = params.read_params(files.open_weights(plain), CONFIG, one_device())
     file = change(plain, logit_scale=np.full(1, 2.0, np.float32))
-    found = params.read_params(file, CONFIG, one_device(CONFIG))
+    found = params.read_params(file, CONFIG, one_device())
     np.testing.assert_array_equal(found["logit_scale"], expected["logit_scale"])
 
 
 def test_whole_numbers_are_no_weights(weight_file):
     file = change(weight_file(), ln_final__bias=np.zeros(32, np.int32))
     with pytest.raises(ValueError, match="weights are int32, expected floating point"):
-        params.read_params(file, CONFIG, one_device(CONFIG))
+        params.read_params(file, CONFIG, one_device())
 
 
 @pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16, "float32"])
 def test_data_types_are_kept_or_cast(weight_file, dtype):
     file = files.open_weights(weight_file(dtype=dtype))
-    kept = params.read_params(file, CONFIG, one_device(CONFIG))
-    cast = params.read_params(file, CONFIG, one_device(CONFIG), dtype="float32")
+    kept = params.read_params(file, CONFIG, one_device())
+    cast = params.read_params(file, CONFIG, one_device(), dtype="float32")
     assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {np.dtype(dtype)}
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(cast), strict=True):
         np.testing.assert_array_equal(np.asarray(a, np.float32), b)
@@ -124,7 +124,7 @@ def test_sharded_parameters_are_the_same_and_each_part_is_read_once(weight_file)
     boxed = jax.eval_shape(lambda: state.initial_params(CLIP(CONFIG), jax.random.key(0)))
     shardings = sharding.tree_shardings(boxed, mesh)
     sharded = params.read_params(counted, CONFIG, shardings)
-    whole = params.read_params(file, CONFIG, one_device(CONFIG))
+    whole = params.read_params(file, CONFIG, one_device())
     for (path, leaf), expected in zip(
         jax.tree_util.tree_leaves_with_path(sharded), jax.tree.leaves(whole), strict=True
     ):
@@ -138,7 +138,7 @@ def test_sharded_parameters_are_the_same_and_each_part_is_read_once(weight_file)
 def test_any_cut_of_any_parameter_is_that_part_of_it(weight_file):
     file = files.open_weights(weight_file())
     whole = traverse_util.flatten_dict(
-        jax.device_get(params.read_params(file, CONFIG, one_device(CONFIG)))
+        jax.device_get(params.read_params(file, CONFIG, one_device()))
     )
     mesh = meshes.make_mesh()
     for path, leaf in whole.items():
@@ -153,6 +153,16 @@ def test_any_cut_of_any_parameter_is_that_part_of_it(weight_file):
             np.testing.assert_array_equal(found, leaf, err_msg=f"{path} {axis}")
 
 
+@pytest.mark.parametrize("order", [(1, 0), (2, 1, 0), (0, 2, 1), (1, 2, 0), (0, 1, 2)])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_transposes_are_filled_in_whole(order, dtype):
+    shape = (33, 50, 41)[: len(order)]
+    part = np.random.default_rng(0).random(shape).astype(dtype).transpose(order)
+    out = np.zeros(part.shape, dtype)
+    params.fill(out, part)
+    np.testing.assert_array_equal(out, part)
+
+
 def test_positions_are_resized_only_on_request(weight_file):
     file = files.open_weights(weight_file())
     fields = drawn.fields("plain")
@@ -160,9 +170,9 @@ def test_positions_are_resized_only_on_request(weight_file):
     fields["text_cfg"]["context_length"] = 20
     config = CLIPConfig.from_dict(fields)
     with pytest.raises(ValueError, match=r"positional_embedding is \[12, 32\].*\[20, 32\]"):
-        params.read_params(file, config, one_device(config))
+        params.read_params(file, config, one_device())
     resized = params.with_resized_positions(file, config)
-    found = params.read_params(resized, config, one_device(config))
+    found = params.read_params(resized, config, one_device())
     assert found["visual"]["positional_embedding"].shape == (37, 64)
     before = file.entries["visual.positional_embedding"].read()
     np.testing.assert_array_equal(found["visual"]["positional_embedding"][0], before[0])
