@@ -21,6 +21,11 @@ def initial_params(config):
     return nn.meta.unbox(init(jax.random.key(0)))
 
 
+def apply(model, params, *inputs, method=None):
+    """`model.apply`, compiled as a whole."""
+    return jax.jit(lambda p, *x: model.apply({"params": p}, *x, method=method))(params, *inputs)
+
+
 @pytest.fixture(scope="module")
 def params():
     params = initial_params(TINY)
@@ -57,9 +62,7 @@ def test_presets_survive_a_round_trip_through_their_fields(name):
 
 
 def test_scanned_and_unrolled_layers_share_parameters_and_results(params, inputs):
-    outputs = [
-        CLIP(TINY, scan_layers=scan).apply({"params": params}, *inputs) for scan in (True, False)
-    ]
+    outputs = [apply(CLIP(TINY, scan_layers=scan), params, *inputs) for scan in (True, False)]
     for scanned, unrolled in zip(*outputs, strict=True):
         np.testing.assert_allclose(scanned, unrolled, atol=2e-6)
 
@@ -67,7 +70,7 @@ def test_scanned_and_unrolled_layers_share_parameters_and_results(params, inputs
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_rematerialisation_changes_no_gradient(params, inputs, remat):
     def loss(params, policy):
-        image, text, scale = CLIP(TINY, remat=policy).apply({"params": params}, *inputs)
+        image, text, scale = apply(CLIP(TINY, remat=policy), params, *inputs)
         return jnp.sum(scale * image @ text.T * jnp.arange(16.0).reshape(4, 4))
 
     gradient = jax.jit(jax.grad(loss), static_argnums=1)
@@ -79,38 +82,38 @@ def test_rematerialisation_changes_no_gradient(params, inputs, remat):
 
 def test_unknown_remat_policy_is_named(params, inputs):
     with pytest.raises(ValueError, match="'everything' is not one of none, dots, full"):
-        CLIP(TINY, remat="everything").apply({"params": params}, *inputs)
+        apply(CLIP(TINY, remat="everything"), params, *inputs)
 
 
 def test_text_after_the_end_changes_nothing(params, inputs):
     model, tokens = CLIP(TINY), inputs[1]
-    whole = model.apply({"params": params}, tokens, method=CLIP.encode_text)
-    cut = model.apply({"params": params}, tokens[:, :6], method=CLIP.encode_text)
+    whole = apply(model, params, tokens, method=CLIP.encode_text)
+    cut = apply(model, params, tokens[:, :6], method=CLIP.encode_text)
     np.testing.assert_allclose(whole, cut, atol=1e-6)
     noisy = tokens.at[:, 7:].set(3)
     np.testing.assert_allclose(
-        whole, model.apply({"params": params}, noisy, method=CLIP.encode_text), atol=1e-6
+        whole, apply(model, params, noisy, method=CLIP.encode_text), atol=1e-6
     )
 
 
 def test_text_before_the_end_matters(params, inputs):
     model, tokens = CLIP(TINY), inputs[1]
-    whole = model.apply({"params": params}, tokens, method=CLIP.encode_text)
-    other = model.apply({"params": params}, tokens.at[:, 1].set(6), method=CLIP.encode_text)
+    whole = apply(model, params, tokens, method=CLIP.encode_text)
+    other = apply(model, params, tokens.at[:, 1].set(6), method=CLIP.encode_text)
     assert np.abs(whole - other).max() > 1e-3
 
 
 def test_patch_order_matters(params, inputs):
     model, images = CLIP(TINY), inputs[0]
-    features = model.apply({"params": params}, images, method=CLIP.encode_image)
+    features = apply(model, params, images, method=CLIP.encode_image)
     swapped = jnp.concatenate([images[:, 8:], images[:, :8]], axis=1)
-    moved = model.apply({"params": params}, swapped, method=CLIP.encode_image)
+    moved = apply(model, params, swapped, method=CLIP.encode_image)
     assert np.abs(features - moved).max() > 1e-3
 
 
 def test_bfloat16_computes_close_to_float32_with_float32_outputs(params, inputs):
-    exact = CLIP(TINY).apply({"params": params}, *inputs)
-    rough = CLIP(TINY, dtype=jnp.bfloat16).apply({"params": params}, *inputs)
+    exact = apply(CLIP(TINY), params, *inputs)
+    rough = apply(CLIP(TINY, dtype=jnp.bfloat16), params, *inputs)
     for a, b in zip(exact[:2], rough[:2], strict=True):
         assert b.dtype == jnp.float32
         assert (a * b).sum(axis=-1).min() > 0.99
@@ -118,8 +121,8 @@ def test_bfloat16_computes_close_to_float32_with_float32_outputs(params, inputs)
 
 def test_quick_gelu_is_another_function(params, inputs):
     quick = dataclasses.replace(TINY, quick_gelu=True)
-    exact = CLIP(TINY).apply({"params": params}, *inputs)[0]
-    assert np.abs(exact - CLIP(quick).apply({"params": params}, *inputs)[0]).max() > 1e-4
+    exact = apply(CLIP(TINY), params, *inputs)[0]
+    assert np.abs(exact - apply(CLIP(quick), params, *inputs)[0]).max() > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -196,9 +199,9 @@ def test_the_fused_kernel_is_chosen_where_it_exists(device, dtype, head_width, e
 def test_wrong_input_shapes_are_named(params):
     model = CLIP(TINY)
     with pytest.raises(ValueError, match=r"takes \[n, 16, 16, 3\]"):
-        model.apply({"params": params}, jnp.zeros((1, 8, 8, 3)), method=CLIP.encode_image)
+        apply(model, params, jnp.zeros((1, 8, 8, 3)), method=CLIP.encode_image)
     with pytest.raises(ValueError, match="context_length is 10"):
-        model.apply({"params": params}, jnp.zeros((1, 11), jnp.int32), method=CLIP.encode_text)
+        apply(model, params, jnp.zeros((1, 11), jnp.int32), method=CLIP.encode_text)
 
 
 @pytest.mark.parametrize(
@@ -252,10 +255,8 @@ def with_vision(**changes):
 
 def test_patches_are_dropped_in_training_only(params, inputs):
     model = CLIP(with_vision(patch_dropout=0.5))
-    whole = CLIP(TINY).apply({"params": params}, inputs[0], method=CLIP.encode_image)
-    np.testing.assert_array_equal(
-        whole, model.apply({"params": params}, inputs[0], method=CLIP.encode_image)
-    )
+    whole = apply(CLIP(TINY), params, inputs[0], method=CLIP.encode_image)
+    np.testing.assert_array_equal(whole, apply(model, params, inputs[0], method=CLIP.encode_image))
     dropped = [
         model.apply(
             {"params": params},
@@ -334,9 +335,7 @@ def test_only_the_grid_feature_tells_where_a_patch_lies(pool_type, placed):
     params["visual"]["positional_embedding"] *= 0
     images = jax.random.normal(jax.random.key(2), (1, 16, 16, 3))
     swapped = jnp.concatenate([images[:, 8:], images[:, :8]], axis=1)
-    features, moved = (
-        model.apply({"params": params}, x, method=CLIP.encode_image) for x in (images, swapped)
-    )
+    features, moved = (apply(model, params, x, method=CLIP.encode_image) for x in (images, swapped))
     assert (np.abs(features - moved).max() > 1e-2) == placed
 
 
