@@ -320,7 +320,8 @@ def all_but_last(layer: Callable, blocks: Any, x: Array, unroll: int) -> Array:
     """`layer(x, block)` for each of the stacked blocks but the last.
 
     A loop over `blocks[:-1]` copies them all first. Its gradient needs that, or would add up one
-    whole stack for every layer; without a gradient each layer is read where it lies.
+    whole stack for every layer; without a gradient each layer is read where it lies. Can be
+    differentiated in reverse mode only.
     """
 
     @jax.custom_vjp

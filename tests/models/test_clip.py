@@ -126,11 +126,17 @@ def test_quick_gelu_is_another_function(params, inputs):
 
 
 @pytest.mark.parametrize(
-    ("causal", "remat", "scan"),
-    [(False, "none", True), (True, "none", False), (True, "full", True)],
+    ("layers", "causal", "remat", "scan"),
+    [
+        (3, False, "none", True),
+        (3, True, "none", False),
+        (3, True, "full", True),
+        (1, True, "none", True),
+        (1, False, "none", False),
+    ],
 )
-def test_leaving_out_tokens_changes_nothing_of_those_chosen(causal, remat, scan):
-    stack = Transformer(3, 2, 16, causal, ls_init_value=0.5, remat=remat, scan_layers=scan)
+def test_leaving_out_tokens_changes_nothing_of_those_chosen(layers, causal, remat, scan):
+    stack = Transformer(layers, 2, 16, causal, ls_init_value=0.5, remat=remat, scan_layers=scan)
     x = jax.random.normal(jax.random.key(0), (4, 5, 8))
     variables = nn.meta.unbox(jax.jit(stack.init)(jax.random.key(1), x))
     wanted = jnp.array([4, 0, 2, 2])[:, None, None]
