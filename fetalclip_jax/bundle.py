@@ -80,8 +80,18 @@ class Bundle:
         return np.asarray(self._encode_image(self.params, self._place(batch)))
 
     def encode_text(self, tokens: Int[Array, "n context"]) -> Float[np.ndarray, "n embed_dim"]:
-        """Projected features, not normalised. Compiles once for every n and length class."""
+        """Projected features, not normalised. Compiles once for every n and length class.
+
+        Raises:
+          ValueError: ids that the model does not know.
+        """
         tokens = np.asarray(tokens)
+        known = self.config.text_cfg.vocab_size
+        if tokens.size and not (tokens.min() >= 0 and tokens.max() < known):
+            raise ValueError(
+                f"token ids run from {tokens.min()} to {tokens.max()}, the model knows 0 to "
+                f"{known - 1}; use the tokenizer that belongs to it"
+            )
         longest = int(tokens.argmax(axis=1).max()) + 1
         length = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, tokens.shape[1])
         return np.asarray(self._encode_text(self.params, self._place(tokens[:, :length])))

@@ -151,6 +151,16 @@ def test_a_vocabulary_that_is_not_the_models_is_noticed(folder):
         fetalclip_jax.load(folder)
 
 
+@pytest.mark.parametrize("wrong", [-1, "vocab_size"])
+def test_ids_that_the_model_does_not_know_are_refused(folder, wrong):
+    model = fetalclip_jax.load(folder)
+    tokens = model.tokenize(TEXTS[:2])
+    known = model.config.text_cfg.vocab_size
+    tokens[1, 2] = known if wrong == "vocab_size" else wrong
+    with pytest.raises(ValueError, match=f"{tokens.max()}, the model knows 0 to {known - 1}"):
+        model.encode_text(tokens)
+
+
 def test_positions_are_resized_on_request(folder, fields):
     larger = fields | {"vision_cfg": fields["vision_cfg"] | {"image_size": 48}}
     with pytest.raises(ValueError, match=r"visual\.positional_embedding"):

@@ -19,6 +19,8 @@ from fetalclip_jax.weights.positions import resize_image_positions, resize_text_
 # Bytes of a line of the cache. XLA's CPU client uses memory that starts at a multiple of it as it
 # is, without a copy.
 _ALIGNMENT = 64
+# Share of the tensors from which on a preset is worth a try.
+_NEAR = 0.1
 
 
 def read_params(
@@ -184,6 +186,8 @@ def advice(file: WeightFile) -> str:
     names, share = nearest_presets(file)
     if not names:
         return "; no preset has a tensor of these names and shapes: is it a CLIP?"
+    if share < _NEAR:
+        return "; no preset is near it: config must be the model JSON that came with it"
     twins = ""
     if len(names) > 1:
         twins = "; no tensor tells these apart: OpenAI's own weights are of -quickgelu"

@@ -115,7 +115,7 @@ def open_tensors(path: str | os.PathLike) -> dict[str, TensorEntry]:
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, not a file")
+        raise ValueError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
     with _named_errors(path), _File(io.FileIO(path)) as file:
         _check_signature(file.read(512))
         archive = _Archive(file)

@@ -66,6 +66,12 @@ def test_the_nearest_preset_is_named():
         params.check(file, file.pieces(config))
 
 
+def test_a_preset_that_shares_next_to_nothing_is_not_named(weight_file):
+    file = change(weight_file(), visual__proj=None)
+    with pytest.raises(ValueError, match="no preset is near it: config must be"):
+        params.read_params(file, CONFIG, one_device())
+
+
 def test_values_that_are_not_finite_are_counted(weight_file):
     bias = np.zeros(32, np.float32)
     bias[:3] = np.nan, np.inf, -np.inf
