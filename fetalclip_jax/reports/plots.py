@@ -44,7 +44,7 @@ def _small_panel(axes: Axes, key: str, title: str, steps: np.ndarray, values: np
     axes.plot(steps, values, color=style.BLUE, lw=1.3)
     axes.set_title(title, fontsize=9.4)
     _format_steps(axes, bins=3)
-    axes.set_ylim(0, max(1.12 * values.max(), 1e-9))
+    axes.set_ylim(0, 1.12 * values.max() or 1)  # a series of zeros lies on a whole axis
     axes.yaxis.set_major_locator(MaxNLocator(4))
     if key == "learning_rate":
         axes.yaxis.set_major_formatter(FuncFormatter(_short_exponent))

@@ -26,6 +26,13 @@ def words(fig):
     return [text.get_text() for axes in fig.axes for text in axes.texts]
 
 
+def test_a_share_that_stays_zero_lies_on_an_axis_of_whole_shares(drawn):
+    rows = [{"step": n, "loss": 1.0, "duplicate_caption_share": 0.0} for n in (1, 2)]
+    plots.training_curves(rows, None)
+    axes = next(a for a in drawn[0].axes if a.get_title() == "Repeated captions")
+    assert axes.get_ylim() == (0, 1)
+
+
 def test_confusion_is_normalised_by_row_and_keeps_counts(drawn):
     plots.confusion_matrix([[3, 1, 0], [0, 0, 8]], ["a", "b"], ["a", "b", "c"], "title")
     assert words(drawn[0]) == ["75 %", "3", "25 %", "1", "100 %", "8"]
