@@ -29,7 +29,7 @@ def words(fig):
 def test_a_share_that_stays_zero_lies_on_an_axis_of_whole_shares(drawn):
     rows = [{"step": n, "loss": 1.0, "duplicate_caption_share": 0.0} for n in (1, 2)]
     plots.training_curves(rows, None)
-    axes = next(a for a in drawn[0].axes if a.get_title() == "Repeated captions")
+    axes = next(a for a in drawn[0].axes if a.get_title(loc="left") == "Repeated captions")
     assert axes.get_ylim() == (0, 1)
 
 
