@@ -21,7 +21,7 @@ import reference  # beside this file
 import torch
 from mfu import forward_flops  # beside this file
 
-from fetalclip_jax.bundle import Bundle
+from fetalclip_jax.model import Model
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.tokenizers.clip_bpe import ClipBPETokenizer
@@ -89,7 +89,7 @@ def benchmark(name: str, batch: int, text_batch: int, rounds: int) -> None:
     theirs = reference.model(fields)
     gpu = jax.default_backend() == "gpu"
     model = CLIP(config, dtype=jnp.bfloat16 if gpu else jnp.float32)
-    ours = Bundle(model, reference.import_weights(theirs, config), ClipBPETokenizer(_CONTEXT))
+    ours = Model(model, reference.import_weights(theirs, config), ClipBPETokenizer(_CONTEXT))
     size = config.vision_cfg.image_size
     images = np.random.default_rng(0).standard_normal((batch, size, size, 3)).astype(np.float32)
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))

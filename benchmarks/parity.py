@@ -32,9 +32,9 @@ import safetensors.torch
 import torch
 import transformers
 
-from fetalclip_jax.data.image import preprocess
 from fetalclip_jax.losses import softmax_contrastive
 from fetalclip_jax.models.clip import CLIP, unit_length
+from fetalclip_jax.models.preprocess import preprocess
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.weights import export
 

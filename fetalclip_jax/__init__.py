@@ -6,9 +6,9 @@ __version__ = "0.1.0"
 def load(path, config=None, **options):
     """Opens a run, weights of open_clip or transformers, or a preset.
 
-    Arguments and errors are those of `fetalclip_jax.bundle.load`.
+    Arguments and errors are those of `fetalclip_jax.model.load`.
     """
     # Imported here: `import fetalclip_jax` must not start JAX.
-    from fetalclip_jax import bundle
+    from fetalclip_jax import model
 
-    return bundle.load(path, config, **options)
+    return model.load(path, config, **options)

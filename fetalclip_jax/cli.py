@@ -45,12 +45,13 @@ def train(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 
 def prepare(arguments: argparse.Namespace, rest: list[str]) -> None:
-    from fetalclip_jax import experiment
+    from fetalclip_jax import run
+    from fetalclip_jax.training import inputs
 
     config = parse_config(arguments.config, rest)
-    experiment.claim_workdir(config, arguments.workdir)
+    run.claim_workdir(config, arguments.workdir)
     for split in arguments.split:
-        dataset = experiment.open_records(config, arguments.workdir, split)
+        dataset = inputs.open_records(config, arguments.workdir, split)
         print(f"{len(dataset)} examples in {arguments.workdir / 'records' / split}")
 
 

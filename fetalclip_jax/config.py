@@ -3,9 +3,12 @@
 import json
 import pathlib
 
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from fetalclip_jax.models import presets
+from fetalclip_jax.models.clip import CLIP
+from fetalclip_jax.models.presets import CLIPConfig
 
 
 def default_config() -> ConfigDict:
@@ -85,6 +88,25 @@ def load_config(path: pathlib.Path) -> ConfigDict:
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not a configuration of this version: {error}") from error
     return config
+
+
+def build_model(config: ConfigDict) -> CLIP:
+    """The flax module a configuration describes.
+
+    Raises:
+      ValueError: an unknown model field, compute dtype or remat policy.
+    """
+    dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if config.compute.dtype not in dtypes:
+        raise ValueError(
+            f"config.compute.dtype={config.compute.dtype!r} is not one of {', '.join(dtypes)}"
+        )
+    return CLIP(
+        CLIPConfig.from_dict(config.model.to_dict()),
+        scan_layers=config.compute.scan_layers,
+        remat=config.compute.remat,
+        dtype=dtypes[config.compute.dtype],
+    )
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:

@@ -16,6 +16,9 @@ for flag in (
     if flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
+# After the platform is set: fixtures of small data sets.
+from tests.data_sets import hc18_folder, numbered_examples, rewrite_hc18_csv  # noqa: E402, F401
+
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 

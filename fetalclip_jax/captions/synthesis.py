@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fetalclip_jax.captions import phrases, wording
-from fetalclip_jax.data.example import BRAIN_PLANES, HEART_LABELS, OTHER, PLANES
+from fetalclip_jax.labels import BRAIN_PLANES, HEART_LABELS, OTHER, PLANES
 
 # Shares of captions that state (age and spacing, age alone, spacing alone, neither).
 _STATED = (0.75, 0.10, 0.08, 0.07)

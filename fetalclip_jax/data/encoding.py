@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fetalclip_jax.data.example import BadExampleError, Example
-from fetalclip_jax.data.image import square_resize
+from fetalclip_jax.models.preprocess import square_resize
 
 TEXT_COLUMNS = (
     "example_id",

@@ -1,27 +1,13 @@
-"""The record every data source yields, and the class names the whole project uses."""
+"""The record every data source yields."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import UInt8
 
-# The official candidate order of the zero-shot plane task (FETAL_PLANES_DB evaluation).
-PLANES = (
-    "abdomen",
-    "brain",
-    "femur",
-    "heart",
-    "kidney",
-    "lips_nose",
-    "profile_patient",
-    "spine",
-    "cervix",
-)
-OTHER = "other"
-BRAIN_PLANES = ("trans-thalamic", "trans-cerebellum", "trans-ventricular")
-# The six-plane probe task; every plane that is not named here counts as "other".
-SIX_PLANES = ("other", "abdomen", "brain", "cervix", "femur", "heart")
-HEART_LABELS = ("normal", "ventricular_septal_defect", "hypoplastic_left_heart")
+from fetalclip_jax.models.preprocess import load_image
 
 
 class BadExampleError(ValueError):
@@ -77,3 +63,26 @@ class Example:
         if self.pixel_spacing_mm is None:
             return None
         return max(self.image.shape[:2]) / image_size * self.pixel_spacing_mm
+
+
+def checked_index(index: int, length: int) -> int:
+    """`index`, where it is one of `length` examples.
+
+    Raises:
+      IndexError: it is not; iteration over a source ends by it.
+    """
+    if not 0 <= index < length:
+        raise IndexError(f"example {index} of {length}")
+    return index
+
+
+def read_image(path: pathlib.Path) -> UInt8[np.ndarray, "h w *c"]:
+    """Pixels of an image file; see `models.preprocess.load_image`.
+
+    Raises:
+      BadExampleError: named after the file, where it cannot be decoded.
+    """
+    try:
+        return load_image(path)
+    except ValueError as error:
+        raise BadExampleError(path.name, str(error)) from error

@@ -37,7 +37,7 @@ class RecordDataset:
         # gives 3,700 images of 96 px per second and core, so nothing faster is built here.
         import tensorflow_datasets as tfds
 
-        from fetalclip_jax.datasets.image_text import SPLIT
+        from fetalclip_jax.data.builder import SPLIT
 
         self.directory = pathlib.Path(directory)
         summary = record_files.read_summary(self.directory)
@@ -98,7 +98,7 @@ def prepare(
       ValueError: when the folder holds records of another source or size or a user's own files,
         the source is empty, too many examples are bad, or an argument is out of range.
     """
-    from fetalclip_jax.datasets.image_text import ImageText
+    from fetalclip_jax.data.builder import ImageText
 
     directory = pathlib.Path(directory)
     description = record_files.describe(source, image_size)

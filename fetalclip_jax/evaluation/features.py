@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from tqdm import tqdm
 
-from fetalclip_jax.data import augment, image
+from fetalclip_jax.data import augment
+from fetalclip_jax.models import preprocess as image
 
 TEXT_COLUMNS = ("example_id", "patient_id", "plane", "brain_plane", "label")
 NUMBER_COLUMNS = ("ga_days", "hc_mm", "resized_spacing_mm")

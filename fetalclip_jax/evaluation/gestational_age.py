@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
+from fetalclip_jax.biometry import who_chart
 from fetalclip_jax.captions.prompts import ga_prompts
-from fetalclip_jax.evaluation import metrics, who_chart
+from fetalclip_jax.evaluation import metrics
 from fetalclip_jax.evaluation.features import FeatureStore
 from fetalclip_jax.evaluation.text_features import encode_texts
 from fetalclip_jax.evaluation.zero_shot import unit

@@ -10,12 +10,14 @@ import time
 
 from ml_collections import ConfigDict
 
-from fetalclip_jax import bundle, experiment
+from fetalclip_jax import model as models
 from fetalclip_jax.config import load_config
 from fetalclip_jax.data.records import RecordDataset
 from fetalclip_jax.evaluation import features
 from fetalclip_jax.evaluation.features import FeatureStore
 from fetalclip_jax.evaluation.linear_probe import ProbeConfig
+from fetalclip_jax.run import write_json
+from fetalclip_jax.training import inputs
 from fetalclip_jax.training.metrics import peak_rss_gib
 
 
@@ -29,7 +31,7 @@ def store_path(workdir: pathlib.Path, split: str) -> pathlib.Path:
 
 
 def encode_split(
-    workdir: pathlib.Path, split: str, copies: int | None = None, model: bundle.Bundle | None = None
+    workdir: pathlib.Path, split: str, copies: int | None = None, model: models.Model | None = None
 ) -> FeatureStore:
     """Encodes the records of one split and stores the features, in place of older ones.
 
@@ -42,11 +44,11 @@ def encode_split(
     folder = workdir / "records" / split
     # Prepared records are enough; the original data may be elsewhere by now.
     prepared = (folder / "records.json").is_file()
-    dataset = RecordDataset(folder) if prepared else experiment.open_records(config, workdir, split)
+    dataset = RecordDataset(folder) if prepared else inputs.open_records(config, workdir, split)
     if copies is None:
         copies = config.evaluation.probe_copies if split == "pool" else 0
     store = features.encode(
-        model or bundle.load(workdir),
+        model or models.load(workdir),
         dataset,
         batch_size=config.evaluation.batch_size,
         copies=copies,
@@ -56,7 +58,7 @@ def encode_split(
     return store
 
 
-def current_store(workdir: pathlib.Path, split: str, model: bundle.Bundle) -> FeatureStore:
+def current_store(workdir: pathlib.Path, split: str, model: models.Model) -> FeatureStore:
     """Stored features of `model`, encoded first where they are missing or of other parameters."""
     path = store_path(workdir, split)
     if path.is_dir():
@@ -103,7 +105,7 @@ def publish(workdir: pathlib.Path, name: str, result: dict, start: float) -> Non
     predictions = result.pop("predictions", None)
     result |= {"seconds": time.time() - start, "peak_rss_gib": peak_rss_gib()}
     folder = workdir / "results"
-    experiment.write_json(folder / f"{name}.json", result)
+    write_json(folder / f"{name}.json", result)
     if not predictions:
         return
     path = folder / f"predictions_{name.removeprefix('zero_shot_')}.csv"

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int
 
-from fetalclip_jax.data.example import BRAIN_PLANES, OTHER, PLANES, SIX_PLANES
 from fetalclip_jax.evaluation.features import FeatureStore
+from fetalclip_jax.labels import BRAIN_PLANES, OTHER, PLANES, SIX_PLANES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Sources:
   Head circumference: WHO fetal growth chart (Kiserud et al., PLoS Med 2017).
-  Abdomen, femur: Hadlock, Deter, Harrist, Park, Radiology 1984;152:497-501 (age to measurement).
+  Abdomen, femur: `biometry.hadlock` (age to measurement).
   Cerebellum: transverse diameter in mm is close to the age in weeks until 24 weeks (Goldstein et
   al., Am J Obstet Gynecol 1987;156:1065-9) and grows faster after.
 """
@@ -11,8 +11,8 @@ import dataclasses
 
 import numpy as np
 
-from fetalclip_jax.data.example import HEART_LABELS
-from fetalclip_jax.evaluation import who_chart
+from fetalclip_jax.biometry import ellipses, hadlock, who_chart
+from fetalclip_jax.labels import HEART_LABELS
 
 # Ages of the zero-shot age task: 14 weeks 0 days to 38 weeks 6 days.
 FIRST_DAY, LAST_DAY = 98, 272
@@ -20,16 +20,6 @@ FIRST_DAY, LAST_DAY = 98, 272
 SPACING_RANGE_MM, SPACING_PEAK_MM = (0.2, 1.0), 0.53
 _REFERENCE_SIZE = 224
 _DEFECT_PROBABILITIES = (0.70, 0.15, 0.15)
-
-
-def ac_mm(ga_weeks: float) -> float:
-    """Mean abdominal circumference in mm (Hadlock 1984: cm = -13.3 + 1.61 w - 0.00998 w^2)."""
-    return 10.0 * (-13.3 + 1.61 * ga_weeks - 0.00998 * ga_weeks**2)
-
-
-def fl_mm(ga_weeks: float) -> float:
-    """Mean femur length in mm (Hadlock 1984: cm = -3.91 + 0.427 w - 0.0034 w^2)."""
-    return 10.0 * (-3.91 + 0.427 * ga_weeks - 0.0034 * ga_weeks**2)
 
 
 def hc_mm(ga_days: int, z_score: float) -> float:
@@ -41,12 +31,6 @@ def hc_mm(ga_days: int, z_score: float) -> float:
     median = float(who_chart.hc_mm(weeks, 50.0))
     bound = float(who_chart.hc_mm(weeks, 97.5 if z_score > 0 else 2.5))
     return median + abs(z_score) / 1.96 * (bound - median)
-
-
-def ellipse_circumference(semi_major: float, semi_minor: float) -> float:
-    """Ramanujan's second approximation (relative error below 1e-6 at head shapes)."""
-    h = ((semi_major - semi_minor) / (semi_major + semi_minor)) ** 2
-    return np.pi * (semi_major + semi_minor) * (1 + 3 * h / (10 + np.sqrt(4 - 3 * h)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +62,7 @@ class Fetus:
     @property
     def head_semi_axes_mm(self) -> tuple[float, float]:
         """Semi-axes of the outer skull ellipse whose circumference is `hc_mm`."""
-        semi_major = self.hc_mm / ellipse_circumference(1.0, self.cephalic_index)
+        semi_major = self.hc_mm / ellipses.circumference(1.0, self.cephalic_index)
         return float(semi_major), float(semi_major * self.cephalic_index)
 
     @property
@@ -112,13 +96,19 @@ def draw_fetus(rng: np.random.Generator) -> Fetus:
         ga_days=ga_days,
         hc_mm=hc_mm(ga_days, z_score),
         # A large head goes with a large body; 5 % and 4 % are the charts' spreads.
-        ac_mm=ac_mm(weeks) * (1 + 0.05 * float(np.clip(0.6 * z_score + 0.8 * abdomen, -2, 2))),
-        fl_mm=fl_mm(weeks) * (1 + 0.04 * float(np.clip(0.6 * z_score + 0.8 * femur, -2, 2))),
+        ac_mm=hadlock.ac_mm(weeks)
+        * (1 + 0.05 * float(np.clip(0.6 * z_score + 0.8 * abdomen, -2, 2))),
+        fl_mm=hadlock.fl_mm(weeks)
+        * (1 + 0.04 * float(np.clip(0.6 * z_score + 0.8 * femur, -2, 2))),
         cephalic_index=float(np.clip(rng.normal(0.785, 0.03), 0.71, 0.86)),
         heart_label=str(rng.choice(HEART_LABELS, p=_DEFECT_PROBABILITIES)),
         bone_gain=float(rng.uniform(0.85, 1.15)),
         brain_db=float(rng.uniform(-16.0, -10.0)),
     )
+
+
+def _within_two(deviations: float) -> float:
+    return float(np.clip(deviations, -2, 2))
 
 
 def draw_field_of_view_mm(

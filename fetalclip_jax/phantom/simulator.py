@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import UInt8
 
-from fetalclip_jax.data.example import BRAIN_PLANES, OTHER, PLANES, Example
+from fetalclip_jax.data.example import Example
+from fetalclip_jax.labels import BRAIN_PLANES, OTHER, PLANES
 from fetalclip_jax.phantom import (
     anatomy_brain,
     anatomy_face_limb,

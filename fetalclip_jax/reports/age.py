@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
-from fetalclip_jax.evaluation import who_chart
+from fetalclip_jax.biometry import who_chart
 from fetalclip_jax.reports import style
 from fetalclip_jax.reports.summary import number
 

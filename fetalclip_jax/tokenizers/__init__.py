@@ -3,10 +3,14 @@
 import os
 import pathlib
 
+from fetalclip_jax.models.presets import TextConfig
 from fetalclip_jax.tokenizers import description
 from fetalclip_jax.tokenizers.protocol import Tokenizer
 
-__all__ = ["Tokenizer", "load"]
+__all__ = ["Tokenizer", "check_fits", "load", "new"]
+
+# Captions a vocabulary is learned from: enough to see every word and number format.
+_CORPUS_CAPTIONS = 8000
 
 
 def load(directory: str | os.PathLike[str]) -> Tokenizer:
@@ -41,3 +45,43 @@ def load(directory: str | os.PathLike[str]) -> Tokenizer:
             "originals"
         )
     return tokenizer
+
+
+def new(kind: str, text: TextConfig, seed: int = 0) -> Tokenizer:
+    """CLIP's own vocabulary, or one learned from synthetic captions.
+
+    Raises:
+      ValueError: an unknown kind.
+    """
+    from fetalclip_jax.captions.synthesis import caption_corpus
+    from fetalclip_jax.tokenizers.clip_bpe import ClipBPETokenizer
+    from fetalclip_jax.tokenizers.sentencepiece import SentencePieceTokenizer
+
+    if kind == "clip_bpe":
+        return ClipBPETokenizer(context_length=text.context_length)
+    if kind == "sentencepiece":
+        return SentencePieceTokenizer.train(
+            caption_corpus(_CORPUS_CAPTIONS, seed),
+            vocab_size=text.vocab_size,
+            context_length=text.context_length,
+        )
+    raise ValueError(f"config.tokenizer.kind={kind!r} is not one of sentencepiece, clip_bpe")
+
+
+def check_fits(tokenizer: Tokenizer, text: TextConfig) -> None:
+    """That a text tower knows every id of a tokenizer, and takes rows of its length.
+
+    Raises:
+      ValueError: it does not.
+    """
+    if tokenizer.vocab_size > text.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model's text_cfg.vocab_size is "
+            f"{text.vocab_size}; set config.model.text_cfg.vocab_size to at least that, or use the "
+            "tokenizer that belongs to the model"
+        )
+    if tokenizer.context_length != text.context_length:
+        raise ValueError(
+            f"the tokenizer's context_length is {tokenizer.context_length}, the model's "
+            f"{text.context_length}; set config.model.text_cfg.context_length to the former"
+        )

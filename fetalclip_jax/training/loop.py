@@ -8,12 +8,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from fetalclip_jax import experiment
-from fetalclip_jax.config import flatten, load_config
+from fetalclip_jax import run
+from fetalclip_jax.config import build_model, flatten, load_config
 from fetalclip_jax.data import pipeline
 from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.parallel import sharding
-from fetalclip_jax.training import checkpoint, metrics, state, step
+from fetalclip_jax.run import write_json
+from fetalclip_jax.training import checkpoint, inputs, metrics, state, step
 from fetalclip_jax.training.optimizer import learning_rate_schedule, make_optimizer
 
 # Held-out batches whose loss is logged with every checkpoint.
@@ -39,14 +40,14 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
         )
     workdir = pathlib.Path(workdir)
     process_start = time.time()
-    experiment.claim_workdir(config, workdir)
+    run.claim_workdir(config, workdir)
     mesh = meshes.make_mesh(**config.mesh)
-    model = experiment.build_model(config)
+    model = build_model(config)
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     schedule = learning_rate_schedule(config.optimizer, config.train.steps)
     _check_numbers(config, mesh)
-    dataset = experiment.open_records(config, workdir, "train")
-    tokenizer = experiment.open_tokenizer(config, workdir)
+    dataset = inputs.open_records(config, workdir, "train")
+    tokenizer = inputs.open_tokenizer(config, workdir)
     iterator = make_iterator(config, dataset, tokenizer)
 
     abstract, shardings = state.abstract_state(model, optimizer, mesh, config.seed)
@@ -163,7 +164,7 @@ def _held_out_loss(config, workdir, tokenizer, model, mesh, shardings):
     without such a group is judged on its test split, which nothing here selects by.
     """
     split = "pool" if config.data.source == "phantom" else "test"
-    dataset = experiment.open_records(config, workdir, split)
+    dataset = inputs.open_records(config, workdir, split)
     size = min(config.train.global_batch_size, len(dataset))
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     size -= size % shards
@@ -205,4 +206,4 @@ def _write_summary(config, workdir, current, seconds) -> None:
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "peak_rss_gib": metrics.peak_rss_gib(),
     }
-    experiment.write_json(workdir / "results" / "train.json", summary)
+    write_json(workdir / "results" / "train.json", summary)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from fetalclip_jax.data.image import normalise
 from fetalclip_jax.losses import softmax_contrastive
 from fetalclip_jax.models.clip import CLIP
+from fetalclip_jax.models.preprocess import normalise
 from fetalclip_jax.models.vision import PATCH_DROPOUT
 from fetalclip_jax.parallel import sharding
 from fetalclip_jax.training.state import TrainState

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from fetalclip_jax.data.image import CLIP_MEAN, CLIP_STD
-from fetalclip_jax.experiment import write_json
+from fetalclip_jax.models.preprocess import CLIP_MEAN, CLIP_STD
 from fetalclip_jax.models.presets import CLIPConfig
+from fetalclip_jax.run import write_json
 from fetalclip_jax.weights import files, safetensors_file, transformers_clip
 
 STYLES = ("open_clip", "transformers")

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fetalclip_jax.data.image import CLIP_MEAN, CLIP_STD
 from fetalclip_jax.models import presets
+from fetalclip_jax.models.preprocess import CLIP_MEAN, CLIP_STD
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.weights import open_clip, safetensors_file, torch_zip, transformers_clip
 from fetalclip_jax.weights.layout import Piece

@@ -7,7 +7,7 @@ import pytest
 
 from fetalclip_jax.captions.prompts import ga_prompts, load_prompts
 from fetalclip_jax.captions.synthesis import caption_corpus
-from fetalclip_jax.data.example import BRAIN_PLANES, PLANES
+from fetalclip_jax.labels import BRAIN_PLANES, PLANES
 from fetalclip_jax.tokenizers.sentencepiece import SentencePieceTokenizer
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fetalclip_jax.captions.synthesis import caption, caption_corpus
-from fetalclip_jax.data.example import BRAIN_PLANES, OTHER, PLANES
+from fetalclip_jax.labels import BRAIN_PLANES, OTHER, PLANES
 
 # Words that name a class and must not turn up in the captions of another.
 CLASS_WORDS = {

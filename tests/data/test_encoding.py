@@ -8,7 +8,7 @@ import pytest
 
 from fetalclip_jax.data import encoding
 from fetalclip_jax.data.example import BadExampleError, Example
-from fetalclip_jax.data.image import square_resize
+from fetalclip_jax.models.preprocess import square_resize
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (30, 40), dtype=np.uint8)
 FULL = Example(

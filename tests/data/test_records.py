@@ -14,8 +14,9 @@ import sys
 import numpy as np
 import pytest
 
-from fetalclip_jax.data import preparation, records, sources
+from fetalclip_jax.data import preparation, records
 from fetalclip_jax.data.example import BadExampleError, Example
+from fetalclip_jax.datasets.hc18 import HC18Source
 
 
 class Described(list):
@@ -106,7 +107,7 @@ def test_records_do_not_depend_on_workers(tmp_path, hc18_folder, monkeypatch):
     monkeypatch.setattr(preparation, "_CHUNK", 2)
     root = hc18_folder(patients=20)
     (root / "training_set" / "007_HC.png").write_bytes(b"broken")
-    source = sources.HC18Source(root)
+    source = HC18Source(root)
     folders = {}
     for workers in (0, 2):
         dataset = records.prepare(
@@ -124,7 +125,7 @@ def test_records_do_not_depend_on_workers(tmp_path, hc18_folder, monkeypatch):
 
 
 def test_errors_of_the_source_come_back_from_workers(tmp_path, hc18_folder):
-    source = sources.HC18Source(hc18_folder(patients=2))
+    source = HC18Source(hc18_folder(patients=2))
     source.filenames = ("000_HC.png", "unlisted")
     with pytest.raises(KeyError, match="unlisted"):
         records.prepare(source, tmp_path / "r", image_size=8, workers=1, progress=False)
@@ -268,7 +269,7 @@ def test_a_data_set_travels_to_workers_by_its_path(tmp_path, numbered_examples):
 
 def test_preparation_workers_do_not_import_jax_or_tfds():
     program = (
-        "import sys, fetalclip_jax.data.preparation, fetalclip_jax.data.sources\n"
+        "import sys, fetalclip_jax.data.preparation, fetalclip_jax.datasets.hc18\n"
         "print(sorted({'jax', 'tensorflow', 'tensorflow_datasets', 'grain'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from fetalclip_jax.data.records import RecordDataset
-from fetalclip_jax.datasets import hc18  # noqa: F401  registers the builder
+from fetalclip_jax.datasets import builders  # noqa: F401  registers the builder
 
 
 @pytest.fixture
@@ -48,8 +48,6 @@ def test_download_and_prepare_alone_makes_a_complete_folder(tmp_path, hc18_root)
 
 
 def test_phantom_by_name(tmp_path):
-    from fetalclip_jax.datasets import phantom  # noqa: F401  registers the builder
-
     builder = tfds.builder("phantom", data_dir=tmp_path, stop=3, image_size=48)
     builder.build()
     dataset = RecordDataset(builder.data_dir)

@@ -5,8 +5,8 @@ import pytest
 
 from fetalclip_jax.data import augment
 from fetalclip_jax.data.example import Example
-from fetalclip_jax.data.image import normalise
 from fetalclip_jax.evaluation import features
+from fetalclip_jax.models.preprocess import normalise
 
 SIZE = 16
 

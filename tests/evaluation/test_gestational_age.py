@@ -3,7 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from fetalclip_jax.evaluation import gestational_age, who_chart
+from fetalclip_jax.biometry import who_chart
+from fetalclip_jax.evaluation import gestational_age
 
 DAYS = gestational_age.DAYS
 

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from fetalclip_jax.data.example import SIX_PLANES
 from fetalclip_jax.evaluation import few_shot, probes, splits
+from fetalclip_jax.labels import SIX_PLANES
 
 FAST = probes.ProbeConfig((0.02,), batch_size=16, epochs=10, feature_scaling="standardise")
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fetalclip_jax.data.example import PLANES
 from fetalclip_jax.evaluation import text_features, zero_shot
+from fetalclip_jax.labels import PLANES
 
 FIVE = ("abdomen", "brain", "femur", "heart", "cervix")
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fetalclip_jax.data.example import BRAIN_PLANES, HEART_LABELS, OTHER, PLANES, SIX_PLANES
-from fetalclip_jax.phantom.growth import ellipse_circumference
+from fetalclip_jax.biometry.ellipses import circumference as ellipse_circumference
+from fetalclip_jax.labels import BRAIN_PLANES, HEART_LABELS, OTHER, PLANES, SIX_PLANES
 from fetalclip_jax.phantom.sheet import contact_sheet
 from fetalclip_jax.phantom.simulator import PLANE_WEIGHTS, Phantom
 

@@ -7,8 +7,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from fetalclip_jax.data.example import BRAIN_PLANES, PLANES, SIX_PLANES, Example
-from fetalclip_jax.evaluation import who_chart
+from fetalclip_jax.biometry import who_chart
+from fetalclip_jax.data.example import Example
+from fetalclip_jax.labels import BRAIN_PLANES, PLANES, SIX_PLANES
 
 IMAGE_SIZE = 48
 ZERO_SHOT_LABELS = ("abdomen", "brain", "femur", "heart", "cervix")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from fetalclip_jax.evaluation import who_chart
+from fetalclip_jax.biometry import who_chart
 from fetalclip_jax.reports import age, plots, style
 
 

@@ -15,9 +15,8 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from fetalclip_jax import tokenizers
-from fetalclip_jax.config import default_config, flatten, load_config, save_config
-from fetalclip_jax.data import image as images
-from fetalclip_jax.experiment import build_model, check_tokenizer, new_tokenizer
+from fetalclip_jax.config import build_model, default_config, flatten, load_config, save_config
+from fetalclip_jax.models import preprocess as images
 from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.parallel import mesh as meshes
@@ -43,7 +42,7 @@ _FREE_FIELDS = (
 )
 
 
-class Bundle:
+class Model:
     """A CLIP with its tokenizer and preprocessing.
 
     Attributes:
@@ -59,7 +58,7 @@ class Bundle:
         Raises:
           ValueError: a tokenizer of another vocabulary or context length than the model.
         """
-        check_tokenizer(tokenizer, model.config.text_cfg)
+        tokenizers.check_fits(tokenizer, model.config.text_cfg)
         self.config = model.config
         self._dtype = model.dtype
         self._mesh = meshes.make_mesh()
@@ -69,7 +68,7 @@ class Bundle:
         self._encode_text = jax.jit(functools.partial(_apply, model, CLIP.encode_text))
 
     def preprocess(self, image) -> Float[np.ndarray, "H W 3"]:
-        """A PIL image, path or uint8 array as the image tower sees it (see `data.image`)."""
+        """A PIL image, path or uint8 array as the image tower sees it (see `models.preprocess`)."""
         return images.preprocess(image, self.config.vision_cfg.image_size)
 
     def tokenize(self, texts: Sequence[str]) -> Int[np.ndarray, "n context"]:
@@ -167,7 +166,7 @@ def load(
     dtype: str | None = None,
     param_dtype: str | None = None,
     resize_positions: bool = False,
-) -> Bundle:
+) -> Model:
     """Opens a trained run, the weights of another library, or a preset with random parameters.
 
     Args:
@@ -205,7 +204,7 @@ def load(
     model = CLIP(resolved, dtype=_dtype("dtype", dtype) or jnp.float32)
     where = sharding.replicated(meshes.make_mesh())
     params = weights.read_params(file, resolved, where, _dtype("param_dtype", param_dtype))
-    return Bundle(model, params, _tokenizer(path, resolved, tokenizer))
+    return Model(model, params, _tokenizer(path, resolved, tokenizer))
 
 
 def _resolve(file: files.WeightFile, config) -> presets.CLIPConfig:
@@ -244,14 +243,14 @@ def _tokenizer(path: pathlib.Path, config: presets.CLIPConfig, given) -> tokeniz
                 f"has {CLIP_VOCAB_SIZE}; pass tokenizer, the folder or SentencePiece file that "
                 "belongs to it"
             )
-        return new_tokenizer("clip_bpe", config.text_cfg)
+        return tokenizers.new("clip_bpe", config.text_cfg)
     where = pathlib.Path(given or beside)
     if where.is_dir():
         return tokenizers.load(where)
     return SentencePieceTokenizer.from_file(where, length)
 
 
-def _random(name: str, config, tokenizer, dtype, param_dtype) -> Bundle:
+def _random(name: str, config, tokenizer, dtype, param_dtype) -> Model:
     if name not in presets.PRESETS:
         raise ValueError(
             f"{name} is neither a trained run, nor a file or folder of weights, nor a preset; "
@@ -264,13 +263,13 @@ def _random(name: str, config, tokenizer, dtype, param_dtype) -> Bundle:
     if kept is not None:
         params = jax.tree.map(lambda leaf: leaf.astype(kept), params)
     if tokenizer is not None:
-        return Bundle(model, params, _tokenizer(pathlib.Path(name), resolved, tokenizer))
+        return Model(model, params, _tokenizer(pathlib.Path(name), resolved, tokenizer))
     # CLIP's own vocabulary where the model has room for it, as the published models do.
     kind = "clip_bpe" if resolved.text_cfg.vocab_size >= CLIP_VOCAB_SIZE else "sentencepiece"
-    return Bundle(model, params, new_tokenizer(kind, resolved.text_cfg))
+    return Model(model, params, tokenizers.new(kind, resolved.text_cfg))
 
 
-def _load_run(workdir: pathlib.Path, dtype, param_dtype) -> Bundle:
+def _load_run(workdir: pathlib.Path, dtype, param_dtype) -> Model:
     config = load_config(workdir / "config.json")
     model = build_model(config)
     if dtype is not None:
@@ -283,7 +282,7 @@ def _load_run(workdir: pathlib.Path, dtype, param_dtype) -> Bundle:
         _abstract(model),
     )
     params = checkpoint.restore_params(workdir, abstract)
-    return Bundle(model, params, tokenizers.load(workdir / "tokenizer"))
+    return Model(model, params, tokenizers.load(workdir / "tokenizer"))
 
 
 def _abstract(model: CLIP) -> Any:

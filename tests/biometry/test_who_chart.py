@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fetalclip_jax.evaluation import who_chart
+from fetalclip_jax.biometry import who_chart
 
 
 def test_published_medians():

@@ -8,8 +8,6 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float, UInt8
 
-from fetalclip_jax.data.example import BadExampleError
-
 # Channel statistics of CLIP's pretraining images (Radford et al. 2021); FetalCLIP keeps them.
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -48,8 +46,8 @@ def load_image(path: str | os.PathLike) -> UInt8[np.ndarray, "h w *c"]:
     """Decodes an image file to uint8 [H, W] (grey) or [H, W, 3].
 
     Raises:
-      BadExampleError: named after the file, when it is missing, empty, truncated, not an image
-        or of an unsupported depth.
+      ValueError: naming the file, when it is missing, empty, truncated, not an image or of an
+        unsupported depth.
     """
     path = pathlib.Path(path)
     try:
@@ -57,9 +55,9 @@ def load_image(path: str | os.PathLike) -> UInt8[np.ndarray, "h w *c"]:
         with PIL.Image.open(io.BytesIO(path.read_bytes())) as image:
             return to_uint8(image)
     except PIL.UnidentifiedImageError as error:
-        raise BadExampleError(path.name, f"cannot decode {path}: not an image file") from error
+        raise ValueError(f"cannot decode {path}: not an image file") from error
     except Exception as error:  # on damaged bytes Pillow's decoders raise all kinds of errors
-        raise BadExampleError(path.name, f"cannot decode {path}: {error}") from error
+        raise ValueError(f"cannot decode {path}: {error}") from error
 
 
 def pad_to_square(image: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "s s *c"]:
@@ -104,8 +102,7 @@ def preprocess(
     """A Pillow image, uint8 array or file -> float32 [size, size, 3] ready for the model.
 
     Raises:
-      ValueError: for arrays that are not uint8 [H, W] or [H, W, 3], and for undecodable files
-        (BadExampleError).
+      ValueError: for arrays that are not uint8 [H, W] or [H, W, 3], and for undecodable files.
     """
     if isinstance(image, PIL.Image.Image):
         pixels = to_uint8(image)

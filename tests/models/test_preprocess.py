@@ -6,8 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from fetalclip_jax.data import image as images
-from fetalclip_jax.data.example import BadExampleError
+from fetalclip_jax.models import preprocess as images
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -99,8 +98,10 @@ def test_undecodable_files_are_named(tmp_path, damage):
     else:
         content = {"empty": b"", "text": b"not an image", "truncated": whole[: len(whole) // 2]}
         path.write_bytes(content[damage])
-    with pytest.raises(BadExampleError, match="scan") as caught:
+    with pytest.raises(ValueError, match="scan"):
         images.load_image(path)
+    with pytest.raises(BadExampleError, match="scan") as caught:
+        read_image(path)
     assert caught.value.example_id == path.name
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from fetalclip_jax.data import sources
+from fetalclip_jax.biometry import who_chart
+from fetalclip_jax.biometry.ellipses import fill_outline
 from fetalclip_jax.data.example import BadExampleError
-from fetalclip_jax.evaluation import who_chart
+from fetalclip_jax.datasets.hc18 import HC18Source
+from fetalclip_jax.datasets.phantom import PhantomSource
 from fetalclip_jax.phantom.simulator import Phantom
 
 
@@ -20,7 +22,7 @@ def patients(source) -> set[str]:
 
 
 def test_hc18_example(hc18_folder):
-    source = sources.HC18Source(hc18_folder())
+    source = HC18Source(hc18_folder())
     assert len(source) == 20
     example = source[1]
     assert example.example_id == "000_2HC"
@@ -38,41 +40,41 @@ def test_hc18_example(hc18_folder):
 
 def test_hc18_splits_patients_not_images(hc18_folder):
     root = hc18_folder()
-    train, test = (sources.HC18Source(root, split) for split in ("train", "test"))
+    train, test = (HC18Source(root, split) for split in ("train", "test"))
     assert len(train) == 16  # both images of eight patients
     assert len(test) == 4
     assert not patients(train) & patients(test)
-    assert patients(train) | patients(test) == patients(sources.HC18Source(root))
+    assert patients(train) | patients(test) == patients(HC18Source(root))
 
 
 def test_hc18_split_depends_on_the_seed_only(hc18_folder):
     root = hc18_folder()
-    test = sources.HC18Source(root, "test", seed=1)
-    assert sources.HC18Source(root, "test", seed=1).filenames == test.filenames
-    assert len({sources.HC18Source(root, "test", seed=s).filenames for s in range(5)}) > 1
+    test = HC18Source(root, "test", seed=1)
+    assert HC18Source(root, "test", seed=1).filenames == test.filenames
+    assert len({HC18Source(root, "test", seed=s).filenames for s in range(5)}) > 1
     # A partial download divides the patients it has like the whole data set.
-    gone = sources.HC18Source(root, "train", seed=1).filenames[:3]
+    gone = HC18Source(root, "train", seed=1).filenames[:3]
     for name in gone:
         (root / "training_set" / name).unlink()
     with pytest.warns(UserWarning, match="3 images of 20"):
-        partial = sources.HC18Source(root, "test", seed=1)
+        partial = HC18Source(root, "test", seed=1)
     assert partial.filenames == test.filenames
     assert partial.missing_files == gone
 
 
 def test_hc18_root_may_be_the_image_folder(hc18_folder):
     root = hc18_folder()
-    assert sources.HC18Source(root / "training_set").filenames == sources.HC18Source(root).filenames
+    assert HC18Source(root / "training_set").filenames == HC18Source(root).filenames
 
 
 def test_hc18_description_tells_data_apart_but_not_places(hc18_folder, rewrite_hc18_csv, tmp_path):
     root = hc18_folder()
-    before = sources.HC18Source(root).description
+    before = HC18Source(root).description
     moved = root.rename(tmp_path / "moved")
-    assert sources.HC18Source(moved).description == before
-    assert sources.HC18Source(moved, "train").description != before
+    assert HC18Source(moved).description == before
+    assert HC18Source(moved, "train").description != before
     rewrite_hc18_csv(moved, [("000_HC.png", "0.25", "170.5")])
-    assert sources.HC18Source(moved).description != before
+    assert HC18Source(moved).description != before
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_hc18_bad_rows(hc18_folder, rewrite_hc18_csv, rows, message):
     root = hc18_folder(patients=1)
     rewrite_hc18_csv(root, rows)
     with pytest.raises(ValueError, match=message):
-        sources.HC18Source(root)
+        HC18Source(root)
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
@@ -101,35 +103,35 @@ def test_hc18_missing_column(hc18_folder, missing):
     wanted = header[missing].split("(")[0].strip()
     header[missing] = "something else"
     with pytest.raises(ValueError, match=f"no column '{wanted}'; its header is"):
-        sources.HC18Source(hc18_folder(patients=1, header=header))
+        HC18Source(hc18_folder(patients=1, header=header))
 
 
 def test_hc18_missing_folder_files_and_bad_arguments(hc18_folder, tmp_path):
     with pytest.raises(ValueError, match=r"config.data.root='.*nowhere' does not exist"):
-        sources.HC18Source(tmp_path / "nowhere")
+        HC18Source(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="root='' is empty; it must be the HC18 folder"):
-        sources.HC18Source("")
+        HC18Source("")
     (tmp_path / "other.csv").touch()
     with pytest.raises(ValueError, match=r"has \['other.csv'\]; it must be the HC18 folder"):
-        sources.HC18Source(tmp_path)
+        HC18Source(tmp_path)
     root = hc18_folder()
     with pytest.raises(ValueError, match="split is 'valid'"):
-        sources.HC18Source(root, "valid")
+        HC18Source(root, "valid")
     with pytest.raises(ValueError, match=r"test_share is 1.0"):
-        sources.HC18Source(root, "train", test_share=1.0)
+        HC18Source(root, "train", test_share=1.0)
     for path in (root / "training_set").iterdir():
         path.unlink()
     with (
         pytest.warns(UserWarning, match="20 images of 20"),
         pytest.raises(ValueError, match="holds no image of the all split"),
     ):
-        sources.HC18Source(root)
+        HC18Source(root)
 
 
 def test_hc18_undecodable_image(hc18_folder):
     root = hc18_folder()
     (root / "training_set" / "000_2HC.png").write_bytes(b"not a png")
-    source = sources.HC18Source(root)
+    source = HC18Source(root)
     assert source[0].example_id == "000_HC"
     with pytest.raises(BadExampleError, match=r"000_2HC\.png"):
         source[1]
@@ -141,7 +143,7 @@ def test_hc18_masks_are_filled_outlines(hc18_folder):
     for name in ("000_HC", "000_2HC", "001_HC"):
         PIL.Image.fromarray(outline).save(root / "training_set" / f"{name}_Annotation.png")
     with pytest.warns(UserWarning, match="1 images of 4"):
-        source = sources.HC18Source(root, with_masks=True)
+        source = HC18Source(root, with_masks=True)
     assert source.missing_files == ("001_2HC.png",)
     mask = source[0].masks["head"]
     filled = cv2.ellipse(np.zeros((54, 80), np.uint8), (40, 27), (30, 20), 15, 0, 360, 1, -1)
@@ -152,15 +154,14 @@ def test_hc18_masks_are_filled_outlines(hc18_folder):
 def test_an_outline_cut_by_the_border_is_filled_up_to_it():
     outline = cv2.ellipse(np.zeros((60, 80), np.uint8), (40, 5), (30, 40), 0, 0, 360, 255, 1)
     filled = cv2.ellipse(np.zeros((60, 80), np.uint8), (40, 5), (30, 40), 0, 0, 360, 1, -1)
-    assert (sources.fill_outline(outline) != filled.astype(bool)).mean() < 0.01
+    assert (fill_outline(outline) != filled.astype(bool)).mean() < 0.01
 
 
 def test_real_hc18(shared_data):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a partial download is fine
         train, test = (
-            sources.HC18Source(shared_data / "hc18", split, with_masks=True)
-            for split in ("train", "test")
+            HC18Source(shared_data / "hc18", split, with_masks=True) for split in ("train", "test")
         )
     assert not patients(train) & patients(test)
     share = len(patients(test)) / len(patients(train) | patients(test))
@@ -178,7 +179,7 @@ def test_real_hc18(shared_data):
 
 
 def test_phantom_source_is_a_window_on_the_phantom():
-    source = sources.PhantomSource(3, 10, 14, image_size=48)
+    source = PhantomSource(3, 10, 14, image_size=48)
     assert len(source) == 4
     expected = Phantom(seed=3, image_size=48)[12]
     example = source[2]
@@ -193,4 +194,4 @@ def test_phantom_source_is_a_window_on_the_phantom():
 
 def test_phantom_source_refuses_an_empty_range():
     with pytest.raises(ValueError, match="examples 5 to 5 are none"):
-        sources.PhantomSource(0, 5, 5)
+        PhantomSource(0, 5, 5)
