@@ -60,14 +60,19 @@ def claim_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:
     save_config(config, path)
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes `text` as UTF-8 so that a reader sees the old file or the whole new one."""
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes `content` so that a reader sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(content)
     part.replace(path)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes `text` as UTF-8, whole or not at all."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
     """Writes `content` as JSON, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from fetalclip_jax.data.example import BadExampleError, read_image
 from fetalclip_jax.models import preprocess as images
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)

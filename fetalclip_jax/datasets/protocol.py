@@ -1,0 +1,56 @@
+"""What every data set is: a sequence of examples that says of itself what code must know."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from fetalclip_jax.data.example import Example
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFacts:
+    """What is true of a data set; nothing else in the code asks for its name.
+
+    Attributes:
+      splits: those that may be opened.
+      roles: what a split is for -> its name: "train" (pretraining), "validation" (chosen by, while
+        pretraining), "fit" (probes learn from it), "test", "all".
+      columns: what its examples know, of the fields of `Example` and the keys of its `extra`.
+      simulated: drawn by a program, so that no number measured on it is evidence about patients.
+      ages_from: where `ga_days` comes from: "recorded", "head circumference" or "" for no ages.
+      group_columns: keys of `Example.extra` by which results may be split: machine, operator.
+      masks: structures that are outlined.
+      citation, licence: of whoever made it.
+    """
+
+    splits: tuple[str, ...]
+    roles: Mapping[str, str]
+    columns: tuple[str, ...]
+    simulated: bool = False
+    ages_from: str = ""
+    group_columns: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+    citation: str = ""
+    licence: str = ""
+
+
+class Source(Protocol):
+    """One split of a data set. Picklable: worker processes read it.
+
+    Attributes:
+      facts: of the whole data set.
+      description: JSON-able; changes whenever any example could, so that a repaired file is read
+        again. Holds no absolute path: a data set may be moved.
+      missing: files that the data set lists and that are not there (a partial download), counted
+        and said by whoever opens it.
+    """
+
+    facts: SourceFacts
+    description: dict[str, Any]
+    missing: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example:
+        """Raises BadExampleError for one that cannot be read, IndexError beyond the end."""
+        ...

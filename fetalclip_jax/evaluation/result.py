@@ -1,0 +1,218 @@
+"""What a study says of a model on a data set, and how it lies on disk.
+
+<folder>/<study>.json   study, model, data, metrics, baselines, curve, cost, details
+         <study>.csv    example_id, patient_id, label, prediction and whatever else a study adds
+         <study>.npz    the same four and the scores of every candidate
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fetalclip_jax import run
+
+PREDICTION_COLUMNS = ("example_id", "patient_id", "label", "prediction")
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number and how sure it is.
+
+    Attributes:
+      value: the metric.
+      low, high: its 95 % interval; None where there is none (a single group, a constant).
+      n: images it was measured on.
+      groups: what the interval resamples: patients, or images.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    groups: int | None = None
+
+    def __post_init__(self):
+        for name in ("value", "low", "high"):
+            number = getattr(self, name)
+            if number is not None and not math.isfinite(number):
+                raise ValueError(
+                    f"an estimate's {name} is {number}; what is not finite is no score: look for "
+                    "nan or inf in the features, the weights or the labels"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """What a metric has to beat.
+
+    Attributes:
+      metric: name of the metric it stands beside.
+      estimate: what the baseline reaches.
+      description: what it does, such as "chance" or "always the best constant age".
+    """
+
+    metric: str
+    estimate: Estimate
+    description: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """One row per judged image.
+
+    Attributes:
+      example_id, patient_id: text, [n].
+      label, prediction: class names, or numbers for regression, [n].
+      candidates: what competes, [c]; empty where a study has no scores.
+      scores: [n, c].
+      extra: further columns of the CSV, [n] each.
+    """
+
+    example_id: np.ndarray
+    patient_id: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    candidates: tuple[str, ...] = ()
+    scores: np.ndarray | None = None
+    extra: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The CSV's rows as dictionaries."""
+        columns = {name: getattr(self, name) for name in PREDICTION_COLUMNS} | dict(self.extra)
+        return [
+            dict(zip(columns, values, strict=True))
+            for values in zip(*(column.tolist() for column in columns.values()), strict=True)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Everything a study found; enough for any later statistic and paired test.
+
+    Attributes:
+      study: its name, such as "zero_shot.planes".
+      model: `name`, and `fingerprint` of what was judged.
+      data: `name`, `kind`, `split`, `images`, `patients`, `simulated`, `ages_from`, `citation`,
+        `left_out` (reason -> count) and whatever else identifies the images.
+      protocol: the settings, JSON-able: `name` ("paper", "tuned", ...), `resample_by`, ...
+      metrics: by name. The first one is the study's headline.
+      baselines: by name.
+      curve: points of a curve, each a mapping; empty for studies without.
+      details: JSON-able: `per_class_f1`, `confusion`, `classes`, `labels`, ...
+      cost: `seconds` and `peak_rss_gib`.
+      predictions: None for studies that predict nothing of single images.
+    """
+
+    study: str
+    metrics: Mapping[str, Estimate]
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    protocol: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    baselines: Mapping[str, Baseline] = dataclasses.field(default_factory=dict)
+    curve: Sequence[Mapping[str, Any]] = ()
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    cost: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    predictions: Predictions | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the predictions."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del fields["predictions"]
+        fields["metrics"] = {k: dataclasses.asdict(v) for k, v in self.metrics.items()}
+        fields["baselines"] = {k: dataclasses.asdict(v) for k, v in self.baselines.items()}
+        fields["curve"] = [dict(point) for point in self.curve]
+        return fields
+
+    def save(self, folder: pathlib.Path) -> pathlib.Path:
+        """Writes the files of this result, each whole or not at all; returns the JSON's path."""
+        folder = pathlib.Path(folder)
+        path = folder / f"{self.study}.json"
+        if self.predictions is not None:
+            self._save_predictions(folder)
+        run.write_json(path, self.to_json())
+        return path
+
+    def _save_predictions(self, folder: pathlib.Path) -> None:
+        rows = self.predictions.rows()
+        text = io.StringIO()
+        names = [*PREDICTION_COLUMNS, *self.predictions.extra]
+        writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        run.write_text(folder / f"{self.study}.csv", text.getvalue())
+        arrays = {name: getattr(self.predictions, name) for name in PREDICTION_COLUMNS}
+        arrays |= {f"extra/{name}": values for name, values in self.predictions.extra.items()}
+        arrays["candidates"] = np.array(self.predictions.candidates, np.str_)
+        if self.predictions.scores is not None:
+            arrays["scores"] = self.predictions.scores
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        run.write_bytes(folder / f"{self.study}.npz", buffer.getvalue())
+
+
+def load(path: pathlib.Path) -> Result:
+    """A result that `Result.save` wrote, with its predictions where they lie beside it.
+
+    Raises:
+      ValueError: no such file, or one that is no result.
+    """
+    path = pathlib.Path(path)
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields["metrics"] = {k: Estimate(**v) for k, v in fields["metrics"].items()}
+        fields["baselines"] = {
+            k: Baseline(v["metric"], Estimate(**v["estimate"]), v["description"])
+            for k, v in fields["baselines"].items()
+        }
+        beside = path.with_suffix(".npz")
+        return Result(**fields, predictions=_load_predictions(beside) if beside.exists() else None)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no result of `fetalclip evaluate` ({error}); evaluate again"
+        ) from error
+
+
+def load_all(folder: pathlib.Path) -> list[Result]:
+    """Every result under a folder that `fetalclip evaluate` wrote, in the order of their paths.
+
+    Raises:
+      ValueError: a file that is no result.
+    """
+    return [
+        load(path)
+        for path in sorted(pathlib.Path(folder).rglob("*.json"))
+        if not any(part.startswith((".", "features")) for part in path.relative_to(folder).parts)
+        and is_result(path)
+    ]
+
+
+def is_result(path: pathlib.Path) -> bool:
+    """Whether a JSON file says that it is one; settings and summaries lie in such folders too."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(fields, dict) and {"study", "metrics", "baselines"} <= fields.keys()
+
+
+def _load_predictions(path: pathlib.Path) -> Predictions:
+    with np.load(path, allow_pickle=False) as arrays:
+        return Predictions(
+            **{name: arrays[name] for name in PREDICTION_COLUMNS},
+            candidates=tuple(arrays["candidates"].tolist()),
+            scores=arrays["scores"] if "scores" in arrays.files else None,
+            extra={
+                name.removeprefix("extra/"): arrays[name]
+                for name in arrays.files
+                if name.startswith("extra/")
+            },
+        )

@@ -1,0 +1,52 @@
+"""What a study is: what it needs of a data set, and what it makes of the features."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from fetalclip_jax.evaluation.features.store import FeatureStore
+from fetalclip_jax.evaluation.result import Result
+
+# How images of a store are made: "clip" is open_clip's antialiased transform of the padded image;
+# "opencv" pads too, but shrinks by OpenCV's cubic without antialiasing, as the paper's probes do.
+TRANSFORMS = ("clip", "opencv")
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """A store of features that a study reads.
+
+    Attributes:
+      name: under which the study finds it.
+      role: "test", "fit" (patients that probes learn from) or "all"; `SourceFacts.roles` says which
+        split of a data set that is.
+      columns: labels or numbers without which the study makes no sense, such as ("plane",).
+      copies: augmented copies of each image beside the clean one.
+      transform: one of `TRANSFORMS`.
+      level: "feature": one projected vector an image.
+      only: column -> values; other images are not encoded. Empty keeps all.
+    """
+
+    name: str
+    role: str
+    columns: tuple[str, ...] = ()
+    copies: int = 0
+    transform: str = "clip"
+    level: str = "feature"
+    only: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+
+class Study(Protocol):
+    """Made of its settings by `studies.create`; run once per model and data set.
+
+    Attributes:
+      name: such as "zero_shot.planes"; names its files.
+      needs: the stores it reads.
+    """
+
+    name: str
+    needs: tuple[Need, ...]
+
+    def run(self, stores: Mapping[str, FeatureStore], model: Any) -> Result:
+        """Judges `model` by its stored features; `evaluate` fills in model, data and cost."""
+        ...
