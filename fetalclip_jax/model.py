@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 from ml_collections import ConfigDict
 
 from fetalclip_jax import tokenizers
@@ -22,6 +23,7 @@ from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.parallel import sharding
 from fetalclip_jax.tokenizers.clip_bpe import ClipBPETokenizer
+from fetalclip_jax.tokenizers.protocol import check_texts
 from fetalclip_jax.tokenizers.sentencepiece import SentencePieceTokenizer
 from fetalclip_jax.training import checkpoint, state
 from fetalclip_jax.weights import export, files
@@ -31,6 +33,9 @@ CLIP_VOCAB_SIZE = 49408
 
 # Texts are cut to their longest, rounded up to a multiple of this: few compiled lengths.
 _LENGTH_STEP = 8
+
+# Normalised pixels end at about 2.2; what lies far beyond was never normalised.
+_LARGEST_PIXEL = 5.0
 
 # What may differ from the configuration beside a file: sizes that positions can be fitted to, and
 # fields that training alone reads.
@@ -50,9 +55,16 @@ class Model:
       params: parameters, float32 unless others were asked for or came with the file.
       tokenizer: ids as the text tower knows them.
       fingerprint: changes when any parameter, the vocabulary or the function computed does.
+      data: `config.data` of the run that trained it; None for other weights.
     """
 
-    def __init__(self, model: CLIP, params: Any, tokenizer: tokenizers.Tokenizer):
+    def __init__(
+        self,
+        model: CLIP,
+        params: Any,
+        tokenizer: tokenizers.Tokenizer,
+        data: ConfigDict | None = None,
+    ):
         """Puts parameters on all devices.
 
         Raises:
@@ -64,7 +76,9 @@ class Model:
         self._mesh = meshes.make_mesh()
         self.params = jax.device_put(params, sharding.replicated(self._mesh))
         self.tokenizer = tokenizer
+        self.data = data
         self._encode_image = jax.jit(functools.partial(_apply, model, CLIP.encode_image))
+        self._encode_pixels = jax.jit(functools.partial(_apply_to_pixels, model))
         self._encode_text = jax.jit(functools.partial(_apply, model, CLIP.encode_text))
 
     def preprocess(self, image) -> Float[np.ndarray, "H W 3"]:
@@ -72,19 +86,61 @@ class Model:
         return images.preprocess(image, self.config.vision_cfg.image_size)
 
     def tokenize(self, texts: Sequence[str]) -> Int[np.ndarray, "n context"]:
-        return self.tokenizer(texts)
+        """Token ids; a text that is longer than the context is cut.
 
-    def encode_image(self, batch: Float[Array, "n H W 3"]) -> Float[np.ndarray, "n embed_dim"]:
-        """Projected features, not normalised. Compiles once for every n."""
-        return np.asarray(self._encode_image(self.params, self._place(batch)))
+        Raises:
+          ValueError: no list of strings.
+        Warns:
+          UserWarning: texts were cut; how many, and the first of them.
+        """
+        texts = check_texts(texts)
+        tokens = self.tokenizer(texts)
+        # Only rows that are full to the end can have been cut.
+        full = np.flatnonzero(tokens[:, -1] == self.tokenizer.eot_id)
+        room = self.tokenizer.context_length - 2
+        cut = [texts[i] for i in full if len(self.tokenizer.encode([texts[i]])[0]) > room]
+        if cut:
+            warnings.warn(
+                f"{len(cut)} of {len(texts)} texts are longer than the model's "
+                f"{self.tokenizer.context_length} tokens and were cut, first: {cut[0][:80]!r}",
+                stacklevel=2,
+            )
+        return tokens
+
+    def encode_image(
+        self, batch: Float[Array, "n H W 3"] | Float[np.ndarray, "n H W 3"]
+    ) -> Float[np.ndarray, "n embed_dim"]:
+        """Projected features, not normalised. Compiles once for every n.
+
+        Raises:
+          ValueError: no array of `preprocess`ed images, or features that are not finite.
+        """
+        batch = self._checked_images(batch)
+        return _finite(self._encode_image(self.params, self._place(batch)), "images")
+
+    def encode_pixels(
+        self, batch: UInt8[np.ndarray, "n H W"] | UInt8[np.ndarray, "n H W 3"]
+    ) -> Float[np.ndarray, "n embed_dim"]:
+        """`encode_image` of uint8 pixels of the model's size, normalised on the device.
+
+        Raises:
+          ValueError: features that are not finite.
+        """
+        return _finite(self._encode_pixels(self.params, self._place(batch)), "images")
 
     def encode_text(self, tokens: Int[Array, "n context"]) -> Float[np.ndarray, "n embed_dim"]:
         """Projected features, not normalised. Compiles once for every n and length class.
 
         Raises:
-          ValueError: ids that the model does not know.
+          ValueError: no rows of ids, ids that the model does not know, or features that are not
+            finite.
         """
         tokens = np.asarray(tokens)
+        if tokens.ndim != 2 or tokens.shape[0] == 0 or tokens.dtype.kind not in "iu":
+            raise ValueError(
+                f"tokens are {tokens.dtype} {list(tokens.shape)}; pass what `tokenize` gives, "
+                "int32 [n, context] of at least one text"
+            )
         known = self.config.text_cfg.vocab_size
         if tokens.size and not (tokens.min() >= 0 and tokens.max() < known):
             raise ValueError(
@@ -93,7 +149,23 @@ class Model:
             )
         longest = int(tokens.argmax(axis=1).max()) + 1
         length = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, tokens.shape[1])
-        return np.asarray(self._encode_text(self.params, self._place(tokens[:, :length])))
+        features = self._encode_text(self.params, self._place(tokens[:, :length]))
+        return _finite(features, "texts")
+
+    def _checked_images(self, batch):
+        size = self.config.vision_cfg.image_size
+        wanted = f"pass float32 [n, {size}, {size}, 3] as `preprocess` makes them"
+        if not isinstance(batch, (np.ndarray, jax.Array)):
+            batch = np.asarray(batch)
+        if not jnp.issubdtype(batch.dtype, jnp.floating) or batch.ndim != 4 or not len(batch):
+            raise ValueError(f"images are {batch.dtype} {list(batch.shape)}; {wanted}")
+        low, high = float(batch.min()), float(batch.max())
+        if not (low >= -_LARGEST_PIXEL and high <= _LARGEST_PIXEL):
+            raise ValueError(
+                f"pixels run from {low:g} to {high:g}, normalised ones from about -1.8 to 2.2; "
+                f"{wanted}"
+            )
+        return batch
 
     def save(self, workdir: str | pathlib.Path) -> None:
         """Writes the model as a run: every program here opens it, training can start from it.
@@ -156,6 +228,22 @@ class Model:
 
 def _apply(model: CLIP, method, params, inputs):
     return model.apply({"params": params}, inputs, method=method)
+
+
+def _apply_to_pixels(model: CLIP, params, pixels):
+    return _apply(model, CLIP.encode_image, params, images.normalise(pixels))
+
+
+def _finite(features: jax.Array, what: str) -> np.ndarray:
+    """The features on the host; refuses what would otherwise look like an answer."""
+    features = np.asarray(features)
+    bad = ~np.isfinite(features).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"the features of {bad.sum()} of {len(bad)} {what} are nan or infinite, first that of "
+            f"number {bad.argmax()}: the parameters are not finite or overflow the compute type"
+        )
+    return features
 
 
 def load(
@@ -282,7 +370,7 @@ def _load_run(workdir: pathlib.Path, dtype, param_dtype) -> Model:
         _abstract(model),
     )
     params = checkpoint.restore_params(workdir, abstract)
-    return Model(model, params, tokenizers.load(workdir / "tokenizer"))
+    return Model(model, params, tokenizers.load(workdir / "tokenizer"), config.data)
 
 
 def _abstract(model: CLIP) -> Any:

@@ -4,8 +4,10 @@ import io
 import os
 import pathlib
 
+import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 from jaxtyping import Float, UInt8
 
 # Channel statistics of CLIP's pretraining images (Radford et al. 2021); FetalCLIP keeps them.
@@ -15,6 +17,9 @@ CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 # 16-bit samples span 0..65535 in PNG whatever the sensor's depth, so one fixed scale keeps
 # brightness comparable between images; Pillow's own conversion to 8 bits would clip at 255.
 _SIXTEEN_BIT_STEP = 257.0
+_EXIF_ORIENTATION = 0x0112
+# A square of this side is 64 MiB in grey.
+_LONGEST_PADDED_SIDE = 8192
 
 
 def to_uint8(image: PIL.Image.Image) -> UInt8[np.ndarray, "h w *c"]:
@@ -43,29 +48,66 @@ def to_uint8(image: PIL.Image.Image) -> UInt8[np.ndarray, "h w *c"]:
 
 
 def load_image(path: str | os.PathLike) -> UInt8[np.ndarray, "h w *c"]:
-    """Decodes an image file to uint8 [H, W] (grey) or [H, W, 3].
+    """Decodes an image file to uint8 [H, W] (grey) or [H, W, 3], turned the way EXIF says it is.
 
     Raises:
       ValueError: naming the file, when it is missing, empty, truncated, not an image or of an
         unsupported depth.
     """
+    return read_image_file(path)[0]
+
+
+def read_image_file(
+    path: str | os.PathLike,
+) -> tuple[UInt8[np.ndarray, "h w *c"], tuple[str, ...]]:
+    """`load_image`, and what was done to make plain 8-bit pixels of the file, in words.
+
+    Raises:
+      ValueError: as `load_image`.
+    """
     path = pathlib.Path(path)
     try:
         # Reading first keeps no file handle open when decoding fails half-way.
         with PIL.Image.open(io.BytesIO(path.read_bytes())) as image:
-            return to_uint8(image)
+            notes = _conversions(image)
+            # TIFF and JPEG may be stored lying down.
+            return to_uint8(PIL.ImageOps.exif_transpose(image)), notes
     except PIL.UnidentifiedImageError as error:
         raise ValueError(f"cannot decode {path}: not an image file") from error
     except Exception as error:  # on damaged bytes Pillow's decoders raise all kinds of errors
         raise ValueError(f"cannot decode {path}: {error}") from error
 
 
+def _conversions(image: PIL.Image.Image) -> tuple[str, ...]:
+    notes = []
+    if image.mode.startswith("I"):
+        notes.append("16-bit grey scaled to 8 bits")
+    elif image.mode in ("P", "PA"):
+        notes.append("palette turned into colours")
+    elif image.mode not in ("1", "L", "LA", "RGB", "RGBA"):
+        notes.append(f"mode {image.mode} turned into RGB")
+    if image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info:
+        notes.append("transparency dropped")
+    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+        notes.append("turned as its EXIF orientation says")
+    if getattr(image, "n_frames", 1) > 1:
+        notes.append(f"first of {image.n_frames} frames taken")
+    return tuple(notes)
+
+
 def pad_to_square(image: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "s s *c"]:
-    """Centres the image on black; an odd pixel of padding goes to the right or bottom."""
+    """Centres the image on black; an odd pixel of padding goes to the right or bottom.
+
+    An image longer than 8192 pixels is shrunk to that first, so that its square fits into memory.
+    """
     height, width = image.shape[:2]
-    side = max(height, width)
     if height == width:
         return image
+    if max(height, width) > _LONGEST_PADDED_SIDE:
+        scale = _LONGEST_PADDED_SIDE / max(height, width)
+        height, width = max(round(height * scale), 1), max(round(width * scale), 1)
+        image = _bicubic(image, height, width)
+    side = max(height, width)
     square = np.zeros((side, side, *image.shape[2:]), image.dtype)
     top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = image
@@ -79,10 +121,29 @@ def square_resize(image: UInt8[np.ndarray, "h w *c"], size: int) -> UInt8[np.nda
     give other pixels than the reference transform.
     """
     square = pad_to_square(image)
-    if len(square) == size:
-        return square
-    resized = PIL.Image.fromarray(square).resize((size, size), PIL.Image.Resampling.BICUBIC)
+    return square if len(square) == size else _bicubic(square, size, size)
+
+
+def _bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    resized = PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BICUBIC)
     return np.array(resized)
+
+
+def opencv_resize(square: UInt8[np.ndarray, "h h *c"], size: int) -> UInt8[np.ndarray, "s s *c"]:
+    """Resizes to `size` x `size` by OpenCV's cubic kernel, which is not antialiased.
+
+    The transform of FetalCLIP's probes and few-shot studies (arXiv 2502.14807, its scripts).
+    """
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def grey_where_equal(image: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w *d"]:
+    """One channel of a colour image whose three agree; any other image as it is."""
+    if image.ndim == 2:
+        return image
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    equal = np.array_equal(red, green) and np.array_equal(green, blue)
+    return np.ascontiguousarray(red) if equal else image
 
 
 def normalise(image):

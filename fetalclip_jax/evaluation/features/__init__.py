@@ -1,6 +1,6 @@
 """Stored features: what a model makes of a data set, encoded once."""
 
-from fetalclip_jax.evaluation.features.encoding import encode
+from fetalclip_jax.evaluation.features.encoding import encode, metadata_store
 from fetalclip_jax.evaluation.features.store import NUMBER_COLUMNS, TEXT_COLUMNS, FeatureStore
 
-__all__ = ["NUMBER_COLUMNS", "TEXT_COLUMNS", "FeatureStore", "encode"]
+__all__ = ["NUMBER_COLUMNS", "TEXT_COLUMNS", "FeatureStore", "encode", "metadata_store"]

@@ -1,110 +1,175 @@
 """Encoding a data set once, for every study that reads it."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from fetalclip_jax.data import augment
+from fetalclip_jax.data.example import BadExampleError
+from fetalclip_jax.data.views import View, Views
+from fetalclip_jax.data.workers import ordered_map
 from fetalclip_jax.evaluation.features.store import NUMBER_COLUMNS, TEXT_COLUMNS, FeatureStore
-from fetalclip_jax.models import preprocess as image
 
 RAW_SIDE = 16
+# Fewer examples than this are read before worker processes have started.
+_WORTH_WORKERS = 300
 
 
 def encode(
-    model, dataset, *, batch_size: int = 128, copies: int = 0, seed: int = 0, progress: bool = True
+    model,
+    source,
+    *,
+    transform: str = "clip",
+    copies: int = 0,
+    only: Mapping[str, Sequence[str]] | None = None,
+    batch_size: int = 128,
+    workers: int = 0,
+    seed: int = 0,
+    fingerprint: Mapping[str, Any] | None = None,
+    progress: bool = True,
 ) -> FeatureStore:
-    """Encode every image of a data set, clean and `copies` times augmented.
-
-    Augmentation happens at the size of the records, not at the native size of the image.
+    """Encode every image of a source, clean and `copies` times augmented.
 
     Args:
       model: the loaded model.
-      dataset: `__len__`, `[i] -> Example` with square images of the model's size, `fingerprint`.
-      batch_size: images per call of the vision tower; the last batch is filled up with black.
+      source: `__len__`, `[i] -> Example`.
+      transform: see `data.views.Views`.
       copies: augmented copies of each image, besides the clean one.
+      only: column -> values; images with others are passed over.
+      batch_size: images per call of the vision tower; the last batch is filled up with black.
+      workers: processes that read images; 0 reads on threads.
       seed: of the augmentation; copy k of image i depends on (seed, i, k) alone.
+      fingerprint: what to say the store was made of.
       progress: show a progress bar.
 
     Raises:
-      ValueError: if the data set is empty or its images are not of the model's size.
+      ValueError: if there is no image to encode, an example id occurs twice, or features are not
+        finite.
     """
-    if len(dataset) == 0:
-        raise ValueError("the data set has no image: there is nothing to encode")
     if copies < 0 or batch_size < 1:
         raise ValueError(f"copies {copies} must be >= 0 and batch_size {batch_size} >= 1")
     size = model.config.vision_cfg.image_size
-    rows = [(i, k) for i in range(len(dataset)) for k in range(copies + 1)]
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    features, raw_pixels, examples = [], [], []
-    # One thread decodes and augments the next batch while the device encodes this one.
-    with ThreadPoolExecutor(1) as reader, tqdm(total=len(rows), disable=not progress) as bar:
-        bar.set_description("features")
-        upcoming = reader.submit(_read, dataset, batches[0], size, seed)
-        for number, batch in enumerate(batches):
-            pixels, metadata = upcoming.result()
-            if number + 1 < len(batches):
-                upcoming = reader.submit(_read, dataset, batches[number + 1], size, seed)
-            filled = np.zeros((batch_size, *pixels.shape[1:]), np.uint8)
-            filled[: len(batch)] = pixels
-            encoded = model.encode_image(np.asarray(image.normalise(filled)))
-            features.append(np.asarray(encoded)[: len(batch)])
-            raw_pixels.append(np.stack([shrink(one) for one in pixels]))
-            examples.extend(metadata)
-            bar.update(len(batch))
+    views = Views(source, size, transform, copies, seed, dict(only or {}))
+    gathered = _Gathered()
+    workers = workers if len(source) >= _WORTH_WORKERS else 0
+    with (
+        ordered_map(views, len(source), workers) as read,
+        tqdm(total=len(source), desc="encoding", unit=" images", disable=not progress) as bar,
+    ):
+        features = [
+            model.encode_pixels(_filled(batch, batch_size))[: len(batch)]
+            for batch in _batches(gathered.pixels(read, bar), batch_size)
+        ]
+    if not features:
+        raise ValueError(gathered.why_empty(len(source)))
     return FeatureStore(
         image_features=np.concatenate(features),
-        columns={name: _column(examples, name) for name in TEXT_COLUMNS + NUMBER_COLUMNS},
-        raw_pixels=np.concatenate(raw_pixels),
-        copy=np.array([k for _, k in rows], np.int32),
-        fingerprint={
-            "model": model.fingerprint,
-            "data": dataset.fingerprint,
-            "image_size": size,
-            "copies": copies,
-            "seed": seed,
-        },
+        columns=gathered.columns(copies),
+        raw_pixels=np.stack(gathered.thumbnails),
+        copy=np.tile(np.arange(copies + 1, dtype=np.int32), len(gathered.views)),
+        fingerprint=dict(fingerprint or {}),
+        left_out=tuple(gathered.left_out),
     )
 
 
-def shrink(pixels: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "p"]:
+def metadata_store(source, fingerprint: Mapping[str, Any]) -> FeatureStore:
+    """A store of columns alone: features of width 0, no image read."""
+    columns = source.metadata()
+    count = len(columns["example_id"])
+    return FeatureStore(
+        image_features=np.zeros((count, 0), np.float32),
+        columns=columns,
+        raw_pixels=np.zeros((count, 0), np.uint8),
+        copy=np.zeros(count, np.int32),
+        fingerprint=dict(fingerprint),
+    )
+
+
+class _Gathered:
+    """What is kept of the views while their pixels pass by."""
+
+    def __init__(self):
+        self.views: list[View] = []
+        self.thumbnails: list[np.ndarray] = []
+        self.left_out: list[tuple[str, str]] = []
+        self._ids: set[str] = set()
+
+    def pixels(self, read, bar) -> Iterator[np.ndarray]:
+        """The pixels of every image and copy, uint8 [s, s] or [s, s, 3]."""
+        for view in read:
+            bar.update(1)
+            if isinstance(view, BadExampleError):
+                self.left_out.append((view.example_id, view.reason))
+            elif view is not None:
+                self._keep(view)
+                yield from view.pixels
+
+    def _keep(self, view: View) -> None:
+        name = view.example.example_id
+        if name in self._ids:
+            raise ValueError(
+                f"example id {name!r} occurs twice: predictions and tests go by it; rename one of "
+                "the images or leave it out of the table"
+            )
+        self._ids.add(name)
+        self.thumbnails.extend(shrink(one) for one in view.pixels)
+        # The pixels themselves are gone once encoded.
+        self.views.append(View(view.example, view.resized_spacing_mm, np.zeros(0, np.uint8)))
+
+    def columns(self, copies: int) -> dict[str, np.ndarray]:
+        extras = sorted({name for view in self.views for name in view.example.extra})
+        columns = {}
+        for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS, *extras):
+            values = [_value(view, name) for view in self.views]
+            if name in NUMBER_COLUMNS:
+                array = np.array([np.nan if v is None else v for v in values], np.float64)
+            else:
+                array = np.array(["" if v is None else v for v in values], np.str_)
+            columns[name] = np.repeat(array, copies + 1)
+        return columns
+
+    def why_empty(self, count: int) -> str:
+        if not self.left_out:
+            return f"none of {count} images is of the kind the study judges: nothing to encode"
+        name, reason = self.left_out[0]
+        return f"{len(self.left_out)} of {count} images cannot be read, first {name}: {reason}"
+
+
+def _value(view: View, name: str):
+    if name == "resized_spacing_mm":
+        return view.resized_spacing_mm
+    if name in TEXT_COLUMNS or name in NUMBER_COLUMNS:
+        return getattr(view.example, name)
+    return view.example.extra.get(name)
+
+
+def _batches(pixels: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    batch = []
+    for one in pixels:
+        batch.append(one)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _filled(batch: list[np.ndarray], size: int) -> UInt8[np.ndarray, "n s s *c"]:
+    """One array of the compiled size; grey images gain channels where another one has colour."""
+    colour = any(one.ndim == 3 for one in batch)
+    side = len(batch[0])
+    filled = np.zeros((size, side, side, 3) if colour else (size, side, side), np.uint8)
+    for row, one in zip(filled, batch, strict=False):
+        row[...] = one[..., None] if colour and one.ndim == 2 else one
+    return filled
+
+
+def shrink(pixels: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "p"]:
     """A grey 16 x 16 thumbnail by area averaging, flattened."""
-    grey = pixels.astype(np.float32).mean(-1)
+    grey = pixels.astype(np.float32)
+    grey = grey if grey.ndim == 2 else grey.mean(-1)
     small = cv2.resize(grey, (RAW_SIDE, RAW_SIDE), interpolation=cv2.INTER_AREA)
     return np.rint(small).astype(np.uint8).ravel()
-
-
-def _read(dataset, rows, size, seed):
-    """Pixels uint8 [b, size, size, 3] and metadata of (index, copy) rows."""
-    pixels, metadata = [], []
-    for index, copy in rows:
-        example = dataset[index]
-        found = example.image.shape[:2]
-        if found != (size, size):
-            raise ValueError(
-                f"{example.example_id}: image of {found[0]} x {found[1]} pixels, but the model "
-                f"reads {size} x {size}: prepare the data set with image_size={size}"
-            )
-        picture = example.image
-        if copy > 0:
-            picture = augment.probe_augment(picture, np.random.default_rng([seed, index, copy]))
-        if picture.ndim == 2:
-            picture = np.broadcast_to(picture[..., None], (size, size, 3))
-        pixels.append(picture)
-        metadata.append(_metadata(example, size))
-    return np.stack(pixels), metadata
-
-
-def _metadata(example, size):
-    values = {name: getattr(example, name, None) for name in TEXT_COLUMNS + NUMBER_COLUMNS}
-    return values | {"resized_spacing_mm": example.resized_spacing_mm(size)}
-
-
-def _column(examples, name):
-    values = [example[name] for example in examples]
-    if name in TEXT_COLUMNS:
-        return np.array(["" if value is None else value for value in values], np.str_)
-    return np.array([np.nan if value is None else value for value in values], np.float64)

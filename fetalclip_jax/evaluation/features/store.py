@@ -25,10 +25,12 @@ class FeatureStore:
 
     Attributes:
       image_features: projected image features, not normalised.
-      columns: metadata by name, [n] each; a missing text is "", a missing number is nan.
+      columns: metadata by name, [n] each; a missing text is "", a missing number is nan. Beside
+        `TEXT_COLUMNS` and `NUMBER_COLUMNS` the group and label columns of the data set.
       raw_pixels: the image shrunk to 16 x 16 by area, for the raw-pixel baseline.
       copy: 0 for the clean image, k for its k-th augmented copy.
-      fingerprint: what made the store: `model`, `data`, `image_size`, `copies`, `seed`.
+      fingerprint: what made the store: `model`, `data`, `image_size`, `transform`, `copies`, ...
+      left_out: (example id, reason) of every image that could not be read.
     """
 
     image_features: Float[np.ndarray, "n d"]
@@ -36,6 +38,16 @@ class FeatureStore:
     raw_pixels: UInt8[np.ndarray, "n p"]
     copy: Int[np.ndarray, "n"]
     fingerprint: dict
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self):
+        bad = ~np.isfinite(self.image_features).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"the features of {bad.sum()} of {len(bad)} images are nan or infinite, first that "
+                f"of {self.columns['example_id'][bad.argmax()]}: what is not finite is no feature; "
+                "encode again with a model whose parameters are finite"
+            )
 
     def __len__(self) -> int:
         return len(self.copy)
@@ -84,15 +96,15 @@ class FeatureStore:
                 "encode the data set again with the model that is judged"
             )
 
-    def save(self, directory: str | os.PathLike, *, overwrite: bool = False) -> None:
+    def save(self, directory: str | os.PathLike) -> None:
         """Write `arrays.npz` and `meta.json`; the folder appears complete or not at all.
 
         Raises:
-          ValueError: if `directory` exists and `overwrite` is not set.
+          ValueError: if `directory` exists.
         """
         directory = pathlib.Path(directory)
-        if directory.exists() and not overwrite:
-            raise ValueError(f"{directory} exists already: pass overwrite=True to replace it")
+        if directory.exists():
+            raise ValueError(f"{directory} exists already: choose another folder")
         partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -105,9 +117,8 @@ class FeatureStore:
                 copy=self.copy,
                 **columns,
             )
-            (partial / _META).write_text(json.dumps({"fingerprint": self.fingerprint}, indent=2))
-            if directory.exists():
-                shutil.rmtree(directory)
+            meta = {"fingerprint": self.fingerprint, "left_out": self.left_out}
+            (partial / _META).write_text(json.dumps(meta, indent=2))
             partial.rename(directory)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -124,7 +135,7 @@ class FeatureStore:
             if not (directory / name).is_file():
                 raise ValueError(f"{directory} is no feature store: it has no {name}")
         try:
-            fingerprint = json.loads((directory / _META).read_text())["fingerprint"]
+            meta = json.loads((directory / _META).read_text())
             with np.load(directory / _ARRAYS, allow_pickle=False) as arrays:
                 prefix = "columns/"
                 return cls(
@@ -136,7 +147,8 @@ class FeatureStore:
                     },
                     raw_pixels=arrays["raw_pixels"],
                     copy=arrays["copy"],
-                    fingerprint=fingerprint,
+                    fingerprint=meta["fingerprint"],
+                    left_out=tuple(map(tuple, meta["left_out"])),
                 )
         except (KeyError, OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"{directory}: damaged feature store ({error})") from error

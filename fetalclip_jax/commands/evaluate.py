@@ -1,0 +1,101 @@
+"""`fetalclip evaluate`."""
+
+import argparse
+import functools
+import pathlib
+
+from fetalclip_jax.commands import arguments
+
+SUMMARY = "Judge models on data sets: every study's figures, intervals and predictions."
+EXAMPLE = """\
+fetalclip evaluate --model runs/quickstart --study zero_shot.planes age --output results/quickstart
+  fetalclip evaluate --model FetalCLIP_weights.pt --model-config FetalCLIP \\
+      --data fetal_planes_db=FPDB --data hc18=HC18 --protocol paper \\
+      --study zero_shot.planes zero_shot.brain age --output results/fetalclip
+  fetalclip evaluate --config configs/eval/paper.py --config.data.hc18.root=HC18 --output results"""
+
+# Options of studies that have flags of their own; only those given reach a study.
+_OPTIONS = ("protocol", "resample_by", "resamples", "prompts", "templates", "splits", "copies")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    arguments.add_config(parser, required=False)
+    arguments.add_model(parser, several=True)
+    parser.add_argument(
+        "--data",
+        action="append",
+        metavar="[NAME:]KIND[=FOLDER]",
+        help="a data set; may be repeated (default: the one the model was trained on)",
+    )
+    parser.add_argument("--study", nargs="+", default=[], metavar="STUDY", help="what to measure")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder of the results")
+    parser.add_argument("--protocol", help="'paper' for the published one, to the letter")
+    parser.add_argument("--resample-by", help="intervals by 'patient' or 'image'")
+    parser.add_argument("--resamples", type=int, help="bootstrap samples (default: 1000)")
+    parser.add_argument("--prompts", help="JSON file of {class: [prompts]}")
+    parser.add_argument("--templates", help="file of age prompts with {weeks}, {days}, ...")
+    parser.add_argument("--splits", help="official split files: a folder")
+    parser.add_argument("--copies", type=int, help="augmented copies of a probe's training images")
+    parser.add_argument("--batch-size", type=int, help="images per call of the image tower")
+    parser.add_argument("--workers", type=int, help="processes that read images")
+    parser.add_argument("--seed", type=int, help="of augmented copies, folds and intervals")
+
+
+def run(given: argparse.Namespace, overrides: list[str]) -> None:
+    from fetalclip_jax.evaluation import config as configs
+    from fetalclip_jax.evaluation.evaluate import evaluate
+
+    config = configs.parse(given.config, overrides)
+    _take(config, given)
+    results = evaluate(
+        {name: functools.partial(_load, entry) for name, entry in configs.models(config).items()},
+        configs.data_sets(config),
+        configs.planned(config),
+        given.output,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        seed=config.seed,
+    )
+    for line in configs.lacking(config):
+        print(f"lacking: {line}")
+    print(
+        f"{len(results)} results in {given.output}; a page of them: fetalclip report {given.output}"
+    )
+
+
+def _take(config, given: argparse.Namespace) -> None:
+    """Puts what the flags say into the configuration."""
+    from fetalclip_jax.evaluation import config as configs
+
+    for text in given.model or ():
+        name, path = arguments.split_name(text, "")
+        configs.add_model(
+            config,
+            name or arguments.folder_name(path),
+            path=path,
+            config=given.model_config or "",
+            tokenizer=str(given.tokenizer or ""),
+            dtype=given.dtype or "",
+        )
+    for text in given.data or ():
+        kind, _, root = text.partition("=")
+        name, _, kind = kind.rpartition(":")
+        configs.add_data(config, name or kind, kind=kind, root=root)
+    options = {name: getattr(given, name) for name in _OPTIONS}
+    options = {name: value for name, value in options.items() if value is not None}
+    for study in given.study:
+        configs.add_study(config, study, options)
+    for name in ("batch_size", "workers", "seed"):
+        if getattr(given, name) is not None:
+            config[name] = getattr(given, name)
+
+
+def _load(entry):
+    import fetalclip_jax
+
+    return fetalclip_jax.load(
+        entry.path,
+        entry.config or None,
+        tokenizer=entry.tokenizer or None,
+        dtype=entry.dtype or None,
+    )

@@ -1,0 +1,26 @@
+"""`fetalclip report`."""
+
+import argparse
+import pathlib
+
+SUMMARY = "One page, and one JSON, of runs and of results of `fetalclip evaluate`."
+EXAMPLE = """\
+fetalclip report runs/quickstart
+  fetalclip report results/a results/b --output report.html"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sources", nargs="+", type=pathlib.Path, metavar="FOLDER", help="run, or folder of results"
+    )
+    parser.add_argument(
+        "--output", type=pathlib.Path, help="the page (default: report.html in the first folder)"
+    )
+    parser.add_argument("--total-seconds", type=float, help="wall time of the whole job, if known")
+
+
+def run(given: argparse.Namespace, _overrides: list[str]) -> None:
+    from fetalclip_jax import reports
+
+    output = given.output or given.sources[0] / "report.html"
+    print(f"Report: {reports.build(given.sources, output, given.total_seconds)}")

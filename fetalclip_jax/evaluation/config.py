@@ -1,0 +1,168 @@
+"""What an evaluation is made of, as ml_collections fields: models, data sets, studies."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fetalclip_jax import config as experiments
+from fetalclip_jax.evaluation import studies
+from fetalclip_jax.evaluation.evaluate import Planned
+from fetalclip_jax.evaluation.sources import DataSet
+
+
+def default_config() -> ConfigDict:
+    """An evaluation of nothing; files in `configs/eval/` and flags of `fetalclip evaluate` fill it.
+
+    A model or data set without a path is left out, and so are the studies that need it: a file may
+    describe a whole matrix of which users have a part.
+    """
+    config = ConfigDict()
+    config.models = ConfigDict()  # name -> path, config, tokenizer, dtype
+    config.data = ConfigDict()  # name -> kind, root, options, seed
+    config.studies = ConfigDict()  # name -> study, data, options
+    config.batch_size = 64  # images per call of the image tower
+    config.workers = 2  # processes that read images
+    config.seed = 0  # of augmented copies
+    config.lacking = ()  # what the matrix cannot measure and why; printed at the end
+    return config
+
+
+def parse(path: str | None, overrides: list[str]) -> ConfigDict:
+    """Reads `configs/eval/x.py[:argument]`, or starts from nothing, and applies overrides.
+
+    Raises:
+      ValueError: no such file, a key that does not exist, or a value of the wrong type.
+    """
+    if path is not None:
+        return experiments.parse(path, overrides)
+    return experiments.override(default_config(), overrides)
+
+
+def add_model(config: ConfigDict, name: str, path: str = "", **fields: str) -> None:
+    """Adds a model.
+
+    Args:
+      name: of its folder of results.
+      path: what `fetalclip_jax.load` opens; "" for one that has yet to be given.
+      fields: `config`, `tokenizer` and `dtype` of `fetalclip_jax.load`; "" for None.
+
+    Raises:
+      ValueError: the name is taken, or no name of a folder.
+    """
+    _check_name(config.models, "model", name)
+    entry = {"path": path, "config": "", "tokenizer": "", "dtype": ""} | fields
+    with config.unlocked():
+        config.models[name] = ConfigDict(entry)
+
+
+def add_data(
+    config: ConfigDict,
+    name: str,
+    kind: str,
+    root: str = "",
+    options: Mapping[str, Any] | None = None,
+    needs_root: bool = False,
+) -> None:
+    """Adds a data set of a kind of `datasets.registry`; a known name gets another folder.
+
+    Raises:
+      ValueError: the name is no name of a folder.
+    """
+    if name in config.data:
+        config.data[name].root = root
+        return
+    _check_name(config.data, "data set", name)
+    entry = {"kind": kind, "root": root, "seed": 0, "needs_root": needs_root}
+    with config.unlocked():
+        config.data[name] = ConfigDict(entry | {"options": ConfigDict(dict(options or {}))})
+
+
+def add_study(
+    config: ConfigDict,
+    study: str,
+    options: Mapping[str, Any] | None = None,
+    data: tuple[str, ...] = (),
+) -> None:
+    """Adds a study of `studies.names()` on some data sets, or on all that serve it.
+
+    Raises:
+      ValueError: no such study or option.
+    """
+    options = dict(options or {})
+    studies.create(study, **options)
+    entry = {"study": study, "data": tuple(data), "options": ConfigDict(options)}
+    with config.unlocked():
+        config.studies[study.replace(".", "_")] = ConfigDict(entry)
+
+
+def models(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The models that have a path.
+
+    Raises:
+      ValueError: there are none.
+    """
+    found = {name: entry for name, entry in config.models.items() if entry.path}
+    if not found:
+        raise ValueError(
+            "no model to evaluate: pass --model PATH, or --config.models.NAME.path=PATH for one "
+            f"that the file names ({', '.join(config.models) or 'it names none'})"
+        )
+    return found
+
+
+def data_sets(config: ConfigDict) -> dict[str, DataSet]:
+    """The data sets that have a folder where they need one."""
+    return {
+        name: DataSet(entry.kind, entry.root, entry.options.to_dict(), entry.seed)
+        for name, entry in config.data.items()
+        if not _is_absent(entry)
+    }
+
+
+def planned(config: ConfigDict) -> list[Planned]:
+    """The studies, each for the data sets that are there.
+
+    Raises:
+      ValueError: there are none.
+    """
+    if not config.studies:
+        raise ValueError(f"no study to run: pass --study, of {', '.join(studies.names())}")
+    absent = {name for name, entry in config.data.items() if _is_absent(entry)}
+    found = []
+    for entry in config.studies.values():
+        data = tuple(name for name in entry.data if name not in absent)
+        if data or not entry.data:
+            options = {k: v for k, v in entry.options.items()}
+            found.append(Planned(studies.create(entry.study, **options), data))
+    if not found:
+        raise ValueError(
+            "none of the studies has its data: "
+            + "; ".join(f"pass --data {name}=FOLDER" for name in sorted(absent))
+        )
+    return found
+
+
+def lacking(config: ConfigDict) -> list[str]:
+    """What the matrix names and cannot measure, a line each."""
+    lines = []
+    for name, entry in config.data.items():
+        if _is_absent(entry):
+            waiting = [one.study for one in config.studies.values() if name in one.data]
+            lines.append(
+                f"{name}: no folder given (--data {name}=FOLDER); not measured: "
+                f"{', '.join(waiting)}"
+            )
+    return [*lines, *config.lacking]
+
+
+def _is_absent(entry: ConfigDict) -> bool:
+    return entry.needs_root and not entry.root
+
+
+def _check_name(taken, what: str, name: str) -> None:
+    if name in taken:
+        raise ValueError(f"{what} {name!r} is given twice; name one of them: NAME=PATH")
+    if not name or pathlib.PurePath(name).name != name or "." in name[:1]:
+        raise ValueError(f"{what} {name!r} cannot name a folder; give it a name: NAME=PATH")

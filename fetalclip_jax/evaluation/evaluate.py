@@ -1,0 +1,274 @@
+"""Models x data sets x studies: encodes what the studies read, runs them, keeps the results.
+
+<output>/<model>/<data set>/<study>.json, .csv, .npz   see `evaluation.result`
+        <model>/<data set>/examples/<study>/           pictures of right and wrong answers
+        <model>/features/<data set>-<split>-<digest>/  stored features; reused when nothing changed
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fetalclip_jax.evaluation import examples, features
+from fetalclip_jax.evaluation.features import FeatureStore
+from fetalclip_jax.evaluation.result import Result
+from fetalclip_jax.evaluation.sources import DataSet, Sources
+from fetalclip_jax.evaluation.study import Need, Study
+from fetalclip_jax.model import Model
+from fetalclip_jax.training.metrics import peak_rss_gib
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A study and the data sets it is meant for.
+
+    Attributes:
+      study: made by `studies.create`.
+      data: names of data sets; empty for every one that has what the study needs.
+    """
+
+    study: Study
+    data: tuple[str, ...] = ()
+
+
+def evaluate(
+    models: Mapping[str, Callable[[], Model]],
+    data: Mapping[str, DataSet],
+    studies: Sequence[Planned],
+    output: pathlib.Path,
+    *,
+    batch_size: int = 64,
+    workers: int = 2,
+    seed: int = 0,
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+) -> list[Result]:
+    """Runs every study on every model and every data set that serves it.
+
+    Args:
+      models: name -> what loads it; one is in memory at a time.
+      data: by name; empty takes the data set each model was trained on.
+      studies: what to measure.
+      output: folder of the results; see the module.
+      batch_size: images per call of the image tower.
+      workers: processes that read images.
+      seed: of the augmented copies.
+      progress: show progress bars.
+      say: gets a line for everything a user should know, such as what was left out.
+
+    Raises:
+      ValueError: a study that no data set serves, or whatever is wrong with model or data.
+    """
+    results = []
+    for name, load in models.items():
+        model = load()
+        judged = _Judged(name, model, pathlib.Path(output) / name, batch_size, workers, seed, say)
+        judged.progress = progress
+        chosen = data or _own_data(name, model)
+        sources = Sources(chosen, model, say)
+        for data_name, planned in _pairs(sources, studies, say).items():
+            results += judged.run(data_name, sources, planned)
+    return results
+
+
+def _own_data(name: str, model: Model) -> dict[str, DataSet]:
+    if model.data is None or not model.data.source:
+        raise ValueError(
+            f"{name} does not say what data it is judged on; pass --data KIND=FOLDER, such as "
+            "--data hc18=HC18"
+        )
+    return {model.data.source: DataSet(model.data.source, model.data.root)}
+
+
+def _pairs(
+    sources: Sources, studies: Sequence[Planned], say: Callable[[str], None]
+) -> dict[str, list[Study]]:
+    """Which studies run on which data set, and a line for each that cannot."""
+    pairs: dict[str, list[Study]] = {}
+    for planned in studies:
+        reasons = {name: sources.lacks(name, planned.study) for name in planned.data or sources}
+        serving = [name for name, reason in reasons.items() if not reason]
+        refused = [f"{name} {reason}" for name, reason in reasons.items() if reason]
+        if not serving or (planned.data and refused):
+            raise ValueError(f"study {planned.study.name} cannot be run: {'; '.join(refused)}")
+        for name in serving:
+            pairs.setdefault(name, []).append(planned.study)
+        if refused:
+            say(f"{planned.study.name}: not on {'; '.join(refused)}")
+    return pairs
+
+
+class _Judged:
+    """One model with the stores that studies share."""
+
+    progress: bool = True
+
+    def __init__(self, name, model, folder, batch_size, workers, seed, say):
+        self._name, self._model, self._folder = name, model, folder
+        self._batch_size, self._workers, self._seed, self._say = batch_size, workers, seed, say
+
+    def run(self, data_name: str, sources: Sources, studies: Sequence[Study]) -> list[Result]:
+        plan = _merged([need for study in studies for need in study.needs])
+        stores: dict[tuple, FeatureStore] = {}
+        results = []
+        for study in studies:
+            start = time.time()
+            for need in study.needs:
+                key = _key(need)
+                if key not in stores:
+                    stores[key] = self._store(data_name, sources, plan[key])
+            views = {need.name: _view(stores[_key(need)], need) for need in study.needs}
+            result = study.run(views, self._model)
+            cost = {"seconds": time.time() - start, "peak_rss_gib": peak_rss_gib()}
+            result = dataclasses.replace(
+                result,
+                model={"name": self._name, "fingerprint": self._model.fingerprint},
+                data=self._data(data_name, sources, study, views),
+                cost=cost,
+            )
+            folder = self._folder / data_name
+            result.save(folder)
+            self._keep_examples(folder, sources, data_name, study, result)
+            results.append(result)
+            self._say(describe(result))
+        return results
+
+    def _store(self, data_name: str, sources: Sources, need: Need) -> FeatureStore:
+        split, source = sources.open(data_name, need.role)
+        fingerprint = {
+            "model": self._model.fingerprint,
+            "data": source.description,
+            "image_size": self._model.config.vision_cfg.image_size,
+            "transform": need.transform,
+            "copies": need.copies,
+            "only": {name: sorted(values) for name, values in need.only.items()},
+            "seed": self._seed,
+        }
+        # Through JSON, so that what is read back compares equal.
+        fingerprint = json.loads(json.dumps(fingerprint))
+        if need.level == "metadata":
+            return features.metadata_store(source, fingerprint)
+        digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:12]
+        path = self._folder / "features" / f"{data_name}-{split}-{digest}"
+        if path.is_dir():
+            return FeatureStore.load(path)
+        store = features.encode(
+            self._model,
+            source,
+            transform=need.transform,
+            copies=need.copies,
+            only=need.only,
+            batch_size=self._batch_size,
+            workers=self._workers,
+            seed=self._seed,
+            fingerprint=fingerprint,
+            progress=self.progress,
+        )
+        if store.left_out:
+            name, reason = store.left_out[0]
+            self._say(
+                f"{data_name} {split}: {len(store.left_out)} of {len(source)} images cannot be "
+                f"read and are left out, first {name}: {reason}"
+            )
+        store.save(path)
+        return store
+
+    def _data(self, name, sources: Sources, study: Study, stores) -> dict[str, Any]:
+        facts = sources.facts(name)
+        about = {
+            "name": name,
+            "kind": sources.kind(name),
+            "simulated": facts.simulated,
+            "ages_from": facts.ages_from,
+            "citation": facts.citation,
+            "licence": facts.licence,
+            "stores": {},
+            "left_out": {},
+        }
+        for need in study.needs:
+            split, source = sources.open(name, need.role)
+            store = stores[need.name]
+            about["stores"][need.name] = {
+                "split": split,
+                "images": int((store.copy == 0).sum()),
+                "patients": len(set(store.patients())),
+                "copies": need.copies,
+                "transform": need.transform,
+                "missing_files": len(source.missing),
+            }
+            for example_id, reason in store.left_out:
+                about["left_out"][example_id] = reason
+        return about
+
+    def _keep_examples(self, folder, sources, data_name, study, result) -> None:
+        predictions = result.predictions
+        if predictions is None or not predictions.candidates or predictions.scores is None:
+            return
+        if predictions.label.dtype.kind != "U" or predictions.scores.shape[1] > _MOST_CANDIDATES:
+            return
+        role = next(need.role for need in study.needs if need.name in ("images", "test"))
+        _, source = sources.open(data_name, role)
+        examples.keep(folder, result.study, predictions, source)
+
+
+_MOST_CANDIDATES = 30
+
+
+def _key(need: Need) -> tuple:
+    return need.role, need.transform, need.level, need.augmentation
+
+
+def _merged(needs: Sequence[Need]) -> dict[tuple, Need]:
+    """One store for all needs of the same images: the most copies, all kinds of images."""
+    merged: dict[tuple, Need] = {}
+    for need in needs:
+        found = merged.get(_key(need))
+        if found is None:
+            merged[_key(need)] = need
+            continue
+        same = found.only == need.only
+        merged[_key(need)] = dataclasses.replace(
+            found,
+            copies=max(found.copies, need.copies),
+            only=found.only if same else {},
+        )
+    return merged
+
+
+def _view(store: FeatureStore, need: Need) -> FeatureStore:
+    """The rows of a shared store that one study asked for."""
+    rows = store.copy <= need.copies
+    for name, values in need.only.items():
+        rows &= [value in values for value in store.columns[name]]
+    return store if rows.all() else store.select(rows)
+
+
+def describe(result: Result) -> str:
+    """A result in a line or two: its headline, what it has to beat, and how many images."""
+    name, estimate = next(iter(result.metrics.items()))
+    text = f"{result.data['name']}, {result.study}: {name.replace('_', ' ')} {shown(estimate)}"
+    beside = [
+        f"{baseline.description} {baseline.estimate.value:.3f}"
+        for baseline in result.baselines.values()
+        if baseline.metric == name
+    ]
+    if beside:
+        text += f" ({', '.join(beside)})"
+    if estimate.n:
+        text += f"; {estimate.n} images"
+    if estimate.groups:
+        text += f", {estimate.groups} {result.protocol.get('resample_by', 'group')}s"
+    for line in result.details.get("lacking", ()):
+        text += f"\n  lacking: {line}"
+    return text
+
+
+def shown(estimate) -> str:
+    """ "0.955 [0.944, 0.966]"."""
+    if estimate.low is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"

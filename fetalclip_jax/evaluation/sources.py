@@ -1,0 +1,100 @@
+"""The data sets of an evaluation, each split opened once."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from fetalclip_jax.datasets import registry
+from fetalclip_jax.datasets.protocol import Source, SourceFacts
+from fetalclip_jax.evaluation.study import Study
+from fetalclip_jax.model import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """Where a data set lies.
+
+    Attributes:
+      kind: one of `datasets.registry.KINDS`.
+      root: its folder; "" for what needs none.
+      options: of its kind.
+      seed: of its splits.
+    """
+
+    kind: str
+    root: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+
+
+class Sources:
+    """Opens splits by what they are for.
+
+    A data set that the model was trained on is split as it was for training, so that no image is
+    judged that was learned from.
+    """
+
+    def __init__(
+        self, data: Mapping[str, DataSet], model: Model, say: Callable[[str], None] = print
+    ):
+        self._data = {name: _as_trained(one, model.data) for name, one in data.items()}
+        self._image_size = model.config.vision_cfg.image_size
+        self._say = say
+        self._opened: dict[tuple[str, str], Source] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def kind(self, name: str) -> str:
+        return self._data[name].kind
+
+    def facts(self, name: str) -> SourceFacts:
+        """Of a data set.
+
+        Raises:
+          ValueError: a name that was not given, or what is wrong with its folder.
+        """
+        if name not in self._data:
+            raise ValueError(f"data set {name!r} is not one of {', '.join(self._data)}")
+        if not any(opened == name for opened, _ in self._opened):
+            self._split(name, registry.FIRST_SPLIT)
+        return next(s.facts for (opened, _), s in self._opened.items() if opened == name)
+
+    def lacks(self, name: str, study: Study) -> str:
+        """Why a data set cannot serve a study, or ""."""
+        facts = self.facts(name)
+        for need in study.needs:
+            if need.role not in facts.roles:
+                return f"has no images to {need.role!r}; it has {', '.join(facts.roles)}"
+            missing = [column for column in need.columns if column not in facts.columns]
+            if missing:
+                return f"knows no {', '.join(missing)}"
+        return ""
+
+    def open(self, name: str, role: str) -> tuple[str, Source]:
+        """The split that a role means, and its source."""
+        split = self.facts(name).roles[role]
+        return split, self._split(name, split)
+
+    def _split(self, name: str, split: str) -> Source:
+        if (name, split) not in self._opened:
+            one = self._data[name]
+            source = registry.open_source(
+                one.kind,
+                one.root,
+                split,
+                options=one.options,
+                image_size=self._image_size,
+                seed=one.seed,
+            )
+            self._opened[name, split] = source
+        return self._opened[name, split]
+
+
+def _as_trained(one: DataSet, trained) -> DataSet:
+    if trained is None or trained.source != one.kind or one.options:
+        return one
+    if one.root not in ("", trained.root):
+        return one
+    root = one.root or trained.root
+    return DataSet(one.kind, root, trained[one.kind].to_dict(), trained.seed)
