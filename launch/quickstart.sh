@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pretrains a small FetalCLIP on the built-in phantom and judges it. About ten minutes on two
+# Pretrains a small FetalCLIP on the built-in phantom and judges it. Six to ten minutes on two
 # cores. Killed? Run it again: it goes on from the last checkpoint.
 #   bash launch/quickstart.sh [workdir]        (default: runs/quickstart)
 set -euo pipefail
@@ -12,11 +12,6 @@ fresh=1
 [ -e "$workdir/config.json" ] && fresh=
 SECONDS=0
 fetalclip train --config configs/phantom_quickstart.py --workdir "$workdir"
-fetalclip features --workdir "$workdir" --split test
-fetalclip features --workdir "$workdir" --split pool
-fetalclip zeroshot --workdir "$workdir" --task planes
-fetalclip zeroshot --workdir "$workdir" --task brain
-fetalclip ga --workdir "$workdir"
-fetalclip probe --workdir "$workdir"
-fetalclip fewshot --workdir "$workdir"
-fetalclip report --workdir "$workdir" ${fresh:+--total-seconds "$SECONDS"}
+fetalclip evaluate --model "$workdir" --output "$workdir/results" --study \
+  zero_shot.planes zero_shot.brain age probe.planes probe.raw_pixels few_shot.planes
+fetalclip report "$workdir" ${fresh:+--total-seconds "$SECONDS"}
