@@ -92,6 +92,9 @@ def save(
     folder = pathlib.Path(folder) / "examples" / study
     # The index goes first and comes back last: killed in between, no picture has another's name.
     (folder / _INDEX).unlink(missing_ok=True)
+    for leftover in folder.glob("*.png"):
+        if leftover.stem.isdigit() and int(leftover.stem) >= len(rows):
+            leftover.unlink()
     entries = []
     for place, (row, image) in enumerate(zip(rows, images, strict=True)):
         name = f"{place}.png"
