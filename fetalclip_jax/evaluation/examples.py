@@ -16,10 +16,13 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from fetalclip_jax import run
+from fetalclip_jax.datasets.protocol import Source
 from fetalclip_jax.evaluation.result import Predictions
 
 _INDEX = "examples.json"
 _CANDIDATES = 3
+_OF_EACH_KIND = 6
+_LONGER_SIDE = 320
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +71,29 @@ def choose(predictions: Predictions, count: int, correct: bool) -> list[Judged]:
         Judged(str(ids[row]), str(labels[row]), str(answers[row]), _best(predictions, row))
         for row in rows
     ]
+
+
+def keep(
+    folder: pathlib.Path, study: str, predictions: Predictions, source: Source
+) -> pathlib.Path:
+    """Chooses six images classified rightly and six wrongly, reads them again and saves them.
+
+    Args:
+      folder: where `Result.save` wrote the result.
+      study: its name.
+      predictions: of the images of `source`, all or some.
+      source: what was judged. Pictures larger than 320 pixels are saved smaller.
+
+    Raises:
+      ValueError: the source does not hold a chosen image.
+    """
+    rows = [row for flag in (True, False) for row in choose(predictions, _OF_EACH_KIND, flag)]
+    places = {str(name): k for k, name in enumerate(source.metadata()["example_id"])}
+    absent = [row.example_id for row in rows if row.example_id not in places]
+    if absent:
+        raise ValueError(f"{study}: the data set no longer holds {absent[0]!r}; evaluate again")
+    images = [_shrunk(source[places[row.example_id]].image) for row in rows]
+    return save(folder, study, rows, images)
 
 
 def save(
@@ -131,6 +157,12 @@ def _best(predictions: Predictions, row: int) -> tuple[tuple[str, float], ...]:
     scores = predictions.scores[row]
     order = np.argsort(-scores, kind="stable")[:_CANDIDATES]
     return tuple((str(predictions.candidates[k]), float(scores[k])) for k in order)
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    picture = Image.fromarray(image)
+    picture.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
 
 
 def _png(image: np.ndarray, example_id: str) -> bytes:

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fetalclip_jax.evaluation.study import TRANSFORMS
 from fetalclip_jax.reports import naming, page
 from fetalclip_jax.reports.naming import number
 from fetalclip_jax.reports.reading import Contents, Evaluated
@@ -13,6 +14,7 @@ from fetalclip_jax.reports.reading import Contents, Evaluated
 _PACKAGES = ("fetalclip_jax", "jax", "jaxlib", "flax", "optax", "grain", "numpy")
 _IN_WORDS = ("name", "resample_by", "resamples", "seed")
 _SHOWN_BAD_EXAMPLES = 20
+_TRANSFORM = TRANSFORMS[0]  # what models are made for; only others are worth a word
 
 
 def left_out(contents: Contents) -> str:
@@ -21,14 +23,12 @@ def left_out(contents: Contents) -> str:
     lines: dict[tuple[str, str, str], list[str]] = {}
     for one in contents.evaluated:
         title = naming.title(one.result.study)
-        for where, value in (
-            (one.data_name, one.result.data.get("left_out")),
-            (one.label, one.result.details.get("left_out")),
-            (one.label, one.result.details.get("lacking")),
-        ):
-            for reason, count in _reasons(value):
-                titles = lines.setdefault((where, reason, count), [])
-                titles += [title] * (title not in titles)
+        found = [(one.data_name, *line) for line in _unread(one.result.data)]
+        for key in ("left_out", "lacking"):
+            found += [(one.label, *line) for line in _reasons(one.result.details.get(key))]
+        for line in found:
+            titles = lines.setdefault(line, [])
+            titles += [title] * (title not in titles)
     parts = []
     if lines:
         rows = [(where, why, count, ", ".join(of)) for (where, why, count), of in lines.items()]
@@ -58,19 +58,14 @@ def protocols(contents: Contents) -> str:
 
 
 def in_words(one: Evaluated) -> str:
-    """One sentence or two: protocol, images, and what the intervals resample."""
+    """A few sentences: protocol, images, and what the intervals resample."""
     result = one.result
     protocol, data = result.protocol, result.data
     sentences = [f"Protocol: {protocol.get('name', 'not recorded')}"]
     headline = next(iter(result.metrics.values()), None)
     if headline is not None and headline.n is not None:
-        judged = f"{headline.n:,} images judged"
-        split = f" of the split {data['split']!r}" if data.get("split") else ""
-        if (images := number(data.get("images"))) is not None:
-            split += f" ({images:,.0f} images"
-            patients = number(data.get("patients"))
-            split += f" of {patients:,.0f} patients)" if patients else ")"
-        sentences.append(judged + split)
+        sentences.append(f"{headline.n:,} images judged")
+    sentences += [_store(name, about) for name, about in data.get("stores", {}).items()]
     if resample_by := protocol.get("resample_by"):
         groups = headline.groups if headline is not None else None
         count = f"{groups:,} " if groups else ""
@@ -135,6 +130,40 @@ def _bad_examples(contents: Contents) -> Iterator[str]:
             if len(bad) > len(rows):
                 rows = [*rows, ("...", f"{len(bad) - len(rows):,} more")]
             yield page.details(title, page.plain_table(("Example", "Reason"), rows))
+
+
+def _store(name: str, about: Mapping[str, Any]) -> str:
+    """ "fit: 1,500 images of 250 patients in split 'pool', 5 augmented copies of each"."""
+    words = (
+        f"{name}: {about['images']:,} images of {about['patients']:,} patients in split "
+        f"{about['split']!r}"
+    )
+    if about.get("copies"):
+        words += f", {about['copies']} augmented copies of each"
+    if about.get("transform", _TRANSFORM) != _TRANSFORM:
+        words += f", shrunk as {about['transform']} does"
+    return words
+
+
+def _unread(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(reason, count) of files that are missing and of images that could not be read."""
+    missing = {
+        about["split"]: about["missing_files"]
+        for about in data.get("stores", {}).values()
+        if about.get("missing_files")
+    }
+    for split, count in missing.items():
+        yield f"files listed in split {split!r} and missing", f"{count:,}"
+    examples: dict[str, list[str]] = {}
+    for example_id, reason in data.get("left_out", {}).items():
+        examples.setdefault(str(reason), []).append(str(example_id))
+    by_count = sorted(examples.items(), key=lambda pair: -len(pair[1]))
+    for reason, names in by_count[:_SHOWN_BAD_EXAMPLES]:
+        others = ", ..." if len(names) > 1 else ""
+        yield f"{reason} ({names[0]}{others})", f"{len(names):,}"
+    rest = sum(len(names) for _, names in by_count[_SHOWN_BAD_EXAMPLES:])
+    if rest:
+        yield "other reasons: see results.json", f"{rest:,}"
 
 
 def _reasons(value: Any) -> Iterator[tuple[str, str]]:

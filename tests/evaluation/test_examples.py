@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fetalclip_jax.data.example import Example
 from fetalclip_jax.evaluation import examples
 from fetalclip_jax.evaluation.result import Predictions
 
@@ -64,6 +65,36 @@ def test_pictures_come_back_with_their_own_example(tmp_path):
     assert [row for row, _ in found] == rows
     for (_, image), expected in zip(found, images, strict=True):
         np.testing.assert_array_equal(image, expected)
+
+
+class Images:
+    """Eighty images whose brightness is their number, in another order than the predictions."""
+
+    def __len__(self):
+        return 80
+
+    def __getitem__(self, index):
+        return Example(f"e{79 - index}", np.full((500, 400), 79 - index, np.uint8))
+
+    def metadata(self):
+        return {"example_id": np.array([f"e{79 - index}" for index in range(80)])}
+
+
+def test_what_is_kept_are_the_images_of_the_chosen_ids(tmp_path):
+    given = predictions(*[("brain", "brain")] * 20, *[("brain", "femur")] * 20)
+    examples.keep(tmp_path, "s", given, Images())
+    found = examples.load(tmp_path, "s")
+    assert [row.correct for row, _ in found] == [True] * 6 + [False] * 6
+    for row, image in found:
+        assert (image == int(row.example_id[1:])).all()
+        assert image.shape == (320, 256)
+
+
+def test_an_image_that_is_gone_is_named(tmp_path):
+    ids = np.array(["gone"])
+    given = Predictions(ids, ids, np.array(["a"]), np.array(["a"]))
+    with pytest.raises(ValueError, match="no longer holds 'gone'"):
+        examples.keep(tmp_path, "s", given, Images())
 
 
 def test_fewer_examples_replace_more(tmp_path):

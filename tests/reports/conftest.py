@@ -13,15 +13,22 @@ from fetalclip_jax.labels import BRAIN_PLANES, PLANES, SIX_PLANES
 
 ZERO_SHOT_LABELS = ("abdomen", "brain", "femur", "heart", "cervix")
 MODEL = {"name": "quickstart", "fingerprint": "f00d"}
-DATA = {
-    "name": "phantom",
-    "kind": "phantom",
+STORE = {
     "split": "test",
     "images": 400,
     "patients": 67,
+    "copies": 0,
+    "transform": "clip",
+    "missing_files": 0,
+}
+DATA = {
+    "name": "phantom",
+    "kind": "phantom",
     "simulated": True,
     "ages_from": "recorded",
     "citation": "",
+    "licence": "",
+    "stores": {"images": STORE},
     "left_out": {},
 }
 REAL = DATA | {"name": "clinic", "kind": "image_text", "simulated": False, "ages_from": ""}

@@ -16,6 +16,7 @@ from tests.reports.conftest import (
     MODEL,
     PROTOCOL,
     REAL,
+    STORE,
     ZERO_SHOT_LABELS,
     age_result,
     classification,
@@ -185,8 +186,10 @@ def test_several_models_and_data_sets_keep_apart(tmp_path):
 
 
 def test_what_was_left_out_is_told_once_with_its_reason(tmp_path, workdir):
-    data = REAL | {"left_out": {"image file missing": 11074, "unreadable": 0}}
-    lacking = {"lacking": {"2 patients": "3 of 5 support sets lack a patient"}}
+    stores = {"images": STORE | {"split": "all", "missing_files": 11074}}
+    bad = {f"x{k}": "truncated" for k in range(3)} | {"y": "not an image"}
+    data = REAL | {"stores": stores, "left_out": bad}
+    lacking = {"lacking": ["3 of 5 support sets lack a patient"]}
     save([age_result(data=data), few_shot_result(data=data, details=lacking)], tmp_path / "results")
     folder = workdir / "records" / "train"
     folder.mkdir(parents=True)
@@ -194,22 +197,30 @@ def test_what_was_left_out_is_told_once_with_its_reason(tmp_path, workdir):
     sources = [workdir, tmp_path / "results"]
     page = read_page(reports.build(sources, tmp_path / "page.html"))
     tasks = "Zero-shot age, Few-shot planes"
-    assert page.row("clinic") == ["clinic", "image file missing", "11,074", tasks]
+    assert [row for row in page.rows if row[0] == "clinic"] == [
+        ["clinic", "files listed in split 'all' and missing", "11,074", tasks],
+        ["clinic", "truncated (x0, ...)", "3", tasks],
+        ["clinic", "not an image (y)", "1", tasks],
+    ]
     own = "quickstart / clinic"
     assert page.row(own, "without hc mm") == [own, "without hc mm", "3", "Zero-shot age"]
-    reason = "2 patients: 3 of 5 support sets lack a patient"
-    assert page.row(own, reason)[2:] == ["", "Few-shot planes"]
-    assert not [row for row in page.rows if "unreadable" in row]
+    assert page.row(own, lacking["lacking"][0])[2:] == ["", "Few-shot planes"]
+    assert "without spacing" not in [row[1] for row in page.rows if row[0] == own]
     assert page.row("x7") == ["x7", "truncated"]
 
 
 def test_protocols_are_told_in_words(tmp_path):
     paper = PROTOCOL | {"name": "paper", "resample_by": "image", "splits": "official", "copies": 5}
-    page = build(tmp_path, age_result(protocol=paper, data=REAL | {"split": "all"}))
-    words, settings = page.row("Zero-shot age", "quickstart / clinic")[2:]
+    stores = {
+        "fit": STORE | {"split": "train", "copies": 5, "transform": "opencv"},
+        "test": STORE,
+    }
+    page = build(tmp_path, age_result(protocol=paper, data=REAL | {"stores": stores}))
+    words, settings = next(r[2:] for r in page.rows if r[2:] and r[2].startswith("Protocol: "))
     assert words == (
-        "Protocol: paper. 80 images judged of the split 'all' (400 images of 67 patients). "
-        "Intervals redraw 14 images in 1,000 resamples."
+        "Protocol: paper. 80 images judged. fit: 400 images of 67 patients in split 'train', "
+        "5 augmented copies of each, shrunk as opencv does. test: 400 images of 67 patients in "
+        "split 'test'. Intervals redraw 14 images in 1,000 resamples."
     )
     assert settings == "splits official; copies 5"
 
@@ -221,7 +232,7 @@ def test_names_from_data_cannot_write_html(tmp_path, workdir):
         "zero_shot.view",
         (bad, "plain"),
         model=MODEL | {"name": bad},
-        data=REAL | {"name": bad, "left_out": {bad: 2}},
+        data=REAL | {"name": bad, "left_out": {bad: bad}},
         protocol=PROTOCOL | {bad: bad},
     )
     folder = workdir / "results" / "x"
