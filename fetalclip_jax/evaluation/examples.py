@@ -16,7 +16,6 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from fetalclip_jax import run
-from fetalclip_jax.datasets.protocol import Source
 from fetalclip_jax.evaluation.result import Predictions
 
 _INDEX = "examples.json"
@@ -73,16 +72,15 @@ def choose(predictions: Predictions, count: int, correct: bool) -> list[Judged]:
     ]
 
 
-def keep(
-    folder: pathlib.Path, study: str, predictions: Predictions, source: Source
-) -> pathlib.Path:
+def keep(folder: pathlib.Path, study: str, predictions: Predictions, source) -> pathlib.Path:
     """Chooses six images classified rightly and six wrongly, reads them again and saves them.
 
     Args:
       folder: where `Result.save` wrote the result.
       study: its name.
       predictions: of the images of `source`, all or some.
-      source: what was judged. Pictures larger than 320 pixels are saved smaller.
+      source: what was judged: `metadata()["example_id"]`, `[i] -> Example`. Pictures larger than
+        320 pixels are saved smaller.
 
     Raises:
       ValueError: the source does not hold a chosen image.

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
@@ -19,18 +20,18 @@ class AgePredictions:
     """Predicted ages of the evaluated images.
 
     Attributes:
-      predicted_days: float [n].
-      true_days: float [n], nan where unknown.
-      hc_mm: float [n], the true head circumference.
+      predicted_days: whole days.
+      true_days: nan where unknown.
+      hc_mm: the true head circumference.
     """
 
-    predicted_days: np.ndarray
-    true_days: np.ndarray
-    hc_mm: np.ndarray
+    predicted_days: Int[np.ndarray, "n"]
+    true_days: Float[np.ndarray, "n"]
+    hc_mm: Float[np.ndarray, "n"]
 
     @property
-    def valid(self) -> np.ndarray:
-        """Whether the true circumference lies in the WHO band at the predicted age; bool [n]."""
+    def valid(self) -> Bool[np.ndarray, "n"]:
+        """Whether the true circumference lies in the WHO band at the predicted age."""
         return who_chart.is_valid(self.predicted_days, self.hc_mm)
 
 
@@ -46,7 +47,8 @@ def age_predictions(predictions: Predictions) -> AgePredictions:
     numbers = [[number(value) for value in column.tolist()] for column in columns]
     predicted, true, hc = np.array(numbers, np.float64).reshape(3, -1)  # None becomes nan
     known = np.isfinite(predicted) & np.isfinite(hc)
-    return AgePredictions(predicted[known], true[known], hc[known])
+    days = np.rint(predicted[known]).astype(np.int64)
+    return AgePredictions(days, true[known], hc[known])
 
 
 def age_chart(ages: AgePredictions, constant_days: float | None, true_age_label: str) -> bytes:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
@@ -79,7 +80,10 @@ def _loss_panel(axes: Axes, metrics: Sequence[Mapping[str, Any]], chance_loss: f
 
 
 def confusion_matrix(
-    confusion: Sequence[Sequence[float]], labels: Sequence[str], classes: Sequence[str], title: str
+    confusion: Float[np.ndarray, "true predicted"] | Sequence[Sequence[float | int]],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    title: str,
 ) -> bytes:
     """Row-normalised confusion with counts; true classes without any image get no row.
 

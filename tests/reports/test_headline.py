@@ -1,6 +1,7 @@
 """The headline: every figure beside what it has to beat, and beside what is published."""
 
 import dataclasses
+import pathlib
 
 import pytest
 
@@ -19,11 +20,12 @@ from tests.reports.conftest import (
 )
 from tests.reports.pages import Page
 
+FOLDER = pathlib.Path("nowhere")
 PAPER = PROTOCOL | {"name": "paper"}
 
 
 def contents(*results):
-    return Contents((), tuple(Evaluated(r, None, f"m / {r.data['name']}") for r in results))
+    return Contents((), tuple(Evaluated(r, FOLDER, f"m / {r.data['name']}") for r in results))
 
 
 def rows(*results):

@@ -105,7 +105,7 @@ def test_ages_may_be_numbers_of_which_some_are_unknown():
 
 
 def test_age_chart_without_true_ages_has_the_chart_alone(drawn):
-    age.age_chart(ages_of([140], [""], ["173"]), 150, "true age")
+    age.age_chart(ages_of([140], [""], ["173"]), 150.0, "true age")
     assert len(drawn[0].axes) == 1
     labels = drawn[0].axes[0].get_legend_handles_labels()[1]
     assert "best constant: 21.4 weeks" in labels
