@@ -109,7 +109,7 @@ def save(
       images: uint8 [H, W] or [H, W, 3], one of each row.
 
     Raises:
-      ValueError: another number of images than of rows, or one that is no such array.
+      ValueError: another number of images than of rows.
     """
     if len(rows) != len(images):
         raise ValueError(f"{study}: {len(images)} images for {len(rows)} examples")
@@ -122,7 +122,7 @@ def save(
     entries = []
     for place, (row, image) in enumerate(zip(rows, images, strict=True)):
         name = f"{place}.png"
-        run.write_bytes(folder / name, _png(image, row.example_id))
+        run.write_bytes(folder / name, _png(image))
         entries.append({**dataclasses.asdict(row), "file": name})
     run.write_json(folder / _INDEX, {"study": study, "examples": entries})
     return folder / _INDEX
@@ -163,13 +163,7 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _png(image: np.ndarray, example_id: str) -> bytes:
-    grey_or_colour = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
-    if image.dtype != np.uint8 or not grey_or_colour:
-        raise ValueError(
-            f"{example_id}: an example image is uint8 [H, W] or [H, W, 3], found "
-            f"{image.dtype} {list(image.shape)}"
-        )
+def _png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()

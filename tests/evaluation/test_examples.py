@@ -121,9 +121,7 @@ def test_a_missing_picture_is_named(tmp_path):
         examples.load(tmp_path, "s")
 
 
-def test_pictures_are_bytes(tmp_path):
+def test_every_example_has_its_picture(tmp_path):
     rows = examples.choose(predictions(("a", "a")), 1, correct=True)
-    with pytest.raises(ValueError, match=r"e0: .* found float32 \[2, 2\]"):
-        examples.save(tmp_path, "s", rows, [np.zeros((2, 2), np.float32)])
     with pytest.raises(ValueError, match="0 images for 1 examples"):
         examples.save(tmp_path, "s", rows, [])
