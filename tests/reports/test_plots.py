@@ -115,9 +115,9 @@ def test_the_band_over_true_age_agrees_with_the_chart(drawn):
     age.age_chart(ages_of([140], [140.0], [173.0]), None, "true age")
     band = drawn[0].axes[0].collections[0].get_paths()[0]
     for true_weeks in (16.0, 22.0, 30.0):
-        hc = who_chart.hc_mm(true_weeks)
+        hc_mm = who_chart.hc_mm(np.array([true_weeks]))
         for days in range(98, 280, 3):
-            valid = bool(who_chart.is_valid(np.array([days]), np.array([hc]))[0])
+            valid = bool(who_chart.is_valid(np.array([days]), hc_mm)[0])
             nearby = {band.contains_point((true_weeks, days / 7 + d)) for d in (-0.05, 0.05)}
             assert valid in nearby
 
