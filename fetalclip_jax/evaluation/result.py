@@ -185,10 +185,19 @@ def load_all(folder: pathlib.Path) -> list[Result]:
     """Every result under a folder that `fetalclip evaluate` wrote, in the order of their paths.
 
     Raises:
-      ValueError: a file that is no result.
+      ValueError: a file that is no result, or no JSON at all.
+    """
+    return [load(path) for path in find(folder)]
+
+
+def find(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The JSON files of the results under a folder, sorted; stored features are passed over.
+
+    Raises:
+      ValueError: a file there is not JSON.
     """
     return [
-        load(path)
+        path
         for path in sorted(pathlib.Path(folder).rglob("*.json"))
         if not any(part.startswith((".", "features")) for part in path.relative_to(folder).parts)
         and is_result(path)
@@ -196,11 +205,18 @@ def load_all(folder: pathlib.Path) -> list[Result]:
 
 
 def is_result(path: pathlib.Path) -> bool:
-    """Whether a JSON file says that it is one; settings and summaries lie in such folders too."""
+    """Whether a JSON file says that it is one; settings and summaries lie in such folders too.
+
+    Raises:
+      ValueError: it is not JSON: passed over, a damaged result would be missed by nobody.
+    """
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not valid JSON ({error}); evaluate again, or move it elsewhere if it is "
+            "no result"
+        ) from error
     return isinstance(fields, dict) and {"study", "metrics", "baselines"} <= fields.keys()
 
 

@@ -1,0 +1,5 @@
+"""Pages drawn from results of one or many models."""
+
+from fetalclip_jax.reports.report import build
+
+__all__ = ["build"]

@@ -1,15 +1,16 @@
 """The figure of gestational age over the WHO growth chart."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
 from fetalclip_jax.biometry import who_chart
+from fetalclip_jax.evaluation.result import Predictions
 from fetalclip_jax.reports import style
-from fetalclip_jax.reports.summary import number
+from fetalclip_jax.reports.naming import number
 
 _CHART_WEEKS = (13.0, 41.0)
 
@@ -19,28 +20,35 @@ class AgePredictions:
     """Predicted ages of the evaluated images.
 
     Attributes:
-      predicted_days: float [n].
-      true_days: float [n], nan where unknown.
-      hc_mm: float [n], the true head circumference.
+      predicted_days: whole days.
+      true_days: nan where unknown.
+      hc_mm: the true head circumference.
     """
 
-    predicted_days: np.ndarray
-    true_days: np.ndarray
-    hc_mm: np.ndarray
+    predicted_days: Int[np.ndarray, "n"]
+    true_days: Float[np.ndarray, "n"]
+    hc_mm: Float[np.ndarray, "n"]
 
     @property
-    def valid(self) -> np.ndarray:
-        """Whether the true circumference lies in the WHO band at the predicted age; bool [n]."""
+    def valid(self) -> Bool[np.ndarray, "n"]:
+        """Whether the true circumference lies in the WHO band at the predicted age."""
         return who_chart.is_valid(self.predicted_days, self.hc_mm)
 
 
-def age_predictions(rows: Sequence[Mapping[str, str]]) -> AgePredictions:
-    """The rows with a prediction and a true circumference; the true age may be missing."""
-    keys = ("prediction", "ga_days", "hc_mm")
-    numbers = [[number(row.get(key)) for key in keys] for row in rows]
-    table = np.array(numbers, np.float64).reshape(-1, len(keys))  # None becomes nan
-    predicted, true, hc = table[np.isfinite(table[:, 0]) & np.isfinite(table[:, 2])].T
-    return AgePredictions(predicted, true, hc)
+def age_predictions(predictions: Predictions) -> AgePredictions:
+    """The images with a prediction and a true circumference; the true age may be missing."""
+    unknown = np.full(len(predictions.example_id), np.nan)
+    columns = (
+        predictions.prediction,
+        predictions.extra.get("ga_days", unknown),
+        predictions.extra.get("hc_mm", unknown),
+    )
+    # Columns may be text, where a missing number is "".
+    numbers = [[number(value) for value in column.tolist()] for column in columns]
+    predicted, true, hc = np.array(numbers, np.float64).reshape(3, -1)  # None becomes nan
+    known = np.isfinite(predicted) & np.isfinite(hc)
+    days = np.rint(predicted[known]).astype(np.int64)
+    return AgePredictions(days, true[known], hc[known])
 
 
 def age_chart(ages: AgePredictions, constant_days: float | None, true_age_label: str) -> bytes:

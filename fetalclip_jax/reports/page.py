@@ -35,6 +35,10 @@ th, td { text-align: left; padding: .48rem .9rem .48rem 0; border-bottom: 1px so
 .headline th[scope=row] { min-width: 9rem; }
 .headline .baseline { min-width: 13rem; }
 thead th { color: var(--quiet); font-weight: 600; font-size: .8rem; white-space: nowrap; }
+.published thead th { white-space: normal; vertical-align: bottom; }
+.published td { min-width: 6.5rem; }
+.wordy td { min-width: 7rem; }
+.wordy td:nth-child(n+3) { min-width: 15rem; overflow-wrap: anywhere; }
 tbody th { font-weight: 600; }
 .value { font-weight: 700; font-size: 1.06rem; white-space: nowrap; }
 .value, .number { font-variant-numeric: tabular-nums; white-space: nowrap; }
@@ -87,6 +91,39 @@ def tiles(pairs: Sequence[tuple[str, str]]) -> str:
     """Small facts side by side."""
     items = "".join(f"<div><dt>{text(k)}</dt><dd>{text(v)}</dd></div>" for k, v in pairs)
     return f'<dl class="tiles">{items}</dl>'
+
+
+def table(columns: Sequence[str], rows: Sequence[str], style_class: str = "") -> str:
+    """A table that scrolls sideways where the page is narrow.
+
+    Args:
+      columns: plain text.
+      rows: HTML of the cells of each row.
+      style_class: of the table.
+    """
+    attribute = f' class="{style_class}"' if style_class else ""
+    head = "".join(f'<th scope="col">{text(words)}</th>' for words in columns)
+    body = "".join(f"<tr>{cells}</tr>" for cells in rows)
+    return (
+        f'<div class="scroll"><table{attribute}><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def plain_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], style_class: str = ""
+) -> str:
+    """A table of text; the first column names the row, numbers keep their lines together."""
+    body = []
+    for first, *others in rows:
+        cells = "".join(
+            f'<td class="number">{text(value)}</td>'
+            if isinstance(value, int | float)
+            else f"<td>{text(value)}</td>"
+            for value in others
+        )
+        body.append(f'<th scope="row">{text(first)}</th>{cells}')
+    return table(columns, body, style_class)
 
 
 def document(title: str, head: str, sections: Sequence[tuple[str, str]]) -> str:

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from fetalclip_jax.reports import style
-from fetalclip_jax.reports.summary import few_shot_curve, number
+from fetalclip_jax.reports.naming import display, number
 
 _PANELS = (
     ("logit_scale", "Logit scale"),
@@ -79,7 +80,10 @@ def _loss_panel(axes: Axes, metrics: Sequence[Mapping[str, Any]], chance_loss: f
 
 
 def confusion_matrix(
-    confusion: Sequence[Sequence[float]], labels: Sequence[str], classes: Sequence[str], title: str
+    confusion: Float[np.ndarray, "true predicted"] | Sequence[Sequence[float | int]],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    title: str,
 ) -> bytes:
     """Row-normalised confusion with counts; true classes without any image get no row.
 
@@ -176,16 +180,21 @@ def _f1_panel(axes: Axes, panel: Mapping[str, Any], longest: int) -> None:
     axes.set_title(panel["title"])
 
 
-def few_shot(result: Mapping[str, Any], references: Mapping[str, float]) -> bytes:
+def few_shot(
+    curve: Sequence[Mapping[str, Any]], references: Mapping[str, float], title: str
+) -> bytes:
     """Macro F1 against the number of labelled patients, on a base-2 axis.
 
     Args:
-      result: patients -> mean, low, high.
+      curve: points with `patients` and `mean`, and `low` and `high` where there is an interval.
       references: label -> macro F1 drawn as horizontal lines, at most two.
+      title: heading.
     """
-    curve = few_shot_curve(result)
-    patients = np.array([int(p) for p in curve])
-    mean, low, high = (np.array([p.get(k) for p in curve.values()], float) for k in _POINT)
+    curve = sorted(curve, key=lambda point: int(point["patients"]))
+    patients = np.array([int(point["patients"]) for point in curve])
+    mean, low, high = (
+        np.array([point.get(key) for point in curve], float) for key in ("mean", "low", "high")
+    )
     with style.figure(7.2, 3.9) as fig:
         axes = fig.add_subplot()
         axes.fill_between(patients, low, high, color=style.BLUE, alpha=0.18, lw=0, label="95 %")
@@ -204,17 +213,9 @@ def few_shot(result: Mapping[str, Any], references: Mapping[str, float]) -> byte
         axes.set_ylim(0, 1.04)
         axes.set_xlabel("labelled patients (logarithmic)")
         axes.set_ylabel("macro F1")
-        axes.set_title("Data efficiency: six planes", pad=10)
+        axes.set_title(title, pad=10)
         axes.legend(loc="lower right")
         return style.png(fig)
-
-
-_POINT = ("mean", "low", "high")
-
-
-def display(name: str) -> str:
-    """A class name as a reader writes it."""
-    return name.replace("_", " ")
 
 
 def _count(value: float) -> str:

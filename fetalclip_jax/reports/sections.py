@@ -1,48 +1,46 @@
-"""The sections of a report, each made from what the run left and silent about what it did not."""
+"""The sections of a report, each made from what the sources hold and silent about the rest."""
 
-import importlib.metadata
-import json
 import math
 import pathlib
-import platform
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from fetalclip_jax.reports import age, gallery, page, plots, tables
-from fetalclip_jax.reports.run import Run
-from fetalclip_jax.reports.summary import few_shot_curve, number
-
-_PACKAGES = ("fetalclip_jax", "jax", "jaxlib", "flax", "optax", "grain", "numpy")
-_CONFUSIONS = {
-    "zero_shot_planes": "Zero-shot planes",
-    "zero_shot_brain": "Zero-shot brain planes",
-    "probe_planes": "Linear probe, six planes",
-    "probe_brain": "Linear probe, brain planes",
-}
+from fetalclip_jax.evaluation import examples
+from fetalclip_jax.reports import age, gallery, headline, naming, page, plots
+from fetalclip_jax.reports.naming import display, number, slug
+from fetalclip_jax.reports.reading import Contents, Evaluated, TrainedRun
 
 
 class Report:
     """Collects the sections of a page and the names of what is missing.
 
     Attributes:
-      run: what the working directory holds.
+      contents: what the sources hold.
       sections: (heading, HTML) in the order of the page.
       missing: sentences about absent parts.
     """
 
-    def __init__(self, run: Run):
-        self.run = run
+    def __init__(self, contents: Contents, figures: pathlib.Path):
+        self.contents = contents
         self.sections: list[tuple[str, str]] = []
         self.missing: list[str] = []
-        self._figures: pathlib.Path = run.workdir / "figures"
-        self._figures.mkdir(exist_ok=True)
+        self._figures = figures
+        self._figures.mkdir(parents=True, exist_ok=True)
 
     def picture(self, name: str, png: bytes, alt: str, caption: str) -> str:
-        """Saves the figure as `figures/<name>.png` and returns it as HTML."""
+        """Saves the figure as `<figures>/<name>.png` and returns it as HTML."""
         (self._figures / f"{name}.png").write_bytes(png)
         return page.picture(png, alt, caption)
+
+    def figure_name(self, kind: str, label: str) -> str:
+        """A file's name; it says whose figure it is where there are several."""
+        return f"{kind}_{slug(label)}" if self.contents.several else kind
+
+    def whose(self, label: str) -> str:
+        """The beginning of a caption where there are several models or data sets."""
+        return f"{label}. " if self.contents.several else ""
 
     def add(self, heading: str, *parts: str) -> None:
         """Adds a section unless all of its parts are empty."""
@@ -51,172 +49,234 @@ class Report:
 
 
 def add_all(report: Report) -> None:
-    """Adds every section for which the run holds something."""
-    report.add("Training", _training(report))
-    report.add("Classification", *_confusions(report), _class_f1(report))
-    report.add("Gestational age", _age(report))
-    report.add("Data efficiency", _few_shot(report))
-    report.add("Example images", _gallery(report))
-    report.add("Configuration and environment", *_environment(report.run))
+    """Adds every section of figures for which the sources hold something."""
+    report.add("Training", *(_training(report, run) for run in report.contents.runs))
+    report.add("Classification", *_confusions(report), *_class_f1(report), _class_table(report))
+    report.add("Gestational age", *_ages(report))
+    report.add("Data efficiency", *_few_shot(report))
+    report.add("Example images", *_gallery(report))
 
 
-def _training(report: Report) -> str:
-    metrics = report.run.metrics
-    if not any("loss" in m for m in metrics):
-        report.missing.append("Training curves: no losses in metrics.jsonl.")
+def _training(report: Report, run: TrainedRun) -> str:
+    name = run.name if len(report.contents.runs) > 1 else ""
+    if not any("loss" in m for m in run.metrics):
+        report.missing.append(f"Training curves: no losses in {run.workdir / 'metrics.jsonl'}.")
         return ""
-    batch = number(_find(report.run.config, "global_batch_size"))
-    sigmoid = "sigmoid" in str(_find(report.run.config, "loss"))
+    batch = number(_find(run.config, "global_batch_size"))
+    sigmoid = "sigmoid" in str(_find(run.config, "loss")) + str(_find(run.config, "objective"))
     chance = math.log(batch) if batch and batch > 1 and not sigmoid else None
     caption = (
         "Validation loss is measured on held-out images without augmentation. The dashed line is "
         "the loss of a model that tells nothing apart. The logit scale is the inverse temperature."
     )
-    if report.run.skipped_metric_lines:
-        caption += f" {report.run.skipped_metric_lines} unreadable lines were skipped."
-    return report.picture(
-        "training", plots.training_curves(metrics, chance), "Loss curves of training", caption
-    )
+    if name:
+        caption = f"{name}. {caption}"
+    if run.skipped_metric_lines:
+        caption += f" {run.skipped_metric_lines} unreadable lines were skipped."
+    png = plots.training_curves(run.metrics, chance)
+    file_name = f"training_{slug(name)}" if name else "training"
+    return report.picture(file_name, png, f"Loss curves of training {name}".strip(), caption)
 
 
 def _confusions(report: Report) -> Iterator[str]:
-    for name, title in _CONFUSIONS.items():
-        result = report.run.result(name)
-        classes = result.get("classes") or list(result.get("per_class_f1", {}))
-        if "confusion" not in result or not classes:
+    for one in _classifications(report):
+        details = one.result.details
+        classes = details.get("classes") or list(details.get("per_class_f1", {}))
+        if "confusion" not in details or not classes:
             continue
-        runs = max(number(result.get("runs")) or 1, 1)
-        counts = np.asarray(result["confusion"], np.float64) / runs
+        runs = max(number(details.get("runs")) or 1, 1)
+        counts = np.asarray(details["confusion"], np.float64) / runs
         # Zero-shot tasks judge fewer classes than compete; elsewhere both are the same.
-        labels = result.get("labels") or classes
+        labels = details.get("labels") or classes
         caption = "Rows are true classes and add up to 100 %; the small figures are counts."
         if runs > 1:
             caption += f" Counts are means over {runs:.0f} probes."
         judged = {name for name, row in zip(labels, counts, strict=False) if row.any()}
-        absent = [plots.display(name) for name in classes if name not in judged]
+        absent = [display(name) for name in classes if name not in judged]
         if absent:
             caption += (
                 f" Candidates without any image, offered as distractors: {', '.join(absent)}."
             )
-        png = plots.confusion_matrix(counts, labels, classes, title)
-        yield report.picture(f"confusion_{name}", png, f"Confusion matrix: {title}", caption)
-
-
-def _class_f1(report: Report) -> str:
-    run, panels = report.run, []
-    for name, title in _CONFUSIONS.items():
-        result = run.result(name)
-        if not result.get("per_class_f1"):
-            continue
-        series = {"model": result["per_class_f1"]}
-        raw = run.result("probe_raw_pixels").get("per_class_f1")
-        if name == "probe_planes" and raw:
-            series["raw pixels"] = raw
-        chance = number(result.get("chance_macro_f1"))
-        panels.append({"title": title, "series": series, "chance": chance})
-    if not panels:
-        return ""
-    caption = "F1 of each class on the test images. Chance is the macro F1 of guessing."
-    return report.picture("f1_per_class", plots.f1_bars(panels), "F1 of each class", caption)
-
-
-def _age(report: Report) -> str:
-    rows = report.run.predictions.get("age")
-    if rows is None:
-        report.missing.append("Age chart: no results/predictions_age.csv.")
-        return ""
-    ages = age.age_predictions(rows)
-    if not ages.predicted_days.size:
-        report.missing.append(
-            "Age chart: no row of results/predictions_age.csv has a prediction and hc_mm."
+        title = naming.title(one.result.study)
+        yield report.picture(
+            report.figure_name(f"confusion_{slug(one.result.study)}", one.label),
+            plots.confusion_matrix(counts, labels, classes, title),
+            f"Confusion matrix: {title}",
+            report.whose(one.label) + caption,
         )
+
+
+def _class_f1(report: Report) -> Iterator[str]:
+    for label in report.contents.labels():
+        panels = []
+        for one in _classifications(report):
+            scores = one.result.details.get("per_class_f1")
+            if one.label != label or not scores:
+                continue
+            series = {"model": scores}
+            raw = report.contents.beside(one, headline.RAW_PIXELS)
+            if one.result.study == "probe.planes" and raw and raw.details.get("per_class_f1"):
+                series["raw pixels"] = raw.details["per_class_f1"]
+            chance = one.result.baselines.get("chance_macro_f1")
+            panels.append(
+                {
+                    "title": naming.title(one.result.study),
+                    "series": series,
+                    "chance": chance.estimate.value if chance else None,
+                }
+            )
+        if panels:
+            caption = "F1 of each class. Chance is the macro F1 of guessing."
+            yield report.picture(
+                report.figure_name("f1_per_class", label),
+                plots.f1_bars(panels),
+                "F1 of each class",
+                report.whose(label) + caption,
+            )
+
+
+def _class_table(report: Report) -> str:
+    """All metrics of the classifications, opened on demand."""
+    rows = [
+        (
+            naming.title(one.result.study),
+            one.label,
+            naming.metric(name).words,
+            naming.metric(name).show(estimate.value),
+            "none"
+            if estimate.low is None or estimate.high is None
+            else f"{estimate.low:.3f} to {estimate.high:.3f}",
+            "" if estimate.n is None else estimate.n,
+        )
+        for one in _classifications(report, baselines=True)
+        for name, estimate in one.result.metrics.items()
+    ]
+    if not rows:
         return ""
-    result = report.run.result("age")
-    constant = number(result.get("constant_baseline_days"))
-    from_hc = report.run.data_source == "hc18"
-    label = "age implied by the circumference" if from_hc else "true age"
+    columns = ("Task", "Model / data", "Metric", "Value", "95 % interval", "Images")
+    return page.details("All metrics of classification", page.plain_table(columns, rows))
+
+
+def _classifications(report: Report, baselines: bool = False) -> list[Evaluated]:
+    """Results with an F1 of each class; the raw pixels, a baseline, only if asked for."""
+    return [
+        one
+        for one in report.contents.evaluated
+        if "per_class_f1" in one.result.details
+        and (baselines or one.result.study != headline.RAW_PIXELS)
+    ]
+
+
+def _ages(report: Report) -> Iterator[str]:
+    for one in report.contents.evaluated:
+        if one.result.study != "age":
+            continue
+        where = f"Age chart of {one.label}"
+        if one.result.predictions is None:
+            report.missing.append(f"{where}: no predictions beside {one.folder / 'age.json'}.")
+            continue
+        ages = age.age_predictions(one.result.predictions)
+        if not ages.predicted_days.size:
+            report.missing.append(f"{where}: no image has a prediction and hc_mm.")
+            continue
+        yield _age(report, one, ages)
+
+
+def _age(report: Report, one: Evaluated, ages: age.AgePredictions) -> str:
+    result = one.result
+    implied = result.data.get("ages_from") == naming.IMPLIED_AGES
+    label = "age implied by the circumference" if implied else "true age"
     caption = (
         f"{ages.valid.size:,} head images with a true circumference of {ages.hc_mm.min():.0f} to "
         f"{ages.hc_mm.max():.0f} mm. A prediction is valid when the true circumference lies within "
         "the WHO 2.5th to 97.5th percentile at the predicted age. "
     )
-    rates = {
-        "the best constant age for these images": result.get("constant_baseline"),
-        "the best constant age of the training images": result.get("train_constant_baseline"),
-        "the median age of the training images": result.get("train_median_baseline"),
-    }
-    known = {words: v for words, r in rates.items() if (v := number(r)) is not None}
-    if known:
-        constants = "; ".join(f"{words}, {100 * v:.1f} %" for words, v in known.items())
+    constants = "; ".join(
+        f"{baseline.description}, {100 * baseline.estimate.value:.1f} %"
+        for baseline in result.baselines.values()
+        if baseline.metric == "valid_prediction_rate"
+    )
+    if constants:
         caption += f"Valid: {100 * ages.valid.mean():.1f} %. Constant ages: {constants}."
-    if from_hc:
+    if implied:
         caption += " The data set holds no ages: the true age is the WHO median at the true size."
+    constant = number(result.details.get("constant_baseline_days"))
     return report.picture(
-        "age", age.age_chart(ages, constant, label), "Predicted ages on the WHO chart", caption
+        report.figure_name("age", one.label),
+        age.age_chart(ages, constant, label),
+        "Predicted ages on the WHO chart",
+        report.whose(one.label) + caption,
     )
 
 
-def _few_shot(report: Report) -> str:
-    result = report.run.result("few_shot_planes")
-    if not few_shot_curve(result):
-        return ""
-    names = {
-        "probe, all training patients": "probe_planes",
-        "raw pixels, all training patients": "probe_raw_pixels",
-    }
-    found = {words: number(report.run.result(n).get("macro_f1")) for words, n in names.items()}
-    references = {words: value for words, value in found.items() if value is not None}
-    caption = (
-        "Mean macro F1 of probes trained on few patients, over support sets and repeated runs, "
-        "with its 95 % band. The horizontal lines are probes on all training patients."
-    )
-    png = plots.few_shot(result, references)
-    return report.picture("few_shot_planes", png, "Macro F1 against labelled patients", caption)
-
-
-def _gallery(report: Report) -> str:
-    rows = report.run.predictions.get("planes")
-    if not rows:
-        report.missing.append("Example images: no results/predictions_planes.csv.")
-        return ""
-    try:
-        cards = gallery.cards(rows, report.run.workdir)
-    except ValueError as error:
-        report.missing.append(f"Example images: {error}.")
-        return ""
-    caption = (
-        "Zero-shot predictions on test images with their three best candidates. A hash of the "
-        "image id picks them, with the classes taking turns. Wrong predictions get as "
-        "much room as right ones, whatever their true share. Scores are 100 x cosine."
-    )
-    lines = []
-    for card in cards:
-        best = ", ".join(f"{name} {score:.3f}" for name, score in card.candidates)
-        cells = (card.example_id, card.label, card.prediction, best)
-        lines.append("<tr>" + "".join(f"<td>{page.text(cell)}</td>" for cell in cells) + "</tr>")
-    table = (
-        '<div class="scroll"><table><thead><tr><th>Image</th><th>True</th><th>Predicted</th>'
-        f"<th>Three best candidates</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
-    picture = report.picture("examples", gallery.figure(cards), "Example images", caption)
-    return picture + page.details("These images as a table", table)
-
-
-def _environment(run: Run) -> Iterator[str]:
-    if run.config:
-        content = json.dumps(run.config, indent=2, default=str)
-        yield page.details("Configuration", f"<pre>{page.text(content)}</pre>")
-    if programs := tables.programs_table(run):
-        yield page.details("Time and memory of each program", programs)
-    lines = [f"python {platform.python_version()} on {platform.system()} {platform.machine()}"]
-    for package in _PACKAGES:
-        try:
-            lines.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
+def _few_shot(report: Report) -> Iterator[str]:
+    for one in report.contents.evaluated:
+        result = one.result
+        if not result.curve:
             continue
-    content = "\n".join(lines)
-    title = "Software of the machine that wrote this report"
-    yield page.details(title, f"<pre>{page.text(content)}</pre>")
+        task = result.study.partition(".")[2]
+        probe = report.contents.beside(one, f"probe.{task}")
+        raw = report.contents.beside(one, headline.RAW_PIXELS) if task == "planes" else None
+        beside = {
+            "probe, all training patients": probe,
+            "raw pixels, all training patients": raw,
+        }
+        references = {
+            words: other.metrics["macro_f1"].value
+            for words, other in beside.items()
+            if other is not None and "macro_f1" in other.metrics
+        }
+        caption = (
+            "Mean macro F1 of probes trained on few patients, over support sets and repeated runs, "
+            "with its 95 % band."
+        )
+        if references:
+            caption += " The horizontal lines are probes on all training patients."
+        title = f"Data efficiency: {naming.title(result.study).removeprefix('Few-shot ')}"
+        yield report.picture(
+            report.figure_name(slug(result.study), one.label),
+            plots.few_shot(result.curve, references, title),
+            "Macro F1 against labelled patients",
+            report.whose(one.label) + caption,
+        )
+
+
+def _gallery(report: Report) -> Iterator[str]:
+    for one in report.contents.evaluated:
+        study = one.result.study
+        try:
+            found = examples.load(one.folder, study)
+        except ValueError as error:
+            report.missing.append(f"Example images: {error}.")
+            continue
+        if not found:
+            if study == "zero_shot.planes":
+                report.missing.append(f"Example images of {one.label}: none were stored.")
+            continue
+        title = naming.title(study)
+        caption = (
+            f"{title}: predictions with their three best candidates. A hash of the image id picks "
+            "the images, with the classes taking turns. Wrong predictions get as much room as "
+            "right ones, whatever their true share."
+        )
+        if study.startswith("zero_shot."):
+            caption += " Scores are 100 x cosine."
+        rows = [
+            (
+                judged.example_id,
+                display(judged.label),
+                display(judged.prediction),
+                ", ".join(f"{display(name)} {score:.3f}" for name, score in judged.candidates),
+            )
+            for judged, _ in found
+        ]
+        columns = ("Image", "True", "Predicted", "Three best candidates")
+        yield report.picture(
+            report.figure_name(f"examples_{slug(study)}", one.label),
+            gallery.figure(found),
+            f"Example images: {title}",
+            report.whose(one.label) + caption,
+        ) + page.details("These images as a table", page.plain_table(columns, rows))
 
 
 def _find(config: Mapping[str, Any], key: str) -> Any:

@@ -1,87 +1,103 @@
-"""results.json: every program's figures in one file, under names that scripts may rely on."""
+"""results.json and results.csv: every figure of a report, under names that scripts may rely on."""
 
-import json
-import math
-import os
-import pathlib
-from collections.abc import Mapping
+import csv
+import io
 from typing import Any
 
-from fetalclip_jax.reports.run import Run
+from fetalclip_jax.evaluation.result import Result
+from fetalclip_jax.reports.naming import number
+from fetalclip_jax.reports.reading import Contents
 
-# `results/<group>_<task>.json` is found under `<group>.<task>`.
-_GROUPS = ("zero_shot", "probe", "few_shot")
+_COLUMNS = ("study", "model", "data", "protocol", "kind", "name", "value", "low", "high", "n")
 
 
-def summarise(run: Run, total_seconds: float | None = None) -> dict[str, Any]:
-    """Merges the results of a run into one JSON-able mapping.
+def summarise(contents: Contents, total_seconds: float | None = None) -> dict[str, Any]:
+    """Merges results and runs into one JSON-able mapping.
 
-    Keys, where the program has run: `zero_shot.planes`, `zero_shot.brain`, `age`, `probe.planes`,
-    `probe.raw_pixels`, `few_shot.planes` (patients -> mean, low, high and nothing else), `train`,
-    and always `total.seconds` and `peak_rss_gib` (None where nothing was recorded). Values that
-    are not finite become None, since JSON has no name for them.
+    Keys: `zero_shot.planes`, `zero_shot.brain`, `age`, `probe.planes`, `probe.raw_pixels`,
+    `few_shot.planes` (patients -> mean, low, high, ...) and so on for every study that judged one
+    model on one data set; `train` of a single run; and always `results` (all of them, whole),
+    `total.seconds` and `peak_rss_gib` (None where nothing was recorded).
 
     Args:
-      run: what the working directory holds.
-      total_seconds: wall-clock seconds of the whole run; None takes the sum over the programs.
+      contents: what the sources of the report hold.
+      total_seconds: wall-clock seconds of everything; None takes the sum over runs and studies.
     """
     summary: dict[str, Any] = {}
-    for name, result in run.results.items():
-        group = next((g for g in _GROUPS if name.startswith(f"{g}_")), None)
-        if group is None:
-            summary[name] = dict(result)
+    results = [one.result for one in contents.evaluated]
+    for result in results:
+        # A study of two models has no one answer: those are in `results` only.
+        if sum(other.study == result.study for other in results) > 1:
             continue
-        task = name.removeprefix(f"{group}_")
-        if group == "few_shot":
-            result = few_shot_curve(result)
-        summary.setdefault(group, {})[task] = dict(result)
-    summary["total"] = {"seconds": _total_seconds(run) if total_seconds is None else total_seconds}
-    peaks = [p for r in run.results.values() if (p := number(r.get("peak_rss_gib"))) is not None]
+        group, _, task = result.study.partition(".")
+        if task:
+            summary.setdefault(group, {})[task] = flatten(result)
+        else:
+            summary[group] = flatten(result)
+    trained = [run.train for run in contents.runs if run.train]
+    if len(trained) == 1:
+        summary["train"] = dict(trained[0])
+    elif trained:
+        summary["runs"] = [{"name": run.name, **run.train} for run in contents.runs]
+    summary["results"] = [result.to_json() for result in results]
+    costs = [*trained, *(result.cost for result in results)]
+    seconds = [s for cost in costs if (s := number(cost.get("seconds"))) is not None]
+    peaks = [p for cost in costs if (p := number(cost.get("peak_rss_gib"))) is not None]
+    if total_seconds is None and seconds:
+        total_seconds = sum(seconds)
+    summary["total"] = {"seconds": total_seconds}
     summary["peak_rss_gib"] = max(peaks, default=None)
-    return _finite(summary)
+    return summary
 
 
-def write_json(value: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Writes `value` so that a reader sees the old file or the whole new one."""
-    write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", path)
+def flatten(result: Result) -> dict[str, Any]:
+    """A result as one level: each metric, its interval, its baselines and its details.
 
-
-def write_text(text: str, path: pathlib.Path) -> None:
-    """Writes `text` as UTF-8, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
-def few_shot_curve(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The points of a data-efficiency curve: patients -> mean, low, high, by rising patients."""
-    points = {
-        k: v
-        for k, v in result.items()
-        if str(k).isdigit() and isinstance(v, Mapping) and number(v.get("mean")) is not None
+    A result with a curve is its curve: patients -> mean, low, high and what else a point holds.
+    """
+    if result.curve:
+        points = {str(int(p["patients"])): p for p in result.curve}
+        return {
+            patients: {k: v for k, v in points[patients].items() if k != "patients"}
+            for patients in sorted(points, key=int)
+        }
+    flat: dict[str, Any] = {}
+    for name, estimate in result.metrics.items():
+        flat[name] = estimate.value
+        known = estimate.low is not None and estimate.high is not None
+        flat[f"{name}_interval"] = [estimate.low, estimate.high] if known else None
+    for name, baseline in result.baselines.items():
+        estimate = baseline.estimate
+        flat[name] = estimate.value
+        if estimate.low is not None and estimate.high is not None:
+            flat[f"{name}_interval"] = [estimate.low, estimate.high]
+    headline = next(iter(result.metrics.values()), None)
+    resample_by = result.protocol.get("resample_by")
+    known = {
+        "count": headline and headline.n,
+        "patients": headline.groups if headline and resample_by == "patient" else None,
+        "resample_by": resample_by,
     }
-    return {str(k): points[k] for k in sorted(points, key=int)}
+    flat |= {name: value for name, value in known.items() if value is not None}
+    return flat | dict(result.details) | dict(result.cost)
 
 
-def number(value: Any) -> float | None:
-    """`value` as a finite float, or None."""
-    try:
-        value = float(value)
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _total_seconds(run: Run) -> float | None:
-    seconds = [s for r in run.results.values() if (s := number(r.get("seconds"))) is not None]
-    return sum(seconds) if seconds else None
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def table(contents: Contents) -> str:
+    """Every metric, baseline and point of a curve as a row of CSV."""
+    rows: list[tuple] = []
+    for one in contents.evaluated:
+        result = one.result
+        of = (result.study, one.model_name, one.data_name, result.protocol.get("name", ""))
+        for name, e in result.metrics.items():
+            rows.append((*of, "metric", name, e.value, e.low, e.high, e.n))
+        for name, baseline in result.baselines.items():
+            e = baseline.estimate
+            rows.append((*of, f"baseline of {baseline.metric}", name, e.value, e.low, e.high, e.n))
+        for point in result.curve:
+            edges = (point.get("mean"), point.get("low"), point.get("high"))
+            rows.append((*of, "curve", f"{point['patients']} patients", *edges, None))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows(rows)
+    return text.getvalue()

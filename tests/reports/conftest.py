@@ -1,6 +1,5 @@
-"""A working directory such as a finished run leaves, with realistic figures and known answers."""
+"""A finished run and its results, saved as `evaluate` saves them, with known answers."""
 
-import csv
 import json
 import pathlib
 
@@ -8,178 +7,211 @@ import numpy as np
 import pytest
 
 from fetalclip_jax.biometry import who_chart
-from fetalclip_jax.data.example import Example
+from fetalclip_jax.evaluation import examples
+from fetalclip_jax.evaluation.result import Baseline, Estimate, Predictions, Result
 from fetalclip_jax.labels import BRAIN_PLANES, PLANES, SIX_PLANES
 
-IMAGE_SIZE = 48
 ZERO_SHOT_LABELS = ("abdomen", "brain", "femur", "heart", "cervix")
-
-
-def write_workdir(workdir: pathlib.Path, seed: int = 0) -> pathlib.Path:
-    """Fills `workdir` with everything but the records."""
-    rng = np.random.default_rng(seed)
-    results = workdir / "results"
-    results.mkdir(parents=True)
-    config = {
-        "name": "quickstart",
-        "seed": 0,
-        "data": {"source": "phantom", "image_size": IMAGE_SIZE},
-        "train": {"global_batch_size": 64, "steps": 1200},
-        "loss": {"name": "softmax"},
-    }
-    _write(workdir / "config.json", config)
-    _write_metrics(workdir / "metrics.jsonl", rng)
-    planes, rows = classification(rng, PLANES, 0.92, 360, ZERO_SHOT_LABELS)
-    _write(results / "zero_shot_planes.json", planes | cost(14.2, 1.4))
-    _write_csv(results / "predictions_planes.csv", rows)
-    brain, rows = classification(rng, BRAIN_PLANES, 0.71, 120)
-    _write(results / "zero_shot_brain.json", brain | cost(2.1, 1.3))
-    _write_csv(results / "predictions_brain.csv", rows)
-    probe, _ = classification(rng, SIX_PLANES, 0.95, 360, runs=25)
-    _write(results / "probe_planes.json", probe | cost(21.5, 1.9))
-    raw, _ = classification(rng, SIX_PLANES, 0.55, 360, runs=25)
-    _write(results / "probe_raw_pixels.json", raw | cost(8.0, 1.2))
-    curve = {
-        str(p): {"mean": m, "low": m - 0.2 / p**0.7, "high": min(m + 0.16 / p**0.7, 1)}
-        for p, m in zip((2, 4, 8, 16, 32), (0.61, 0.74, 0.83, 0.88, 0.92), strict=True)
-    }
-    _write(results / "few_shot_planes.json", curve | cost(30.5, 1.5))
-    _write_age(results, rng)
-    train = {"steps": 1200, "images_seen": 76800, "parameters": 3_214_593, **cost(412.7, 2.31)}
-    _write(results / "train.json", train)
-    return workdir
+MODEL = {"name": "quickstart", "fingerprint": "f00d"}
+STORE = {
+    "split": "test",
+    "images": 400,
+    "patients": 67,
+    "copies": 0,
+    "transform": "clip",
+    "missing_files": 0,
+}
+DATA = {
+    "name": "phantom",
+    "kind": "phantom",
+    "simulated": True,
+    "ages_from": "recorded",
+    "citation": "",
+    "licence": "",
+    "stores": {"images": STORE},
+    "left_out": {},
+}
+REAL = DATA | {"name": "clinic", "kind": "image_text", "simulated": False, "ages_from": ""}
+PROTOCOL = {"name": "default", "resample_by": "patient", "resamples": 1000, "seed": 0}
 
 
 def cost(seconds: float, peak: float) -> dict[str, float]:
-    """What every program records about itself."""
+    """What every study records about itself."""
     return {"seconds": seconds, "peak_rss_gib": peak}
 
 
-def classification(rng, classes, accuracy, count, labels=None, runs=1):
-    """A result and its prediction rows for a classifier that is right `accuracy` of the time."""
+def classification(study, classes, labels=None, *, accuracy=0.9, count=120, runs=1, **fields):
+    """A result of a classifier that is right `accuracy` of the time."""
+    rng = np.random.default_rng(len(study))
     labels = labels or classes
+    true = np.array([classes.index(labels[i % len(labels)]) for i in range(count)])
+    wrong = (true + 1 + rng.integers(0, 2, count)) % len(classes)
+    predicted = np.where(rng.random(count) < accuracy, true, wrong)
     confusion = np.zeros((len(classes), len(classes)), int)
-    rows = []
-    for i in range(count):
-        true = classes.index(labels[int(rng.integers(len(labels)))])
-        near = (true + 1 + int(rng.integers(2))) % len(classes)
-        predicted = true if rng.random() < accuracy else near
-        confusion[true, predicted] += 1
-        others = list(dict.fromkeys([true, near, *range(len(classes))]))
-        others = [c for c in others if c != predicted][:2]
-        scores = np.sort(22 + 4 * rng.normal(size=3))[::-1]
-        row = {"example_id": f"p{i:04d}", "patient_id": f"{i // 6}", "label": classes[true]}
-        row["prediction"] = classes[predicted]
-        for k, c in enumerate([predicted, *others]):
-            row |= {f"top{k + 1}": classes[c], f"score{k + 1}": f"{scores[k]:.4f}"}
-        rows.append(row)
-    right = np.diag(confusion)
+    np.add.at(confusion, (true, predicted), 1)
     judged = [classes.index(name) for name in labels]
+    right = np.diag(confusion)
     f1 = (2 * right / np.maximum(confusion.sum(0) + confusion.sum(1), 1))[judged]
-    result = {
-        "macro_f1": float(f1.mean()),
-        "macro_f1_interval": [float(f1.mean() - 0.03), float(min(f1.mean() + 0.025, 1))],
-        "accuracy": float(right.sum() / count),
-        "per_class_f1": dict(zip(labels, f1.tolist(), strict=True)),
-        "classes": list(classes),
-        "labels": list(labels),
-        "confusion": (runs * confusion[judged]).tolist(),
-        "runs": runs,
-        "count": count,
-        "patients": count // 6,
-        "chance_macro_f1": 1 / len(classes),
-        "majority_macro_f1": 0.3 / len(classes),
-    }
-    return result, rows
+    scores = rng.normal(20, 2, (count, len(classes)))
+    scores[np.arange(count), predicted] = 30
+    names = np.array(classes)
+    macro_f1, groups = float(f1.mean()), count // 6
+    fields = {
+        "model": MODEL,
+        "data": DATA,
+        "protocol": PROTOCOL,
+        "cost": cost(2.0, 1.2),
+        "metrics": {
+            "macro_f1": Estimate(macro_f1, macro_f1 - 0.03, macro_f1 + 0.025, count, groups),
+            "accuracy": Estimate(float(right.sum() / count), n=count, groups=groups),
+        },
+        "baselines": {
+            "chance_macro_f1": Baseline("macro_f1", Estimate(1 / len(classes)), "chance"),
+            "majority_macro_f1": Baseline(
+                "macro_f1", Estimate(0.3 / len(classes)), "always the most frequent class"
+            ),
+        },
+        "details": {
+            "per_class_f1": dict(zip(labels, f1.tolist(), strict=True)),
+            "classes": list(classes),
+            "labels": list(labels),
+            "confusion": (runs * confusion[judged]).tolist(),
+            "runs": runs,
+        },
+        "predictions": Predictions(
+            example_id=np.array([f"p{i:04d}" for i in range(count)]),
+            patient_id=np.array([str(i // 6) for i in range(count)]),
+            label=names[true],
+            prediction=names[predicted],
+            candidates=tuple(classes),
+            scores=scores,
+        ),
+    } | fields
+    return Result(study, **fields)
 
 
-def _write_metrics(path: pathlib.Path, rng) -> None:
-    with path.open("w") as file:
-        for step in range(10, 1201, 10):
-            falling = np.exp(-step / 260)
-            entry = {
-                "step": step,
-                "loss": 0.9 + 3.2 * falling + 0.08 * rng.normal(),
-                "logit_scale": 14.3 + 22 * (1 - falling),
-                "learning_rate": 1e-3 * min(step / 100, 0.5 * (1 + np.cos(np.pi * step / 1200))),
-                "images_per_second": 182 + 6 * rng.normal(),
-                "duplicate_caption_share": abs(0.03 + 0.01 * rng.normal()),
-                "seconds": step * 0.35,
-            }
-            file.write(json.dumps(entry) + "\n")
-            if step % 200 == 0:
-                val = {"step": step, "val_loss": 1.2 + 3.0 * falling}
-                file.write(json.dumps(val) + "\n")
-
-
-def _write_age(results: pathlib.Path, rng) -> None:
-    days = rng.integers(14 * 7, 39 * 7, 150)
-    hc = who_chart.hc_mm(days / 7) * np.exp(0.035 * rng.normal(size=days.size))
+def age_result(**fields):
+    """Ages off by a week or so, with constant ages beside them."""
+    rng = np.random.default_rng(7)
+    days = rng.integers(16 * 7, 38 * 7, 80)
+    hc_mm = who_chart.hc_mm(days / 7) * np.exp(0.035 * rng.normal(size=days.size))
     predicted = np.clip(days + rng.normal(0, 8, days.size).round(), 98, 272).astype(int)
-    kept = (hc >= 100) & (hc <= 342)
-    valid = who_chart.is_valid(predicted, hc)[kept]
-    rows = [
-        {"example_id": f"p{i:04d}", "patient_id": str(i // 6), "ga_days": int(d), "hc_mm": f"{h}",
-         "prediction": int(p)}
-        for i, (d, h, p) in enumerate(zip(days[kept], hc[kept], predicted[kept], strict=True))
-    ]  # fmt: skip
-    _write_csv(results / "predictions_age.csv", rows)
-    error = np.abs(predicted - days)[kept]
-    age = {
-        "valid_prediction_rate": float(valid.mean()),
-        "valid_prediction_rate_interval": [float(valid.mean() - 0.07), float(valid.mean() + 0.06)],
-        "constant_baseline": 0.213,
-        "constant_baseline_days": 159,
-        "train_constant_baseline": 0.199,
-        "train_constant_days": 163,
-        "train_median_baseline": 0.174,
-        "train_median_days": 178,
-        "mae_days": float(error.mean()),
-        "mae_constant_days": 38.4,
-        "median_implied_hc_error_percent": 3.1,
-        "count": int(kept.sum()),
-        "patients": 25,
-        "seconds": 9.4,
-        "peak_rss_gib": 1.6,
+    valid = who_chart.is_valid(predicted, hc_mm)
+    rate, error = float(valid.mean()), float(np.abs(predicted - days).mean())
+    fields = {
+        "model": MODEL,
+        "data": DATA,
+        "protocol": PROTOCOL,
+        "cost": cost(9.4, 1.6),
+        "metrics": {
+            "valid_prediction_rate": Estimate(rate, rate - 0.07, rate + 0.06, days.size, 14),
+            "mae_days": Estimate(error, error - 1.2, error + 1.4, days.size, 14),
+        },
+        "baselines": {
+            "constant_baseline": Baseline(
+                "valid_prediction_rate",
+                Estimate(0.213, 0.15, 0.28),
+                "best constant age for these images",
+            ),
+            "train_constant_baseline": Baseline(
+                "valid_prediction_rate", Estimate(0.199), "best constant age of the fit images"
+            ),
+            "mae_constant_days": Baseline(
+                "mae_days", Estimate(38.4), "best constant age for these images"
+            ),
+        },
+        "details": {
+            "constant_baseline_days": 159,
+            "train_constant_days": 163,
+            "left_out": {"without_hc_mm": 3, "without_spacing": 0},
+        },
+        "predictions": Predictions(
+            example_id=np.array([f"p{i:04d}" for i in range(days.size)]),
+            patient_id=np.array([str(i // 6) for i in range(days.size)]),
+            label=days.astype(str),
+            prediction=predicted,
+            extra={"hc_mm": hc_mm, "ga_days": days.astype(np.float64), "valid": valid},
+        ),
+    } | fields
+    return Result("age", **fields)
+
+
+def few_shot_result(**fields):
+    """A curve that rises with the patients."""
+    curve = [
+        {"patients": p, "mean": m, "low": m - 0.1, "high": m + 0.05, "support_sets": 5}
+        for p, m in zip((2, 4, 8, 16), (0.61, 0.74, 0.83, 0.88), strict=True)
+    ]
+    fields = {
+        "metrics": {"macro_f1": Estimate(0.88, 0.78, 0.93, 120, 20)},
+        "model": MODEL,
+        "data": DATA,
+        "protocol": PROTOCOL | {"name": "tuned"},
+        "curve": curve,
+        "cost": cost(30.5, 1.5),
+    } | fields
+    return Result("few_shot.planes", **fields)
+
+
+def all_results(**fields) -> list[Result]:
+    """One result of every kind of study."""
+    tuned = {"protocol": PROTOCOL | {"name": "tuned"}} | fields
+    return [
+        classification("zero_shot.planes", PLANES, ZERO_SHOT_LABELS, **fields),
+        classification("zero_shot.brain", BRAIN_PLANES, accuracy=0.7, **fields),
+        age_result(**fields),
+        classification("probe.planes", SIX_PLANES, accuracy=0.95, runs=25, **tuned),
+        classification("probe.raw_pixels", SIX_PLANES, accuracy=0.5, runs=25, **tuned),
+        few_shot_result(**tuned),
+    ]
+
+
+def save(results, folder: pathlib.Path) -> pathlib.Path:
+    """Writes results where `evaluate` does: <folder>/<model>/<data>/<study>.json."""
+    for result in results:
+        result.save(folder / result.model["name"] / result.data["name"])
+    return folder
+
+
+def save_examples(result: Result, folder: pathlib.Path) -> None:
+    """Stores example images of a result that `save` wrote into `folder`."""
+    rows = [row for flag in (True, False) for row in examples.choose(result.predictions, 6, flag)]
+    images = [np.full((24, 24), 10 * k, np.uint8) for k in range(len(rows))]
+    beside = folder / result.model["name"] / result.data["name"]
+    examples.save(beside, result.study, rows, images)
+
+
+def write_run(workdir: pathlib.Path) -> pathlib.Path:
+    """What training leaves: configuration, metrics and its cost."""
+    config = {
+        "name": "quickstart",
+        "data": {"source": "phantom"},
+        "train": {"global_batch_size": 64, "steps": 1200},
+        "loss": {"name": "softmax"},
     }
-    _write(results / "age.json", age)
-
-
-def _write(path: pathlib.Path, value) -> None:
-    path.write_text(json.dumps(value))
-
-
-def _write_csv(path: pathlib.Path, rows) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-class Images:
-    """Synthetic examples with the ids of the predictions; a source as preparation takes it."""
-
-    def __init__(self, count: int):
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> Example:
-        rng = np.random.default_rng(index)
-        y, x = np.mgrid[-1 : 1 : IMAGE_SIZE * 1j, -1 : 1 : IMAGE_SIZE * 1j]
-        ring = np.abs(np.hypot(x / 0.8, y / (0.5 + 0.3 * rng.random())) - 0.8) < 0.12
-        grey = (40 + 150 * ring) * rng.gamma(4, 0.25, ring.shape)
-        return Example(f"p{index:04d}", np.clip(grey, 0, 255).astype(np.uint8), patient_id="0")
-
-
-@pytest.fixture
-def image_source() -> Images:
-    """Images of the first predictions, ready to be prepared as records."""
-    return Images(60)
+    (workdir / "results").mkdir(parents=True)
+    (workdir / "config.json").write_text(json.dumps(config))
+    with (workdir / "metrics.jsonl").open("w") as file:
+        for step in range(100, 1201, 100):
+            entry = {"step": step, "loss": 0.9 + 3.2 * np.exp(-step / 260), "learning_rate": 1e-3}
+            file.write(json.dumps(entry) + "\n")
+            if step % 400 == 0:
+                file.write(json.dumps({"step": step, "val_loss": entry["loss"] + 0.1}) + "\n")
+    train = {"steps": 1200, "images_seen": 76800, "parameters": 3_214_593, **cost(412.7, 2.31)}
+    (workdir / "results" / "train.json").write_text(json.dumps(train))
+    return workdir
 
 
 @pytest.fixture
 def workdir(tmp_path) -> pathlib.Path:
-    """A finished phantom run without records."""
-    return write_workdir(tmp_path / "run")
+    """A run that was trained and not evaluated."""
+    return write_run(tmp_path / "run")
+
+
+@pytest.fixture
+def evaluated(workdir) -> pathlib.Path:
+    """A run with a result of every kind of study, and example images of one."""
+    results = all_results()
+    save(results, workdir / "results")
+    save_examples(results[0], workdir / "results")
+    return workdir

@@ -5,7 +5,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from fetalclip_jax.biometry import who_chart
-from fetalclip_jax.reports import age, plots, style
+from fetalclip_jax.evaluation.examples import Judged
+from fetalclip_jax.evaluation.result import Predictions
+from fetalclip_jax.reports import age, gallery, plots, style
 
 
 @pytest.fixture
@@ -65,37 +67,69 @@ def test_smoothing_keeps_a_constant_and_its_length():
 
 
 def test_few_shot_axis_doubles(drawn):
-    result = {str(p): {"mean": 0.5, "low": 0.4, "high": 0.6} for p in (16, 2, 4, 8)}
-    plots.few_shot(result | {"seconds": 3.0}, {"raw pixels": 0.3})
+    curve = [
+        {"patients": p, "mean": p / 20, "low": 0.0, "high": 1.0, "seconds": 3.0}
+        for p in (16, 2, 4, 8)
+    ]
+    plots.few_shot(curve, {"raw pixels": 0.3}, "title")
     axes = drawn[0].axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [(p, p / 20) for p in (2, 4, 8, 16)])
     assert axes.get_xscale() == "log"
     assert [t.get_text() for t in axes.get_xticklabels()] == ["2", "4", "8", "16"]
     assert "raw pixels: 0.30" in [line.get_label() for line in axes.lines]
 
 
+def test_points_without_an_interval_are_drawn(drawn):
+    plots.few_shot([{"patients": 2, "mean": 0.5, "low": None, "high": None}], {}, "title")
+    assert drawn[0].axes[0].lines[0].get_ydata().tolist() == [0.5]
+
+
+def ages_of(days, ga_days, hc_mm):
+    """Predictions of ages, with columns as text: unknown numbers are empty."""
+    ids = np.array([f"e{k}" for k in range(len(days))])
+    columns = {"ga_days": np.array(ga_days), "hc_mm": np.array(hc_mm)}
+    return age.age_predictions(Predictions(ids, ids, ids, np.array(days), extra=columns))
+
+
 def test_age_validity_is_that_of_the_chart():
     # At 20 weeks the WHO band is 156 to 191 mm or so: 173 lies inside, 120 and 240 do not.
-    rows = [{"prediction": "140", "ga_days": "140", "hc_mm": str(hc)} for hc in (120, 173, 240)]
-    rows += [{"prediction": "", "ga_days": "140", "hc_mm": "173"}]
-    ages = age.age_predictions(rows)
-    assert ages.valid.tolist() == [False, True, False]
+    days, ga_days, hc_mm = ["140"] * 3 + [""], ["140"] * 4, ["120", "173", "240", "173"]
+    assert ages_of(days, ga_days, hc_mm).valid.tolist() == [False, True, False]
+
+
+def test_ages_may_be_numbers_of_which_some_are_unknown():
+    ages = ages_of([140, 150], [np.nan, 151.0], [173.0, 180.0])
+    np.testing.assert_array_equal(ages.true_days, [np.nan, 151])
+    assert ages.predicted_days.tolist() == [140, 150]
+    assert ages_of([140], [140.0], [np.nan]).hc_mm.size == 0
 
 
 def test_age_chart_without_true_ages_has_the_chart_alone(drawn):
-    rows = [{"prediction": "140", "ga_days": "", "hc_mm": "173"}]
-    age.age_chart(age.age_predictions(rows), 150, "true age")
+    age.age_chart(ages_of([140], [""], ["173"]), 150.0, "true age")
     assert len(drawn[0].axes) == 1
     labels = drawn[0].axes[0].get_legend_handles_labels()[1]
     assert "best constant: 21.4 weeks" in labels
 
 
 def test_the_band_over_true_age_agrees_with_the_chart(drawn):
-    rows = [{"prediction": "140", "ga_days": "140", "hc_mm": "173"}]
-    age.age_chart(age.age_predictions(rows), None, "true age")
+    age.age_chart(ages_of([140], [140.0], [173.0]), None, "true age")
     band = drawn[0].axes[0].collections[0].get_paths()[0]
     for true_weeks in (16.0, 22.0, 30.0):
-        hc = who_chart.hc_mm(true_weeks)
-        for predicted in np.arange(14.0, 40.0, 0.37):
-            valid = bool(who_chart.is_valid(np.array([predicted * 7]), np.array([hc]))[0])
-            nearby = {band.contains_point((true_weeks, predicted + d)) for d in (-0.05, 0.05)}
+        hc_mm = who_chart.hc_mm(np.array([true_weeks]))
+        for days in range(98, 280, 3):
+            valid = bool(who_chart.is_valid(np.array([days]), hc_mm)[0])
+            nearby = {band.contains_point((true_weeks, days / 7 + d)) for d in (-0.05, 0.05)}
             assert valid in nearby
+
+
+def test_a_gallery_keeps_right_and_wrong_in_rows_of_their_own(drawn):
+    right = Judged("e1", "brain", "brain", (("brain", 30.0), ("femur", 20.0)))
+    wrong = Judged("e2", "femur", "heart", (("heart", 25.0), ("femur", 24.0)))
+    dark, bright = np.zeros((4, 4), np.uint8), np.full((4, 4, 3), 200, np.uint8)
+    gallery.figure([(wrong, bright), (right, dark)])
+    bands = drawn[0].subfigs
+    assert [band.get_suptitle() for band in bands] == ["Right", "Wrong"]
+    shown = [np.asarray(band.axes[0].images[0].get_array()) for band in bands]
+    np.testing.assert_array_equal(shown[0], dark)
+    np.testing.assert_array_equal(shown[1], bright)
+    assert words(bands[1]) == ["heart", "25.00", "femur (true)", "24.00"]

@@ -1,241 +1,245 @@
-"""build_report on a whole run, on partial runs, and on what users get wrong."""
+"""build on a whole run, on subsets, on several models, and on what users get wrong."""
 
 import base64
-import html.parser
 import json
 import re
-import shutil
 
+import numpy as np
 import pytest
 
-from fetalclip_jax.data import records
-from fetalclip_jax.reports import tables
-from fetalclip_jax.reports.html import build_report
-from fetalclip_jax.reports.run import load_run
-from fetalclip_jax.reports.summary import summarise
+from fetalclip_jax import reports
+from fetalclip_jax.evaluation import examples
+from fetalclip_jax.evaluation.result import Predictions
+from fetalclip_jax.labels import BRAIN_PLANES, PLANES
+from tests.reports.conftest import (
+    DATA,
+    MODEL,
+    PROTOCOL,
+    REAL,
+    STORE,
+    ZERO_SHOT_LABELS,
+    age_result,
+    classification,
+    few_shot_result,
+    save,
+    save_examples,
+)
+from tests.reports.pages import Page, read_page
 
-PHANTOM_NOTICE = "Phantom images are simulated; these numbers say nothing about patients."
-PNG_START = b"\x89PNG\r\n\x1a\n"
-
-
-class Page(html.parser.HTMLParser):
-    """Table cells, picture sources and whether every tag is closed."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.rows, self.sources, self.open, self.text = [], [], [], ""
-        self._cell = None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        if tag in ("meta", "img"):
-            self.sources += [v for k, v in attrs if k == "src"]
-            return
-        self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("th", "td"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-        if {"th", "td"} & set(self.open):
-            self.rows[-1][-1] += data
-
-    def row(self, task: str, metric: str = "") -> list[str]:
-        return next(r for r in self.rows if r and r[0] == task and metric in r[1])
+NOTICE = "say nothing about patients"
 
 
-def read(path) -> Page:
-    return Page(path.read_text(encoding="utf-8"))
+def build(tmp_path, *results, **options) -> Page:
+    """The page about results alone."""
+    save(results, tmp_path / "results")
+    return read_page(reports.build([tmp_path / "results"], tmp_path / "page.html", **options))
 
 
-def headline(workdir) -> Page:
-    return Page(tables.headline_table(tables.headline_rows(load_run(workdir))))
-
-
-def keep_only(workdir, part: str) -> None:
-    """Leaves the results and predictions whose names contain `part`, and no training."""
-    for path in (workdir / "results").iterdir():
-        if part not in path.name:
-            path.unlink()
-    (workdir / "metrics.jsonl").unlink()
-
-
-@pytest.fixture
-def with_records(workdir, image_source):
-    records.prepare(
-        image_source, workdir / "records" / "test", image_size=48, progress=False, name="test"
-    )
-    return workdir
-
-
-def test_a_whole_run_gives_a_self_contained_page(with_records):
-    path = build_report(with_records)
+def test_a_whole_run_gives_a_self_contained_page(evaluated):
+    path = reports.build([evaluated], evaluated / "report.html")
     text = path.read_text(encoding="utf-8")
     page = Page(text)
-    assert path == with_records / "report.html"
+    assert path == evaluated / "report.html"
     assert not page.open
     assert len(text) < 3_000_000
-    assert "Not in this run" not in text
+    assert "Not in this report" not in text
     # Nothing is loaded from anywhere: every picture is in the page, and there are no links out.
     assert len(page.sources) == 8
     assert all(s.startswith("data:image/png;base64,") for s in page.sources)
     assert not re.search(r"https?://|<script|<link|url\(", text)
     embedded = {base64.b64decode(s.split(",")[1]) for s in page.sources}
-    assert embedded == {p.read_bytes() for p in (with_records / "figures").glob("*.png")}
-    assert all(png.startswith(PNG_START) for png in embedded)
+    figures = evaluated / "figures"
+    assert embedded == {p.read_bytes() for p in figures.glob("*.png")}
+    assert {p.stem for p in figures.iterdir()} == {
+        "age",
+        "confusion_probe_planes",
+        "confusion_zero_shot_brain",
+        "confusion_zero_shot_planes",
+        "examples_zero_shot_planes",
+        "f1_per_class",
+        "few_shot_planes",
+        "training",
+    }
+    found = json.loads((evaluated / "results.json").read_text())
+    assert found["zero_shot"]["planes"]["macro_f1"] > 0
+    assert (evaluated / "results.csv").read_text().startswith("study,model,data,protocol,")
 
 
-def test_results_json_has_the_promised_keys(workdir):
-    build_report(workdir, total_seconds=650.5)
-    found = json.loads((workdir / "results.json").read_text())
-    stored = {p.stem: json.loads(p.read_text()) for p in (workdir / "results").glob("*.json")}
-    assert found["zero_shot"]["planes"]["macro_f1"] == stored["zero_shot_planes"]["macro_f1"]
-    assert found["zero_shot"]["brain"]["macro_f1"] == stored["zero_shot_brain"]["macro_f1"]
-    for key in ("valid_prediction_rate", "constant_baseline", "mae_days"):
-        assert found["age"][key] == stored["age"][key]
-    assert found["probe"]["planes"]["macro_f1"] == stored["probe_planes"]["macro_f1"]
-    assert found["probe"]["raw_pixels"]["macro_f1"] == stored["probe_raw_pixels"]["macro_f1"]
-    assert list(found["few_shot"]["planes"]) == ["2", "4", "8", "16", "32"]
-    assert all(p.keys() == {"mean", "low", "high"} for p in found["few_shot"]["planes"].values())
-    assert found["train"]["seconds"] == 412.7
-    assert found["total"]["seconds"] == 650.5
-    assert found["peak_rss_gib"] == 2.31
+def test_the_same_run_gives_the_same_files(tmp_path):
+    build(tmp_path, few_shot_result())
+    first = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    build(tmp_path, few_shot_result())
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == first
 
 
-def test_total_seconds_default_to_the_sum_of_the_programs(workdir):
-    expected = 14.2 + 2.1 + 21.5 + 8.0 + 30.5 + 9.4 + 412.7
-    assert summarise(load_run(workdir))["total"]["seconds"] == pytest.approx(expected)
+def test_the_summary_of_results_alone_lies_beside_the_page(tmp_path):
+    build(tmp_path, few_shot_result(), total_seconds=12.5)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["total"]["seconds"] == 12.5
+    assert not list((tmp_path / "results").rglob("results.json"))
 
 
-def test_every_figure_stands_beside_its_baseline(workdir):
-    page = headline(workdir)
-    age = page.row("Zero-shot age", "valid prediction rate")
-    assert age[3].startswith("21.3 %")
-    assert "22 weeks 5 days" in age[3]
-    raw = json.loads((workdir / "results" / "probe_raw_pixels.json").read_text())["macro_f1"]
-    assert page.row("Linear probe, six planes")[3].startswith(f"{raw:.3f}")
-    assert page.row("Zero-shot planes")[3].startswith("0.111")
-    assert page.row("Few-shot planes, 2 patients")[3].startswith(f"{raw:.3f}")
+def test_the_summary_of_a_run_lies_in_the_run_wherever_the_page_is(workdir, tmp_path):
+    reports.build([workdir], tmp_path / "elsewhere" / "page.html")
+    assert (workdir / "results.json").exists()
+    assert not (tmp_path / "elsewhere" / "results.json").exists()
 
 
-def test_the_harder_of_chance_and_majority_is_the_baseline(workdir):
-    edit(workdir, "zero_shot_planes", chance_macro_f1=0.1, majority_macro_f1=0.15)
-    assert headline(workdir).row("Zero-shot planes")[3] == ("0.150 always the most frequent class")
+def test_a_summary_of_more_does_not_replace_that_of_a_run(evaluated, tmp_path):
+    save([age_result(data=REAL)], tmp_path / "more")
+    with pytest.raises(ValueError, match=r"results\.json there is that of the run"):
+        reports.build([evaluated, tmp_path / "more"], evaluated / "report.html")
+    assert not (evaluated / "figures").exists()
 
 
-@pytest.mark.parametrize(
-    ("value", "interval", "verdict"),
-    [
-        (0.6, [0.55, 0.65], "better"),
-        (0.6, [0.45, 0.65], "within the interval"),
-        (0.4, [0.3, 0.6], "not better"),
-    ],
-)
-def test_the_verdict_heeds_the_interval(workdir, value, interval, verdict):
-    edit(
-        workdir, "zero_shot_planes", macro_f1=value, macro_f1_interval=interval, chance_macro_f1=0.5
-    )
-    assert headline(workdir).row("Zero-shot planes")[-1] == verdict
+def test_a_file_of_the_users_is_not_overwritten(tmp_path):
+    mine = tmp_path / "results.json"
+    for content in ("[1, 2]", '{"mine": 1}', "no json"):
+        mine.write_text(content)
+        with pytest.raises(ValueError, match=r"results\.json is not of a report"):
+            build(tmp_path, age_result())
+        assert mine.read_text() == content
 
 
-def test_an_error_is_better_when_it_is_lower(workdir):
-    for mae, verdict in ((20.0, "better"), (50.0, "not better")):
-        edit(workdir, "age", mae_days=mae, mae_constant_days=38.0)
-        assert headline(workdir).row("Zero-shot age", "error")[-1] == verdict
+@pytest.mark.parametrize("name", ["report", "report.json"])
+def test_the_output_must_be_a_page(evaluated, tmp_path, name):
+    with pytest.raises(ValueError, match=rf"{name} must be a file that ends in \.html"):
+        reports.build([evaluated], tmp_path / name)
 
 
-def test_the_valid_prediction_rate_is_withheld_without_its_constant_baseline(workdir):
-    rate = json.loads((workdir / "results" / "age.json").read_text())["valid_prediction_rate"]
-    keep_only(workdir, "age")
-    edit(workdir, "age", constant_baseline=None)
-    page = read(build_report(workdir))
-    assert f"{100 * rate:.1f} %" not in [cell for row in page.rows for cell in row]
-    assert "Valid prediction rate: withheld" in page.text
-
-
-def test_notices_depend_on_the_data(workdir):
-    keep_only(workdir, "few_shot")
-    assert PHANTOM_NOTICE in read(build_report(workdir)).text
-    (workdir / "config.json").write_text('{"data": {"source": "hc18"}}')
-    page = read(build_report(workdir))
+def test_the_notice_follows_the_facts_of_the_data_and_not_a_name(tmp_path):
+    real = REAL | {"name": "phantom"}
+    page = build(tmp_path / "a", few_shot_result(data=real))
     assert "Research use only" in page.text
-    assert PHANTOM_NOTICE not in page.text
+    assert NOTICE not in page.text
+    drawn = DATA | {"name": "clinic"}
+    page = build(tmp_path / "b", few_shot_result(data=drawn), age_result(data=real))
+    assert f"Simulated images (clinic): these numbers {NOTICE}." in page.text
 
 
-def test_a_run_with_ages_only_says_what_is_missing(workdir):
-    keep_only(workdir, "age")
-    edit(workdir, "age", mae_days=None, mae_days_interval=None, mae_constant_days=None)
-    page = read(build_report(workdir))
-    found = json.loads((workdir / "results.json").read_text())
-    assert found.keys() == {"age", "total", "peak_rss_gib"}
-    assert found["age"]["mae_days"] is None
+def test_ages_alone_say_what_is_missing(tmp_path):
+    page = build(tmp_path, age_result())
     assert len(page.sources) == 1
-    for words in ("no results/zero_shot_planes.json", "Training curves", "Example images"):
-        assert words in page.text
+    missing = "Studies without a result: zero-shot classification, linear probes, data efficiency."
+    assert missing in page.text
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found.keys() == {"age", "results", "total", "peak_rss_gib"}
 
 
 def test_training_alone_makes_a_report(workdir):
-    shutil.rmtree(workdir / "results")
-    page = read(build_report(workdir))
-    found = json.loads((workdir / "results.json").read_text())
-    assert found == {"total": {"seconds": None}, "peak_rss_gib": None}
+    page = read_page(reports.build([workdir], workdir / "report.html"))
     assert len(page.sources) == 1
+    assert "1,200" in page.text
 
 
-def test_names_from_data_cannot_write_html(workdir, image_source):
-    bad = "<script>alert('x')</script> $\\frac"
-    rows = (workdir / "results" / "predictions_planes.csv").read_text().replace("p0007", bad)
-    (workdir / "results" / "predictions_planes.csv").write_text(rows)
-    edit(
-        workdir,
-        "probe_brain",
-        macro_f1=0.5,
-        classes=[bad],
-        per_class_f1={bad: 0.5},
-        confusion=[[3]],
+def test_a_run_without_losses_says_so(workdir):
+    (workdir / "metrics.jsonl").unlink()
+    page = read_page(reports.build([workdir], workdir / "report.html"))
+    assert "Training curves: no losses in" in page.text
+
+
+def test_results_without_predictions_or_examples_say_so(tmp_path):
+    planes = classification("zero_shot.planes", PLANES, ZERO_SHOT_LABELS)
+    page = build(tmp_path, age_result(predictions=None), planes)
+    assert "Age chart of quickstart / phantom: no predictions beside" in page.text
+    assert "Example images of quickstart / phantom: none were stored." in page.text
+
+
+def test_ages_without_circumferences_say_so(tmp_path):
+    ids = age_result().predictions.example_id
+    page = build(tmp_path, age_result(predictions=Predictions(ids, ids, ids, ids)))
+    assert "no image has a prediction and hc_mm" in page.text
+
+
+def test_damaged_examples_are_said_and_the_rest_is_shown(tmp_path):
+    brain = classification("zero_shot.brain", BRAIN_PLANES)
+    save([brain], tmp_path / "results")
+    save_examples(brain, tmp_path / "results")
+    next((tmp_path / "results").rglob("3.png")).unlink()
+    page = read_page(reports.build([tmp_path / "results"], tmp_path / "page.html"))
+    assert "examples.json cannot be used" in page.text
+    assert len(page.sources) == 2
+
+
+def test_where_ages_come_from_decides_their_name(tmp_path):
+    implied = age_result(data=REAL | {"ages_from": "head circumference"})
+    assert "WHO median at the true size" in build(tmp_path / "a", implied).text
+    recorded = age_result(data=REAL | {"ages_from": "recorded"})
+    assert "WHO median at the true size" not in build(tmp_path / "b", recorded).text
+
+
+def test_several_models_and_data_sets_keep_apart(tmp_path):
+    other = MODEL | {"name": "../other model"}
+    ours = classification("zero_shot.brain", BRAIN_PLANES)
+    theirs = classification("zero_shot.brain", BRAIN_PLANES, accuracy=0.4, model=other, data=REAL)
+    theirs.save(tmp_path / "results" / "theirs")
+    page = build(tmp_path, ours)
+    assert page.row("Zero-shot brain planes", "../other model / clinic")
+    assert page.row("Zero-shot brain planes", "quickstart / phantom")
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        "confusion_zero_shot_brain_other_model_clinic.png",
+        "confusion_zero_shot_brain_quickstart_phantom.png",
+        "f1_per_class_other_model_clinic.png",
+        "f1_per_class_quickstart_phantom.png",
+    }
+    assert len(page.sources) == 4
+
+
+def test_what_was_left_out_is_told_once_with_its_reason(tmp_path, workdir):
+    stores = {"images": STORE | {"split": "all", "missing_files": 11074}}
+    bad = {f"x{k}": "truncated" for k in range(3)} | {"y": "not an image"}
+    data = REAL | {"stores": stores, "left_out": bad}
+    lacking = {"lacking": ["3 of 5 support sets lack a patient"]}
+    save([age_result(data=data), few_shot_result(data=data, details=lacking)], tmp_path / "results")
+    folder = workdir / "records" / "train"
+    folder.mkdir(parents=True)
+    (folder / "bad_examples.csv").write_text("example_id,reason\nx7,truncated\n")
+    sources = [workdir, tmp_path / "results"]
+    page = read_page(reports.build(sources, tmp_path / "page.html"))
+    tasks = "Zero-shot age, Few-shot planes"
+    assert [row for row in page.rows if row[0] == "clinic"] == [
+        ["clinic", "files listed in split 'all' and missing", "11,074", tasks],
+        ["clinic", "truncated (x0, ...)", "3", tasks],
+        ["clinic", "not an image (y)", "1", tasks],
+    ]
+    own = "quickstart / clinic"
+    assert page.row(own, "without hc mm") == [own, "without hc mm", "3", "Zero-shot age"]
+    assert page.row(own, lacking["lacking"][0])[2:] == ["", "Few-shot planes"]
+    assert "without spacing" not in [row[1] for row in page.rows if row[0] == own]
+    assert page.row("x7") == ["x7", "truncated"]
+
+
+def test_protocols_are_told_in_words(tmp_path):
+    paper = PROTOCOL | {"name": "paper", "resample_by": "image", "splits": "official", "copies": 5}
+    stores = {
+        "fit": STORE | {"split": "train", "copies": 5, "transform": "opencv"},
+        "test": STORE,
+    }
+    page = build(tmp_path, age_result(protocol=paper, data=REAL | {"stores": stores}))
+    words, settings = next(r[2:] for r in page.rows if r[2:] and r[2].startswith("Protocol: "))
+    assert words == (
+        "Protocol: paper. 80 images judged. fit: 400 images of 67 patients in split 'train', "
+        "5 augmented copies of each, shrunk as opencv does. test: 400 images of 67 patients in "
+        "split 'test'. Intervals redraw 14 images in 1,000 resamples."
     )
+    assert settings == "splits official; copies 5"
+
+
+def test_names_from_data_cannot_write_html(tmp_path, workdir):
+    bad = "<script>alert('x')</script> $\\frac"
     (workdir / "config.json").write_text(json.dumps({"name": bad, "data": {"source": bad}}))
-    records.prepare(image_source, workdir / "records" / "test", image_size=48, progress=False)
-    text = build_report(workdir).read_text(encoding="utf-8")
+    result = classification(
+        "zero_shot.view",
+        (bad, "plain"),
+        model=MODEL | {"name": bad},
+        data=REAL | {"name": bad, "left_out": {bad: bad}},
+        protocol=PROTOCOL | {bad: bad},
+    )
+    folder = workdir / "results" / "x"
+    result.save(folder)
+    rows = examples.choose(result.predictions, 2, True)
+    assert bad in [row.label for row in rows]
+    examples.save(folder, "zero_shot.view", rows, [np.zeros((8, 8), np.uint8)] * len(rows))
+    text = reports.build([workdir], workdir / "report.html").read_text(encoding="utf-8")
     assert "<script" not in text
     assert "&lt;script&gt;" in text
-
-
-def test_values_that_json_cannot_hold_become_null(workdir):
-    keep_only(workdir, "zero_shot_brain")
-    path = workdir / "results" / "zero_shot_brain.json"
-    path.write_text('{"macro_f1": NaN, "per_class_f1": {"a": Infinity}, "seconds": 1.0}')
-    build_report(workdir)
-    text = (workdir / "results.json").read_text()
-    assert "NaN" not in text
-    assert json.loads(text)["zero_shot"]["brain"]["macro_f1"] is None
-
-
-def test_the_same_run_gives_the_same_files(workdir):
-    keep_only(workdir, "age")
-    build_report(workdir)
-    first = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
-    build_report(workdir)
-    assert {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()} == first
-
-
-def test_errors_name_the_file(workdir, tmp_path):
-    with pytest.raises(ValueError, match="absent is not a directory"):
-        build_report(tmp_path / "absent")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="nothing to report"):
-        build_report(tmp_path / "empty")
-    (workdir / "results" / "age.json").write_text('{"mae_days": 3')
-    with pytest.raises(ValueError, match=r"age\.json is not valid JSON"):
-        build_report(workdir)
-
-
-def edit(workdir, name, **values):
-    path = workdir / "results" / f"{name}.json"
-    result = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(result | values))

@@ -1,0 +1,110 @@
+"""How studies, metrics and classes are called on the page."""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+# In the order of the page. Further studies are named after their parts.
+STUDIES = {
+    "zero_shot.planes": "Zero-shot planes",
+    "zero_shot.brain": "Zero-shot brain planes",
+    "zero_shot.merged": "Zero-shot, planes and brain planes merged",
+    "age": "Zero-shot age",
+    "probe.planes": "Linear probe, six planes",
+    "probe.brain": "Linear probe, brain planes",
+    "probe.raw_pixels": "Linear probe on 16 x 16 raw pixels",
+    "few_shot.planes": "Few-shot planes",
+    "few_shot.brain": "Few-shot brain planes",
+}
+_GROUPS = {"zero_shot": "Zero-shot", "probe": "Linear probe,", "few_shot": "Few-shot"}
+IMPLIED_AGES = "head circumference"
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    Attributes:
+      words: its name.
+      percent: shown in percent rather than as a fraction.
+      lower_is_better: an error, where a baseline is beaten from below.
+      unit: appended to its figures.
+    """
+
+    words: str
+    percent: bool = False
+    lower_is_better: bool = False
+    unit: str = ""
+
+    def show(self, value: float | None) -> str:
+        """`value` in the unit of this metric."""
+        if value is None:
+            return "not recorded"
+        if self.percent:
+            return f"{100 * value:.1f} %"
+        return f"{value:.1f} {self.unit}" if self.unit else f"{value:.3f}"
+
+
+_METRICS = {
+    "macro_f1": Metric("macro F1"),
+    "valid_prediction_rate": Metric("valid prediction rate", percent=True),
+    "mae_days": Metric("mean absolute error", lower_is_better=True, unit="days"),
+    "median_implied_hc_error_percent": Metric(
+        "median error of the implied circumference", lower_is_better=True, unit="%"
+    ),
+    "mean_implied_hc_error_percent": Metric(
+        "mean error of the implied circumference", lower_is_better=True, unit="%"
+    ),
+}
+
+
+def metric(name: str, ages_from: str = "") -> Metric:
+    """How the metric `name` is shown of data whose ages come from `ages_from`."""
+    if name == "mae_days" and ages_from == IMPLIED_AGES:
+        words = "mean distance to the age implied by the circumference"
+        return dataclasses.replace(_METRICS[name], words=words)
+    return _METRICS.get(name) or Metric(
+        name.replace("_", " "), lower_is_better="error" in name or "loss" in name
+    )
+
+
+def title(study: str) -> str:
+    """What a study is called: "Zero-shot view" for "zero_shot.view"."""
+    if study in STUDIES:
+        return STUDIES[study]
+    group, _, column = study.partition(".")
+    return f"{_GROUPS.get(group, display(group).capitalize())} {display(column)}".strip()
+
+
+def order(study: str) -> tuple[int, str]:
+    """Where a study stands on the page; unknown ones beside their group, or at the end."""
+    known = list(STUDIES)
+    if study in known:
+        return known.index(study), ""
+    group = [k for k, name in enumerate(known) if name.partition(".")[0] == study.partition(".")[0]]
+    return max(group, default=len(known)), study
+
+
+def display(name: str) -> str:
+    """A class name as a reader writes it."""
+    return name.replace("_", " ")
+
+
+def slug(name: str) -> str:
+    """`name` as part of a file's name: nothing in it leads out of a folder."""
+    return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_") or "unnamed"
+
+
+def weeks(days: float) -> str:
+    """Days as weeks and days."""
+    return f"{int(days) // 7} weeks {int(days) % 7} days"
+
+
+def number(value: Any) -> float | None:
+    """`value` as a finite float, or None."""
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None

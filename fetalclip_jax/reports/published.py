@@ -1,0 +1,46 @@
+"""Published results of the studies that can be run here, to stand beside one's own.
+
+FetalCLIP, UniMed-CLIP, BiomedCLIP, CLIP: arXiv 2502.14807 (npj Digital Medicine, 2026).
+MobileFetalCLIP: arXiv 2603.05421.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+SOURCE = "arXiv 2502.14807; MobileFetalCLIP: arXiv 2603.05421"
+MODELS = ("FetalCLIP", "MobileFetalCLIP", "UniMed-CLIP", "BiomedCLIP", "CLIP ViT-L/14")
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What the papers report of one study.
+
+    Attributes:
+      metric: as the study calls it.
+      data: what it was measured on.
+      images: how many of them.
+      values: model -> fraction.
+    """
+
+    metric: str
+    data: str
+    images: int | None
+    values: Mapping[str, float]
+
+
+def _row(metric: str, data: str, images: int | None, *percent: float | None) -> Published:
+    known = zip(MODELS, percent, strict=True)
+    values = {model: round(value / 100, 4) for model, value in known if value is not None}
+    return Published(metric, data, images, values)
+
+
+_PLANES = "FETAL_PLANES_DB"
+BY_STUDY = {
+    "zero_shot.planes": _row("macro_f1", _PLANES, 8187, 97.27, None, 67.95, 60.34, 30.77),
+    "zero_shot.brain": _row("macro_f1", _PLANES, 2949, 70.15, 78.4, 18.75, 23.62, 20.61),
+    # FetalCLIP: (5 x 97.27 + 3 x 70.15) / 8; the others' averages were not published.
+    "zero_shot.merged": _row("macro_f1", _PLANES, None, 87.1, 88.6, None, None, None),
+    "age": _row("valid_prediction_rate", "HC18 training set", 999, 83.42, 88.6, 8.97, 24.45, 11.43),
+    "probe.planes": _row("macro_f1", _PLANES, None, 94.73, 93.0, 85.96, 85.64, 86.74),
+    "probe.brain": _row("macro_f1", _PLANES, None, 82.01, 79.9, 60.67, 58.20, 63.42),
+}

@@ -1,0 +1,180 @@
+"""report.html: one self-contained page about runs and results, with results.json beside it."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fetalclip_jax import run as runs
+from fetalclip_jax.reports import headline, page, provenance, published, reading, sections, summary
+from fetalclip_jax.reports.naming import number
+from fetalclip_jax.reports.reading import Contents
+
+
+def build(
+    sources: Sequence[pathlib.Path], output: pathlib.Path, total_seconds: float | None = None
+) -> pathlib.Path:
+    """Writes a page about runs and results, with `figures/`, `results.json` and `results.csv`.
+
+    Whatever is missing is left out and named on the page. `results.json` and `results.csv` lie in
+    the folder of the run if one run is the only source, else beside the page, where the figures
+    always are.
+
+    Args:
+      sources: runs (`config.json`, `metrics.jsonl`, results in `results/`) and folders that
+        `fetalclip evaluate` wrote.
+      output: the page, `<name>.html`.
+      total_seconds: wall-clock seconds of everything; None takes the sum over runs and studies.
+
+    Returns:
+      `output`.
+
+    Raises:
+      ValueError: there is nothing to report, a file is broken, or `output` is no place for it;
+        the message names it.
+    """
+    output = pathlib.Path(output)
+    if output.suffix.lower() not in (".html", ".htm") or output.is_dir():
+        raise ValueError(f"the report {output} must be a file that ends in .html")
+    contents = reading.read(sources)
+    folder = _summary_folder(sources, contents, output)
+    figures = summary.summarise(contents, total_seconds)
+    report = sections.Report(contents, output.parent / "figures")
+    sections.add_all(report)
+    report.add("What was left out", provenance.left_out(contents))
+    report.add("Protocols", provenance.protocols(contents))
+    report.add("Configuration and environment", *provenance.environment(contents))
+    runs.write_json(folder / "results.json", figures)
+    runs.write_text(folder / "results.csv", summary.table(contents))
+    head = _head(report, figures)
+    runs.write_text(output, page.document(_title(contents), head, report.sections))
+    return output
+
+
+def notice(contents: Contents) -> str:
+    """What must not be read into the figures; names the data sets that are simulated."""
+    words = "Research use only. Not a medical device."
+    simulated = dict.fromkeys(one.data_name for one in contents.evaluated if one.simulated)
+    if simulated:
+        names = ", ".join(simulated)
+        words += f" Simulated images ({names}): these numbers say nothing about patients."
+    return words
+
+
+def _summary_folder(
+    sources: Sequence[pathlib.Path], contents: Contents, output: pathlib.Path
+) -> pathlib.Path:
+    """Where results.json goes; it takes the place of no file but one of a report before."""
+    folder = output.parent
+    if len(contents.runs) == 1 and len(sources) == 1:
+        folder = contents.runs[0].workdir
+    elif reading.is_run(folder):
+        raise ValueError(
+            f"{output}: the results.json there is that of the run {folder}, and this report is "
+            "about more; choose another folder for the output"
+        )
+    path = folder / "results.json"
+    if path.exists():
+        try:
+            ours = "peak_rss_gib" in json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, TypeError):
+            ours = False
+        if not ours:
+            raise ValueError(
+                f"{path} is not of a report and would be overwritten; choose another folder for "
+                "the output"
+            )
+    return folder
+
+
+def _title(contents: Contents) -> str:
+    if len(contents.runs) == 1:
+        return f"FetalCLIP run report: {contents.runs[0].name}"
+    models = list(dict.fromkeys(one.model_name for one in contents.evaluated))
+    names = models or [run.name for run in contents.runs]
+    return f"FetalCLIP report: {', '.join(names) if len(names) < 4 else f'{len(names)} models'}"
+
+
+def _head(report: sections.Report, figures: Mapping[str, Any]) -> str:
+    contents = report.contents
+    parts = [
+        f'<div class="banner" role="note">{page.text(notice(contents))}</div>',
+        page.tiles(_facts(contents, figures)),
+    ]
+    if rows := headline.rows(contents):
+        parts.append(headline.headline_table(rows, contents.several))
+        parts.append(
+            page.paragraph(
+                "Each figure stands beside what it has to beat. Intervals are 95 % bootstrap "
+                "intervals where the evaluation recorded them. results.json beside this page "
+                "holds the same figures for scripts, results.csv for spreadsheets.",
+                "quiet",
+            )
+        )
+    if beside := headline.published_table(contents):
+        parts.append(beside)
+        parts.append(
+            page.paragraph(
+                f"Published numbers are those of {published.SOURCE}. Nothing of them was "
+                "measured here, and they hold for the images that the last row names.",
+                "quiet",
+            )
+        )
+    missing = [*headline.withheld(contents), *report.missing, *_not_run(contents)]
+    if missing:
+        items = "".join(f"<li>{page.text(line)}</li>" for line in missing)
+        parts.append(f'<p class="quiet">Not in this report:</p><ul class="missing">{items}</ul>')
+    return "".join(parts)
+
+
+def _not_run(contents: Contents) -> list[str]:
+    found = {one.result.study.partition(".")[0] for one in contents.evaluated}
+    kinds = {
+        "zero_shot": "zero-shot classification",
+        "age": "gestational age",
+        "probe": "linear probes",
+        "few_shot": "data efficiency",
+    }
+    absent = [words for kind, words in kinds.items() if kind not in found]
+    return [f"Studies without a result: {', '.join(absent)}."] if absent else []
+
+
+def _facts(contents: Contents, figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = []
+    for one, many, names in (
+        ("Model", "Models", dict.fromkeys(e.model_name for e in contents.evaluated)),
+        ("Data", "Data sets", dict.fromkeys(e.data_name for e in contents.evaluated)),
+    ):
+        if names:
+            facts.append((one if len(names) == 1 else many, ", ".join(names)))
+    if len(contents.runs) == 1:
+        facts += _training_facts(contents.runs[0])
+    if (seconds := number(figures["total"]["seconds"])) is not None:
+        facts.append(("Total time", duration(seconds)))
+    if (peak := number(figures["peak_rss_gib"])) is not None:
+        facts.append(("Peak memory", f"{peak:.2f} GiB"))
+    return facts
+
+
+def _training_facts(run: reading.TrainedRun) -> list[tuple[str, str]]:
+    counts = (("parameters", "Parameters"), ("images_seen", "Images seen"))
+    facts = [
+        (words, f"{value:,.0f}")
+        for key, words in counts
+        if (value := number(run.train.get(key))) is not None
+    ]
+    steps = number(run.train.get("steps")) or (run.metrics[-1]["step"] if run.metrics else None)
+    if steps is not None:
+        facts.append(("Training steps", f"{steps:,.0f}"))
+    if (seconds := number(run.train.get("seconds"))) is not None:
+        facts.append(("Training time", duration(seconds)))
+    return facts
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, such as "4 min 39 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
