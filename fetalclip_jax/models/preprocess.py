@@ -1,8 +1,10 @@
 """From any image file to the pixels the model sees."""
 
+import contextlib
 import io
 import os
 import pathlib
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -54,24 +56,28 @@ def load_image(path: str | os.PathLike) -> UInt8[np.ndarray, "h w *c"]:
       ValueError: naming the file, when it is missing, empty, truncated, not an image or of an
         unsupported depth.
     """
-    return read_image_file(path)[0]
+    with _opened(path) as image:
+        return to_uint8(PIL.ImageOps.exif_transpose(image))
 
 
-def read_image_file(
-    path: str | os.PathLike,
-) -> tuple[UInt8[np.ndarray, "h w *c"], tuple[str, ...]]:
-    """`load_image`, and what was done to make plain 8-bit pixels of the file, in words.
+def conversions(path: str | os.PathLike) -> tuple[str, ...]:
+    """What `load_image` does to make plain 8-bit pixels of a file, in words; reads its head only.
 
     Raises:
       ValueError: as `load_image`.
     """
+    with _opened(path) as image:
+        return _conversions(image)
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[PIL.Image.Image]:
+    """The opened file; whatever is found wrong with it in the block names it."""
     path = pathlib.Path(path)
     try:
         # Reading first keeps no file handle open when decoding fails half-way.
         with PIL.Image.open(io.BytesIO(path.read_bytes())) as image:
-            notes = _conversions(image)
-            # TIFF and JPEG may be stored lying down.
-            return to_uint8(PIL.ImageOps.exif_transpose(image)), notes
+            yield image
     except PIL.UnidentifiedImageError as error:
         raise ValueError(f"cannot decode {path}: not an image file") from error
     except Exception as error:  # on damaged bytes Pillow's decoders raise all kinds of errors

@@ -123,3 +123,37 @@ def test_normalise_is_the_same_for_numpy_and_jax_and_for_grey_and_rgb():
         for result in (images.normalise(batch), jax.jit(images.normalise)(jnp.asarray(batch))):
             assert result.dtype == np.float32
             np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_files_are_turned_as_exif_says_and_it_is_said(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    grey = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    PIL.Image.fromarray(grey).save(tmp_path / "x.tiff", exif=exif)
+    np.testing.assert_array_equal(images.load_image(tmp_path / "x.tiff"), np.rot90(grey, -1))
+    assert images.conversions(tmp_path / "x.tiff") == ("turned as its EXIF orientation says",)
+
+
+def test_what_is_done_to_a_file_is_said(tmp_path):
+    deep = PIL.Image.fromarray(np.full((4, 4), 40_000, np.uint16))
+    made = {
+        "deep.png": (deep, "16-bit grey scaled to 8 bits"),
+        "palette.png": (noise("L", 4, 4).convert("P"), "palette turned into colours"),
+        "clear.png": (noise("RGB", 4, 4).convert("RGBA"), "transparency dropped"),
+        "print.tiff": (noise("RGB", 4, 4).convert("CMYK"), "mode CMYK turned into RGB"),
+    }
+    for name, (picture, words) in made.items():
+        picture.save(tmp_path / name)
+        assert images.conversions(tmp_path / name) == (words,)
+    frames = [noise("L", 4, 4) for _ in range(3)]
+    frames[0].save(tmp_path / "clip.tiff", save_all=True, append_images=frames[1:])
+    assert images.conversions(tmp_path / "clip.tiff") == ("first of 3 frames taken",)
+    noise("L", 4, 4).save(tmp_path / "plain.png")
+    assert images.conversions(tmp_path / "plain.png") == ()
+
+
+def test_a_strip_of_extreme_length_fits_into_memory():
+    strip = np.full((2, 200_000), 200, np.uint8)
+    square = images.pad_to_square(strip)
+    assert square.shape == (8192, 8192)
+    assert images.square_resize(strip, 16).shape == (16, 16)
