@@ -47,7 +47,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.6", "beartype>=0.19"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "beartype>=0.19"],
         "parity": [
             "torch==2.14.1",
             "torchvision==0.29.1",
