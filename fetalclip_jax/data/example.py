@@ -44,6 +44,7 @@ class Example:
       patient_id: groups the images of one fetus; splits and bootstraps go by it.
       label: a finding, such as one of `HEART_LABELS`.
       masks: structure name -> bool [H, W].
+      extra: further labels, and what results may be grouped by (machine, operator), by name.
     """
 
     example_id: str
@@ -57,6 +58,7 @@ class Example:
     patient_id: str | None = None
     label: str | None = None
     masks: Mapping[str, np.ndarray] | None = None
+    extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def resized_spacing_mm(self, image_size: int) -> float | None:
         """Millimetres per pixel after padding to a square and resizing to `image_size`."""

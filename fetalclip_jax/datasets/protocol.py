@@ -18,8 +18,9 @@ class SourceFacts:
       columns: what its examples know, of the fields of `Example` and the keys of its `extra`.
       simulated: drawn by a program, so that no number measured on it is evidence about patients.
       ages_from: where `ga_days` comes from: "recorded", "head circumference" or "" for no ages.
-      group_columns: keys of `Example.extra` by which results may be split: machine, operator.
+      group_columns: keys of `Example.extra`, by which results may be split: machine, operator.
       masks: structures that are outlined.
+      plausible: field -> (low, high), where that is not `data.checks.PLAUSIBLE`.
       citation, licence: of whoever made it.
     """
 
@@ -30,6 +31,7 @@ class SourceFacts:
     ages_from: str = ""
     group_columns: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
+    plausible: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     citation: str = ""
     licence: str = ""
 
@@ -41,13 +43,16 @@ class Source(Protocol):
       facts: of the whole data set.
       description: JSON-able; changes whenever any example could, so that a repaired file is read
         again. Holds no absolute path: a data set may be moved.
-      missing: files that the data set lists and that are not there (a partial download), counted
-        and said by whoever opens it.
+      missing: files that the data set lists and that are not there (a partial download).
+      notes: what has to be said when it is opened: files missing, measurements that are not used.
+      files: name -> (size in bytes, time of the last change in ns) of each file that is read.
     """
 
     facts: SourceFacts
     description: dict[str, Any]
     missing: tuple[str, ...]
+    notes: tuple[str, ...]
+    files: Mapping[str, tuple[int, int]]
 
     def __len__(self) -> int: ...
 
