@@ -12,7 +12,8 @@ import numpy as np
 from fetalclip_jax.data.example import BadExampleError, Example
 from fetalclip_jax.labels import BRAIN_PLANES, OTHER, PLANES
 
-Ranges = Mapping[str, tuple[float, float]]
+Number = float | int
+Ranges = Mapping[str, tuple[Number, Number]]
 # Wide enough for any fetus and scanner, narrow enough that another unit falls out.
 PLAUSIBLE: Ranges = {
     "ga_days": (28.0, 308.0),
@@ -37,7 +38,7 @@ _NOT_TEXT = {
 }
 
 
-def implausible(field: str, number: float, ranges: Ranges = PLAUSIBLE) -> str | None:
+def implausible(field: str, number: Number, ranges: Ranges = PLAUSIBLE) -> str | None:
     """Why `number` cannot be the `field` of an image, and how to mend it; None where it can be."""
     low, high = ranges[field]
     if not math.isfinite(number):

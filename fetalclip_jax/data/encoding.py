@@ -142,7 +142,7 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _storable(number: float | None) -> float:
+def _storable(number: float | int | None) -> float:
     # tf.train.Example holds float32; the shortest decimal that gives the same float32 makes
     # 44.3 mm read back as 44.3 and lets records and metadata agree to the last digit.
     return math.nan if number is None else float(str(np.float32(number)))

@@ -9,6 +9,7 @@ import grain
 import numpy as np
 from absl import flags
 from jaxtyping import UInt32
+from ml_collections import ConfigDict
 
 from fetalclip_jax.captions.synthesis import caption
 from fetalclip_jax.data.augment import AugmentConfig, draw_zoom, train_augment
@@ -27,7 +28,7 @@ def train_iterator(
     *,
     global_batch_size: int,
     seed: int,
-    augment: AugmentConfig | Mapping[str, Any] | None = None,
+    augment: AugmentConfig | Mapping[str, Any] | ConfigDict | None = None,
     caption_variants: int = 1,
     caption_seed: int = 0,
     worker_count: int = 0,

@@ -177,40 +177,47 @@ def read_columns(folder: pathlib.Path) -> dict[str, np.ndarray]:
     return columns
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Which entries of two descriptions differ, in words."""
+def differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], before: Files, now: Files
+) -> list[str]:
+    """Which entries of two descriptions differ, and which of their files, in words."""
+    by_file = _file_differences(before, now) if before else []
+    if by_file:  # which say more than that their digest is another one
+        found, wanted = _without_files(found), _without_files(wanted)
     found, wanted = _flat(found), _flat(wanted)
     keys = [
         key for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)
     ]
-    return [
-        # A digest tells a reader nothing but that it is another one.
-        f"{key.removesuffix('_sha256')} differ"
+    return by_file + [
+        f"{key} differs"
         if key.endswith("_sha256") and key in found and key in wanted
         else f"{key}={found.get(key)!r} (wanted: {wanted.get(key)!r})"
         for key in keys
     ]
 
 
-def file_differences(found: Files, wanted: Files) -> list[str]:
-    """Which files are others, new or gone, in words."""
-    common = found.keys() & wanted.keys()
+def is_copy(found: Mapping[str, Any], wanted: Mapping[str, Any], before: Files, now: Files) -> bool:
+    """Whether nothing differs but the times of files, as after copying a data set."""
+    sizes = [{name: size for name, (size, _) in files.items()} for files in (before, now)]
+    return bool(before) and sizes[0] == sizes[1] and _without_files(found) == _without_files(wanted)
+
+
+def _file_differences(before: Files, now: Files) -> list[str]:
     groups = {
-        "changed": [name for name in common if found[name] != wanted[name]],
-        "added": wanted.keys() - found.keys(),
-        "gone": found.keys() - wanted.keys(),
+        "changed": [name for name in before.keys() & now.keys() if before[name] != now[name]],
+        "added": now.keys() - before.keys(),
+        "gone": before.keys() - now.keys(),
     }
     return [
-        f"{len(names)} files {how} (first: {min(names)})" for how, names in groups.items() if names
+        f"{len(names)} file{'s' * (len(names) > 1)} {how} (first: {min(names)})"
+        for how, names in groups.items()
+        if names
     ]
 
 
-def same_but_for_times(found: Files, wanted: Files) -> bool:
-    """Whether every file has the size it had: what copying a data set leaves the same."""
-    return bool(found) and (
-        {name: size for name, (size, _) in found.items()}
-        == {name: size for name, (size, _) in wanted.items()}
-    )
+def _without_files(description: Mapping[str, Any]) -> dict[str, Any]:
+    source = {k: v for k, v in description["source"].items() if k != "files_sha256"}
+    return {**description, "source": source}
 
 
 def _flat(description: Mapping[str, Any]) -> dict[str, Any]:

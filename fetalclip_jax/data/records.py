@@ -146,7 +146,9 @@ def _make(source, directory, description, replace, **arguments) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _is_prepared(directory: pathlib.Path, source, description, replace: bool) -> bool:
+def _is_prepared(
+    directory: pathlib.Path, source, description: dict[str, Any], replace: bool
+) -> bool:
     """False where records are to be made; an error where others must stay."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
@@ -154,13 +156,11 @@ def _is_prepared(directory: pathlib.Path, source, description, replace: bool) ->
     if found == description:
         return True
     before, now = record_files.read_files(directory), getattr(source, "files", {})
-    changes = record_files.differences(found, description)
-    changes += record_files.file_differences(before, now) if before else []
+    changes = record_files.differences(found, description, before, now)
     if replace:
         print(f"{directory} holds other records: {'; '.join(changes)}. Preparing anew", flush=True)
         return False
-    only_files = _without_files(found) == _without_files(description)
-    if only_files and record_files.same_but_for_times(before, now):
+    if record_files.is_copy(found, description, before, now):
         print(
             f"{directory}: the files it was made of have other times but the same names and sizes "
             "(a copy?); going on with the records as they are",
@@ -171,11 +171,6 @@ def _is_prepared(directory: pathlib.Path, source, description, replace: bool) ->
         f"{directory} holds other records: {'; '.join(changes)}; put the data back as they were to "
         "go on with these records, or choose another folder (of a run: another --workdir)"
     )
-
-
-def _without_files(description: dict[str, Any]) -> dict[str, Any]:
-    source = {k: v for k, v in description["source"].items() if k != "files_sha256"}
-    return {**description, "source": source}
 
 
 def say_bad_examples(dataset: RecordDataset, name: str) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fetalclip_jax.data.checks import check_example
+from fetalclip_jax.data.checks import check_example, implausible
 from fetalclip_jax.data.encoding import COLUMNS
 from fetalclip_jax.data.example import BadExampleError, Example, checked_index, read_image
 from fetalclip_jax.datasets import files, patients, tables
@@ -302,7 +302,7 @@ def _split_word(table: tables.Table, entry: _Entry) -> str:
     return _SPLIT_WORDS[word]
 
 
-def _number(fields: Mapping[str, str], field: str) -> float | None:
+def _number(fields: Mapping[str, str], field: str) -> float | int | None:
     text = fields.get(field, "")
     if not text:
         return None
@@ -310,7 +310,11 @@ def _number(fields: Mapping[str, str], field: str) -> float | None:
         number = tables.number(text)
     except ValueError:
         raise ValueError(f"{field} is {text!r}, not a number") from None
-    return round(number) if field == "ga_days" and math.isfinite(number) else number
+    if field != "ga_days":
+        return number
+    if not math.isfinite(number):
+        raise ValueError(implausible(field, number))
+    return round(number)
 
 
 def _days(text: str) -> int | None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fetalclip_jax.data.example import Example
 
@@ -31,11 +31,14 @@ class SourceFacts:
     ages_from: str = ""
     group_columns: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
-    plausible: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    plausible: Mapping[str, tuple[float | int, float | int]] = dataclasses.field(
+        default_factory=dict
+    )
     citation: str = ""
     licence: str = ""
 
 
+@runtime_checkable
 class Source(Protocol):
     """One split of a data set. Picklable: worker processes read it.
 
