@@ -1,7 +1,10 @@
 """Real head images: HC18 in its original layout (zenodo.org/records/1327317).
 
     fetalclip train --config configs/hc18.py --config.data.root=HC18 --workdir runs/hc18
-    fetalclip ga --workdir runs/hc18
+    fetalclip evaluate --model runs/hc18 --data hc18=HC18 --study age --output results/hc18
+
+Patients are divided into train, validation and test (`config.data.hc18.validation_share` and
+`test_share`); the validation loss of the log is that of the validation patients.
 
 Add `--config.init_from=runs/quickstart` to start from a model pretrained on the phantom; the
 model and the tokenizer must be those of that run, as they are by default.

@@ -6,6 +6,7 @@ import pathlib
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from fetalclip_jax.datasets import registry
 from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.models.presets import CLIPConfig
@@ -22,16 +23,13 @@ def default_config() -> ConfigDict:
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
     config.data = ConfigDict()
-    config.data.source = "phantom"  # phantom | hc18
+    config.data.source = "phantom"  # a name in datasets.registry.KINDS
     config.data.root = ""  # folder of the original data set; the phantom needs none
     config.data.workers = 2  # processes that prepare records
-    config.data.max_bad_share = 0.01  # unreadable examples tolerated before a run stops
-    config.data.seed = 0  # the phantom's seed; the split of ids elsewhere
-    config.data.phantom = ConfigDict(
-        # Three groups of patients: pretraining, fitting probes, and testing.
-        {"images_per_patient": 6, "train_images": 7200, "pool_images": 1500, "test_images": 1500}
-    )
-    config.data.hc18 = ConfigDict({"test_share": 0.2})
+    config.data.max_bad_share = 0.01  # bad examples tolerated before a run stops
+    config.data.seed = 0  # of what is simulated, and of the patients held out
+    # Options of each data set under its name, such as config.data.phantom.train_images.
+    config.data.update(registry.default_options())
 
     config.captions = ConfigDict({"variants": 16, "seed": 0})
     config.augment = ConfigDict(

@@ -4,7 +4,7 @@ HC(t) = exp(b0 + b1 t + b2 t^2 + b3 t^3) in mm with t in weeks, one cubic per pe
 """
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Real
 
 _COEFFICIENTS = {
     2.5: (1.59317517131532, 2.9459800552433e-1, -7.3860372566707e-3, 6.56951770216148e-5),
@@ -15,7 +15,9 @@ _COEFFICIENTS = {
 _FIRST_DAY, _LAST_DAY = 8 * 7, 42 * 7
 
 
-def hc_mm(ga_weeks: Float[np.ndarray, "..."] | float, percentile: float = 50.0) -> np.ndarray:
+def hc_mm(
+    ga_weeks: Real[np.ndarray, "..."] | float | int, percentile: float = 50.0
+) -> Float[np.ndarray, "..."] | np.floating:
     """Head circumference in mm at `ga_weeks` on the 2.5th, 50th or 97.5th percentile.
 
     Raises:
@@ -28,14 +30,16 @@ def hc_mm(ga_weeks: Float[np.ndarray, "..."] | float, percentile: float = 50.0) 
     return np.exp(b0 + b1 * t + b2 * t**2 + b3 * t**3)
 
 
-def ga_days_from_hc(hc: Float[np.ndarray, "..."] | float) -> Int[np.ndarray, "..."]:
+def ga_days_from_hc(
+    hc: Real[np.ndarray, "..."] | float | int,
+) -> Int[np.ndarray, "..."] | np.integer:
     """Whole days at which the median head circumference is nearest to `hc` mm (8 to 42 weeks)."""
     days = np.arange(_FIRST_DAY, _LAST_DAY + 1)
     median = hc_mm(days / 7.0)
     return days[np.abs(np.asarray(hc, np.float64)[..., None] - median).argmin(-1)]
 
 
-def is_valid(ga_days: Int[np.ndarray, "n"], hc: Float[np.ndarray, "n"]) -> np.ndarray:
+def is_valid(ga_days: Real[np.ndarray, "n"], hc: Real[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
     """Whether `hc` mm lies within the 2.5th to 97.5th percentile at `ga_days`; bool [n]."""
     weeks = np.asarray(ga_days, np.float64) / 7.0
     hc = np.asarray(hc, np.float64)

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from ml_collections import ConfigDict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class AugmentConfig:
                 raise ValueError(f"augment.{field} is {value}; use a number from 0 to {largest:g}")
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> "AugmentConfig":
+    def from_mapping(cls, values: Mapping[str, Any] | ConfigDict) -> "AugmentConfig":
         """From a dict or ConfigDict.
 
         Raises:

@@ -13,9 +13,15 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from fetalclip_jax.data import record_files
-from fetalclip_jax.data.encoding import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, is_colour_png
+from fetalclip_jax.data.encoding import (
+    COLUMNS,
+    NUMBER_COLUMNS,
+    TEXT_COLUMNS,
+    decode_extra,
+    is_colour_png,
+)
 from fetalclip_jax.data.example import BadExampleError
-from fetalclip_jax.data.preparation import encoded_records
+from fetalclip_jax.data.preparation import encoded_records, stores_extra
 
 SPLIT = "records"
 
@@ -74,7 +80,8 @@ class ImageText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """`download_and_prepare` without TFDS' own chatter.
 
         Raises:
-          ValueError: for a source without a readable example, or with too many bad ones.
+          ValueError: for a source without a readable example, with too many bad ones, or with
+            two examples of one id.
         """
         tfds.disable_progress_bar()
         with contextlib.redirect_stdout(io.StringIO()):
@@ -88,6 +95,8 @@ class ImageText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
         features |= {column: tfds.features.Text() for column in TEXT_COLUMNS}
         features |= {column: tfds.features.Scalar(dtype=np.float32) for column in NUMBER_COLUMNS}
+        if stores_extra(self._source):
+            features["extra"] = tfds.features.Text(doc="JSON: further labels and groups")
         return _LocalInfo(
             builder=self,
             description="Ultrasound images with captions, or the metadata captions are made of.",
@@ -105,15 +114,19 @@ class ImageText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if total == 0:
             raise ValueError(f"{self.name}: the source is empty; there is nothing to prepare")
         columns: dict[str, list[Any]] = {column: [] for column in COLUMNS}
+        extra: list[dict[str, str]] = []
         bad_examples: list[BadExampleError] = []
+        indices: dict[str, int] = {}
         colour = False
         for index, record in enumerate(self._encoded(total)):
             if isinstance(record, BadExampleError):
                 bad_examples.append(record)
                 self._check_bad_share(bad_examples, total)
                 continue
+            self._check_unique(indices, record["example_id"], index)
             for column, values in columns.items():
                 values.append(record[column])
+            extra.append(decode_extra(record))
             colour = colour or is_colour_png(record["image"])
             yield index, record
         # TFDS works in a folder of its own here, which gets its name when everything is in it.
@@ -126,6 +139,8 @@ class ImageText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             ),
             columns,
             bad_examples,
+            extra=extra,
+            files=getattr(self._source, "files", {}),
         )
 
     def _encoded(self, total: int) -> Iterator[dict[str, Any] | BadExampleError]:
@@ -138,6 +153,13 @@ class ImageText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 total=total,
                 unit=" images",
                 disable=not self._progress,
+            )
+
+    def _check_unique(self, indices: dict[str, int], example_id: str, index: int) -> None:
+        if (first := indices.setdefault(example_id, index)) != index:
+            raise ValueError(
+                f"{self.name}: examples {first} and {index} have the same example_id "
+                f"{example_id!r}; give each its own"
             )
 
     def _check_bad_share(self, bad_examples: list[BadExampleError], total: int) -> None:

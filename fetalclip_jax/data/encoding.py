@@ -1,9 +1,10 @@
 """How one `Example` is laid out in a record, and back.
 
-A record is a flat mapping of bytes, strings and numbers that `datasets.image_text` declares to
-TFDS. Missing values are stored as "" or NaN, because a `tf.train.Example` has no null.
+A record is a flat mapping of bytes, strings and numbers that `data.builder` declares to TFDS.
+Missing values are stored as "" or NaN, because a `tf.train.Example` has no null.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from fetalclip_jax.data.example import BadExampleError, Example
+from fetalclip_jax.data.checks import PLAUSIBLE, Ranges, check_example
+from fetalclip_jax.data.example import Example
 from fetalclip_jax.models.preprocess import square_resize
 
 TEXT_COLUMNS = (
@@ -28,20 +30,28 @@ NUMBER_COLUMNS = ("ga_days", "resized_spacing_mm", "hc_mm", "height", "width")
 COLUMNS = TEXT_COLUMNS + NUMBER_COLUMNS
 
 
-def encode_example(example: Example, image_size: int) -> dict[str, Any]:
+def encode_example(
+    example: Example, image_size: int, *, ranges: Ranges = PLAUSIBLE, with_extra: bool = False
+) -> dict[str, Any]:
     """One record: the columns, `image` (PNG bytes at image_size x image_size) and masks.
 
+    Args:
+      example: what to store.
+      image_size: side of the stored square image in pixels.
+      ranges: which numbers are plausible.
+      with_extra: stores `example.extra` too, as a column of its own.
+
     Raises:
-      BadExampleError: when the image is not uint8 [H, W] or [H, W, 3], or a number is infinite.
+      BadExampleError: as `checks.check_example`.
     """
-    image = _checked_image(example)
+    check_example(example, ranges)
+    image = np.asarray(example.image)
     record: dict[str, Any] = {
         "image": encode_png(square_resize(image, image_size)),
         **_encode_masks(example, image_size),
     }
     for column in TEXT_COLUMNS:
-        # NUL separates strings in the metadata file; no caption needs it.
-        record[column] = (getattr(example, column) or "").replace("\0", " ")
+        record[column] = _without_nul(getattr(example, column) or "")
     numbers = {
         "ga_days": example.ga_days,
         "resized_spacing_mm": example.resized_spacing_mm(image_size),
@@ -49,10 +59,10 @@ def encode_example(example: Example, image_size: int) -> dict[str, Any]:
         "height": image.shape[0],
         "width": image.shape[1],
     }
-    for column, number in numbers.items():
-        if number is not None and not math.isfinite(number):
-            raise BadExampleError(example.example_id, f"{column} is {number}, not a finite number")
-        record[column] = _storable(number)
+    record |= {column: _storable(number) for column, number in numbers.items()}
+    if with_extra:
+        extra = {key: _without_nul(value) for key, value in example.extra.items()}
+        record["extra"] = json.dumps(extra, sort_keys=True, ensure_ascii=False)
     return record
 
 
@@ -69,7 +79,13 @@ def decode_record(record: Mapping[str, Any], *, colour: bool) -> Example:
         pixel_spacing_mm=number["resized_spacing_mm"],
         hc_mm=number["hc_mm"],
         masks=_decode_masks(record),
+        extra=decode_extra(record),
     )
+
+
+def decode_extra(record: Mapping[str, Any]) -> dict[str, str]:
+    """The `extra` of a record's example; empty where the records hold none."""
+    return json.loads(_text(record["extra"])) if "extra" in record else {}
 
 
 def encode_png(image: UInt8[np.ndarray, "h w *c"]) -> bytes:
@@ -95,29 +111,13 @@ def is_colour_png(data: bytes) -> bool:
     return data[25] == 2
 
 
-def _checked_image(example: Example) -> np.ndarray:
-    image = np.asarray(example.image)
-    grey_or_rgb = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
-    if image.dtype != np.uint8 or not grey_or_rgb or 0 in image.shape:
-        raise BadExampleError(
-            example.example_id,
-            f"image is {image.dtype} {list(image.shape)}, not uint8 [H, W] or [H, W, 3]",
-        )
-    return image
-
-
 def _encode_masks(example: Example, image_size: int) -> dict[str, Any]:
     # All masks of one image share one tall two-level PNG: [names * S, S].
     masks = dict(example.masks or {})
     if not masks:
         return {"mask_names": "", "masks": b""}
     planes = []
-    for name, mask in masks.items():
-        if mask.shape != example.image.shape[:2]:
-            raise BadExampleError(
-                example.example_id,
-                f"mask {name} is {list(mask.shape)}, image {list(example.image.shape[:2])}",
-            )
+    for mask in masks.values():
         grey = square_resize(mask.astype(np.uint8) * 255, image_size)
         planes.append(np.where(grey >= 128, 255, 0).astype(np.uint8))
     return {"mask_names": "\n".join(masks), "masks": encode_png(np.concatenate(planes))}
@@ -133,11 +133,16 @@ def _decode_masks(record: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
     )
 
 
+def _without_nul(text: str) -> str:
+    # NUL separates strings in the metadata file; no caption needs it.
+    return text.replace("\0", " ")
+
+
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _storable(number: float | None) -> float:
+def _storable(number: float | int | None) -> float:
     # tf.train.Example holds float32; the shortest decimal that gives the same float32 makes
     # 44.3 mm read back as 44.3 and lets records and metadata agree to the last digit.
     return math.nan if number is None else float(str(np.float32(number)))

@@ -44,7 +44,7 @@ class Example:
       patient_id: groups the images of one fetus; splits and bootstraps go by it.
       label: a finding, such as one of `HEART_LABELS`.
       masks: structure name -> bool [H, W].
-      extra: further labels and group columns of the source, such as machine and operator.
+      extra: further labels, and what results may be grouped by (machine, operator), by name.
     """
 
     example_id: str

@@ -3,6 +3,7 @@
 records.json        what the records were made from, and a summary
 metadata.npz        every column of every record, so that no image is read to know them
 bad_examples.csv    what was left out, and why
+source_files.csv    size and time of each file that was read, where the source has files
 """
 
 import csv
@@ -11,7 +12,7 @@ import hashlib
 import json
 import pathlib
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,11 @@ FORMAT_VERSION = 1
 _SUMMARY = "records.json"
 _METADATA = "metadata.npz"
 _BAD_EXAMPLES = "bad_examples.csv"
+_SOURCE_FILES = "source_files.csv"
+# Column of `extra` in the metadata file.
+_EXTRA = "extra/"
+# Name -> size in bytes and time of the last change in ns.
+Files = Mapping[str, tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +76,68 @@ def write(
     summary: Summary,
     columns: Mapping[str, Sequence[Any]],
     bad_examples: Sequence[BadExampleError],
+    *,
+    extra: Sequence[Mapping[str, str]],
+    files: Files,
 ) -> None:
-    """Writes all three files into `folder`; `columns` is keyed by `encoding.COLUMNS`."""
+    """Writes all files into `folder`.
+
+    Args:
+      folder: of the records.
+      summary: what they are.
+      columns: keyed by `encoding.COLUMNS`, a value for each record.
+      bad_examples: what was left out.
+      extra: of each record; any keys.
+      files: that the source read.
+    """
     packed = {column: pack_strings(columns[column]) for column in TEXT_COLUMNS}
     packed |= {column: np.array(columns[column], np.float64) for column in NUMBER_COLUMNS}
+    for key in sorted(set().union(*extra)):
+        packed[_EXTRA + key] = pack_strings([one.get(key, "") for one in extra])
     np.savez(folder / _METADATA, **packed)
-    with (folder / _BAD_EXAMPLES).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["example_id", "reason"])
-        writer.writerows([error.example_id, error.reason] for error in bad_examples)
+    _write_csv(
+        bad_examples_path(folder),
+        ["example_id", "reason"],
+        ([error.example_id, error.reason] for error in bad_examples),
+    )
+    if files:
+        _write_csv(
+            folder / _SOURCE_FILES,
+            ["name", "size", "mtime_ns"],
+            ([name, *identity] for name, identity in files.items()),
+        )
     (folder / _SUMMARY).write_text(json.dumps(dataclasses.asdict(summary), indent=2) + "\n")
+
+
+def _write_csv(path: pathlib.Path, header: list[str], rows: Iterable[list[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def _read_csv(path: pathlib.Path) -> list[list[str]]:
+    """Rows without the header; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))[1:]
+
+
+def bad_examples_path(folder: pathlib.Path) -> pathlib.Path:
+    """Where it is listed what was left out."""
+    return folder / _BAD_EXAMPLES
+
+
+def read_bad_examples(folder: pathlib.Path) -> list[tuple[str, str]]:
+    """(example_id, reason) of each example that was left out."""
+    return [(example_id, reason) for example_id, reason in _read_csv(bad_examples_path(folder))]
+
+
+def read_files(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
+    """The files that the records were made of, as they were."""
+    return {
+        name: (int(size), int(mtime_ns))
+        for name, size, mtime_ns in _read_csv(folder / _SOURCE_FILES)
+    }
 
 
 def read_summary(folder: pathlib.Path) -> Summary:
@@ -99,7 +157,7 @@ def read_summary(folder: pathlib.Path) -> Summary:
         return Summary(**json.loads(path.read_text()))
     except (json.JSONDecodeError, TypeError) as error:
         raise ValueError(
-            f"{path} is damaged ({error}); delete the folder and prepare it again"
+            f"{path} is damaged ({error}); move the folder away and prepare the data again"
         ) from error
 
 
@@ -113,17 +171,53 @@ def read_columns(folder: pathlib.Path) -> dict[str, np.ndarray]:
             columns[column] = np.array(unpack_strings(stored[column]), dtype=dtype)
         for column in NUMBER_COLUMNS:
             columns[column] = stored[column]
+        for name in stored.files:
+            if name.startswith(_EXTRA):
+                columns[name.removeprefix(_EXTRA)] = np.array(unpack_strings(stored[name]))
     return columns
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Which entries of two descriptions differ, for an error message; "" if none."""
+def differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], before: Files, now: Files
+) -> list[str]:
+    """Which entries of two descriptions differ, and which of their files, in words."""
+    by_file = _file_differences(before, now) if before else []
+    if by_file:  # which say more than that their digest is another one
+        found, wanted = _without_files(found), _without_files(wanted)
     found, wanted = _flat(found), _flat(wanted)
-    return ", ".join(
-        f"{key}={found.get(key)!r} (wanted: {wanted.get(key)!r})"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
-    )
+    keys = [
+        key for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)
+    ]
+    return by_file + [
+        f"{key} differs"
+        if key.endswith("_sha256") and key in found and key in wanted
+        else f"{key}={found.get(key)!r} (wanted: {wanted.get(key)!r})"
+        for key in keys
+    ]
+
+
+def is_copy(found: Mapping[str, Any], wanted: Mapping[str, Any], before: Files, now: Files) -> bool:
+    """Whether nothing differs but the times of files, as after copying a data set."""
+    sizes = [{name: size for name, (size, _) in files.items()} for files in (before, now)]
+    return bool(before) and sizes[0] == sizes[1] and _without_files(found) == _without_files(wanted)
+
+
+def _file_differences(before: Files, now: Files) -> list[str]:
+    groups = {
+        "changed": [name for name in before.keys() & now.keys() if before[name] != now[name]],
+        "added": now.keys() - before.keys(),
+        "gone": before.keys() - now.keys(),
+    }
+    return [
+        f"{len(names)} file{'s' * (len(names) > 1)} {how} (first: {min(names)})"
+        for how, names in groups.items()
+        if names
+    ]
+
+
+def _without_files(description: Mapping[str, Any]) -> dict[str, Any]:
+    source = {k: v for k, v in description["source"].items() if k != "files_sha256"}
+    return {**description, "source": source}
 
 
 def _flat(description: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fetalclip_jax.data import record_files
+from fetalclip_jax.data import preparation, record_files
 from fetalclip_jax.data.encoding import decode_record
 from fetalclip_jax.data.example import Example
 
@@ -64,9 +64,14 @@ class RecordDataset:
         """All columns without the images, each [len(self)]; missing is "" or NaN.
 
         `ga_days`, `hc_mm`, `resized_spacing_mm`, `height` and `width` (of the original) are
-        float64; `example_id`, `patient_id`, `plane`, `brain_plane`, `label` and `caption` strings.
+        float64; `example_id`, `patient_id`, `plane`, `brain_plane`, `label` and `caption` strings,
+        and so are further labels and groups (`Example.extra`) under their own names.
         """
         return record_files.read_columns(self.directory)
+
+    def bad_examples(self) -> list[tuple[str, str]]:
+        """(example_id, reason) of each example of the source that was left out."""
+        return record_files.read_bad_examples(self.directory)
 
 
 def prepare(
@@ -78,77 +83,123 @@ def prepare(
     max_bad_share: float = 0.01,
     progress: bool = True,
     name: str = "image_text",
+    replace: bool = False,
 ) -> RecordDataset:
     """Writes every example of `source` at `image_size` into `directory`, or reuses what is there.
 
     The folder appears under its name only when it is complete: it is written beside it, under a
-    hidden name, and renamed at the end. Undecodable examples are left out and listed in
-    `bad_examples.csv`.
+    hidden name, and renamed at the end. Examples that cannot be read, or that say what cannot be
+    true, are left out, listed in `bad_examples.csv` and mentioned on the terminal.
 
     Args:
       source: `__len__` and `__getitem__(int) -> Example`; picklable if `workers` > 0.
       directory: the folder to make; its parent is made too.
       image_size: side of the stored square images in pixels.
       workers: processes that make and encode examples; the records do not depend on it.
-      max_bad_share: share of undecodable examples, from 0 to 1, above which preparation stops.
+      max_bad_share: share of bad examples, from 0 to 1, above which preparation stops.
       progress: shows a progress bar.
       name: what the progress bar says; the record files begin with it.
+      replace: records of other data in `directory`, or of files that changed since, are made anew
+        (and this is said). Otherwise they are refused, but for files of which nothing but the
+        time is another, as after copying: then the records stay as they are.
 
     Raises:
       ValueError: when the folder holds records of another source or size or a user's own files,
-        the source is empty, too many examples are bad, or an argument is out of range.
+        the source is empty or has two examples of one id, too many examples are bad, an argument
+        is out of range, or the calling script lacks a main guard that `workers` needs.
     """
-    from fetalclip_jax.data.builder import ImageText
-
+    if workers:
+        preparation.leave_unguarded_script()
     directory = pathlib.Path(directory)
     description = record_files.describe(source, image_size)
-    if _is_prepared(directory, description):
-        return RecordDataset(directory)
+    if not _is_prepared(directory, source, description, replace):
+        _make(
+            source,
+            directory,
+            description,
+            replace,
+            image_size=image_size,
+            workers=workers,
+            max_bad_share=max_bad_share,
+            progress=progress,
+            # TFDS puts the name into file names.
+            name=re.sub(r"\W+", "_", name.lower()),
+        )
+    dataset = RecordDataset(directory)
+    say_bad_examples(dataset, name)
+    return dataset
+
+
+def _make(source, directory, description, replace, **arguments) -> None:
+    from fetalclip_jax.data.builder import ImageText
+
     directory.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(directory)
     temporary = tempfile.mkdtemp(
         prefix=f"{_hidden_prefix(directory)}{os.getpid()}-", dir=directory.parent
     )
     try:
-        builder = ImageText(
-            source=source,
-            image_size=image_size,
-            data_dir=temporary,
-            # TFDS puts the name into file names.
-            name=re.sub(r"\W+", "_", name.lower()),
-            workers=workers,
-            max_bad_share=max_bad_share,
-            progress=progress,
-        )
+        builder = ImageText(source=source, data_dir=temporary, **arguments)
         builder.build()
-        _publish(pathlib.Path(builder.data_dir), directory, description)
+        _publish(pathlib.Path(builder.data_dir), directory, description, replace)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return RecordDataset(directory)
 
 
-def _is_prepared(directory: pathlib.Path, description: dict[str, Any]) -> bool:
-    """False where there is nothing yet; an error where there is something else."""
+def _is_prepared(
+    directory: pathlib.Path, source, description: dict[str, Any], replace: bool
+) -> bool:
+    """False where records are to be made; an error where others must stay."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
     found = record_files.read_summary(directory).description
-    if found != description:
-        raise ValueError(
-            f"{directory} holds other records: {record_files.differences(found, description)}; "
-            "choose another folder, or delete this one to make it anew"
+    if found == description:
+        return True
+    before, now = record_files.read_files(directory), getattr(source, "files", {})
+    changes = record_files.differences(found, description, before, now)
+    if replace:
+        print(f"{directory} holds other records: {'; '.join(changes)}. Preparing anew", flush=True)
+        return False
+    if record_files.is_copy(found, description, before, now):
+        print(
+            f"{directory}: the files it was made of have other times but the same names and sizes "
+            "(a copy?); going on with the records as they are",
+            flush=True,
         )
-    return True
+        return True
+    raise ValueError(
+        f"{directory} holds other records: {'; '.join(changes)}; put the data back as they were to "
+        "go on with these records, or choose another folder (of a run: another --workdir)"
+    )
 
 
-def _publish(folder: pathlib.Path, directory: pathlib.Path, description: dict[str, Any]) -> None:
-    """Gives the finished folder its name, in one step."""
+def say_bad_examples(dataset: RecordDataset, name: str) -> None:
+    """Mentions on the terminal what was left out of the records of `name`, if anything was."""
+    if not dataset.num_bad_examples:
+        return
+    example_id, reason = dataset.bad_examples()[0]
+    print(
+        f"{name}: {dataset.num_bad_examples} of {dataset.num_bad_examples + len(dataset)} examples "
+        f"left out (listed in {record_files.bad_examples_path(dataset.directory)}); first: "
+        f"{example_id}: {reason}",
+        flush=True,
+    )
+
+
+def _publish(folder: pathlib.Path, directory: pathlib.Path, description, replace: bool) -> None:
+    """Gives the finished folder its name."""
     folder.chmod(0o755)
     try:
-        folder.rename(directory)  # replaces an empty folder
+        folder.rename(directory)  # in one step; replaces an empty folder
     except OSError:
         # Another process prepared the same records in the meantime: its folder is as good.
-        if not _is_prepared(directory, description):
+        if record_files.read_summary(directory).description == description:
+            return
+        if not replace:
             raise
+        # Into the temporary folder, which goes when all is done.
+        directory.rename(folder.with_name(f"{folder.name}.replaced"))
+        folder.rename(directory)
 
 
 def _hidden_prefix(directory: pathlib.Path) -> str:

@@ -1,57 +1,46 @@
-"""TFDS builders of the data sets, by name: `tfds.builder("hc18", data_dir=..., root=...)`.
+"""TFDS builders of every data set, by name: `tfds.builder("hc18", data_dir=..., root=...)`.
 
 Apart from the sources, which worker processes import and which must not bring TFDS along.
 """
 
 import os
+from typing import Any
 
+from fetalclip_jax.data import records
 from fetalclip_jax.data.builder import ImageText
-from fetalclip_jax.datasets.hc18 import HC18Source
-from fetalclip_jax.datasets.phantom import PhantomSource
+from fetalclip_jax.datasets import registry
 
 
-class Phantom(ImageText):
-    """`tfds.builder("phantom", data_dir=..., stop=7200)`; needs no files.
+def make_builder(kind: str) -> type[ImageText]:
+    """The builder of a registered data set, which TFDS then finds by its name."""
+    own_options = registry.default_options()[kind]
 
-    The first `stop` - `start` examples from `start` on of one seed; see `PhantomSource`.
-    """
+    class Builder(ImageText):
+        """Records of one split; see `datasets.registry.open_source` for the arguments."""
 
-    name = "phantom"
+        name = kind
 
-    def __init__(
-        self,
-        *,
-        stop: int,
-        start: int = 0,
-        seed: int = 0,
-        image_size: int = 96,
-        data_dir: str | os.PathLike | None = None,
-        **kwargs,
-    ):
-        source = PhantomSource(seed, start, stop, image_size=image_size)
-        super().__init__(source=source, image_size=image_size, data_dir=data_dir, **kwargs)
+        def __init__(
+            self,
+            *,
+            root: str | os.PathLike = "",
+            split: str = "all",
+            image_size: int = 224,
+            seed: int = 0,
+            data_dir: str | os.PathLike | None = None,
+            **kwargs: Any,
+        ):
+            options = {name: kwargs.pop(name) for name in own_options if name in kwargs}
+            source = registry.open_source(
+                kind, root, split, options=options, image_size=image_size, seed=seed
+            )
+            super().__init__(source=source, image_size=image_size, data_dir=data_dir, **kwargs)
+
+        def build(self) -> None:
+            super().build()
+            records.say_bad_examples(records.RecordDataset(self.data_dir), kind)
+
+    return Builder
 
 
-class HC18(ImageText):
-    """`tfds.builder("hc18", data_dir=..., root=...)`; head circumference images with their ages.
-
-    `root` is the folder as published (zenodo.org/records/1327317): this project downloads no
-    patient images. See `HC18Source` for `split`, `test_share` and `seed`.
-    """
-
-    name = "hc18"
-
-    def __init__(
-        self,
-        *,
-        root: str | os.PathLike,
-        split: str = "all",
-        test_share: float = 0.2,
-        seed: int = 0,
-        with_masks: bool = False,
-        image_size: int = 224,
-        data_dir: str | os.PathLike | None = None,
-        **kwargs,
-    ):
-        source = HC18Source(root, split, test_share, seed, with_masks)
-        super().__init__(source=source, image_size=image_size, data_dir=data_dir, **kwargs)
+BUILDERS = {kind: make_builder(kind) for kind in registry.KINDS}

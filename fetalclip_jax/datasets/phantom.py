@@ -1,9 +1,82 @@
 """The simulator as a data set."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from fetalclip_jax.data.checks import PLAUSIBLE
 from fetalclip_jax.data.example import Example, checked_index
+from fetalclip_jax.datasets.protocol import SourceFacts
+
+ROLES = {"train": "train", "validation": "pool", "fit": "pool", "test": "test", "all": "all"}
+# Three groups of patients: pretraining, fitting probes, and testing.
+DEFAULTS = {
+    "images_per_patient": 6,
+    "train_images": 7200,
+    "pool_images": 1500,
+    "test_images": 1500,
+    "with_masks": False,
+}
+_COLUMNS = (
+    "ga_days",
+    "pixel_spacing_mm",
+    "plane",
+    "brain_plane",
+    "hc_mm",
+    "patient_id",
+    "label",
+)
+_MASKS = (
+    "head",
+    "abdomen",
+    "stomach",
+    "spine",
+    "thorax",
+    "aorta",
+    "heart",
+    "septum",
+    "left_atrium",
+    "left_ventricle",
+    "right_atrium",
+    "right_ventricle",
+)
+# Pixels of a few of its small images are wider than those of any scanner.
+_WIDEST_PIXEL_MM = 10.0
+
+
+def open_split(
+    root: str | os.PathLike, split: str, options: Mapping[str, Any], image_size: int, seed: int
+) -> "PhantomSource":
+    """One group of simulated patients; `root` is not used, for there are no files.
+
+    "all" are the patients that pretraining does not see, pool and test.
+
+    Raises:
+      ValueError: for an unknown split or a size that cuts a patient in two.
+    """
+    train, pool, test = (options[f"{group}_images"] for group in ("train", "pool", "test"))
+    ranges = {
+        "train": (0, train),
+        "pool": (train, train + pool),
+        "test": (train + pool, train + pool + test),
+        "all": (train, train + pool + test),
+    }
+    if split not in ranges:
+        raise ValueError(f"the phantom has no split {split!r}; it has {', '.join(ranges)}")
+    per_patient = options["images_per_patient"]
+    for name in ("train_images", "pool_images", "test_images"):
+        if per_patient < 1 or options[name] % per_patient:
+            raise ValueError(
+                f"the phantom's {name}={options[name]} is not a multiple of images_per_patient="
+                f"{per_patient}: a patient would fall into two splits"
+            )
+    return PhantomSource(
+        seed,
+        *ranges[split],
+        image_size=image_size,
+        images_per_patient=per_patient,
+        with_masks=options["with_masks"],
+    )
 
 
 class PhantomSource:
@@ -37,6 +110,20 @@ class PhantomSource:
             plane_weights=None if plane_weights is None else dict(plane_weights),
             with_masks=with_masks,
         )
+        self.facts = SourceFacts(
+            splits=("train", "pool", "test", "all"),
+            roles=ROLES,
+            columns=_COLUMNS,
+            simulated=True,
+            ages_from="recorded",
+            masks=_MASKS if with_masks else (),
+            plausible={"pixel_spacing_mm": (PLAUSIBLE["pixel_spacing_mm"][0], _WIDEST_PIXEL_MM)},
+            citation=f"the built-in simulator, version {VERSION}",
+            licence="Apache-2.0",
+        )
+        self.missing: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self.files: dict[str, tuple[int, int]] = {}
         self.description: dict[str, Any] = {
             "type": "phantom",
             "version": VERSION,

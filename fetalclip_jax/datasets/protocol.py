@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fetalclip_jax.data.example import Example
 
@@ -18,8 +18,9 @@ class SourceFacts:
       columns: what its examples know, of the fields of `Example` and the keys of its `extra`.
       simulated: drawn by a program, so that no number measured on it is evidence about patients.
       ages_from: where `ga_days` comes from: "recorded", "head circumference" or "" for no ages.
-      group_columns: keys of `Example.extra` by which results may be split: machine, operator.
+      group_columns: keys of `Example.extra`, by which results may be split: machine, operator.
       masks: structures that are outlined.
+      plausible: field -> (low, high), where that is not `data.checks.PLAUSIBLE`.
       citation, licence: of whoever made it.
     """
 
@@ -30,10 +31,14 @@ class SourceFacts:
     ages_from: str = ""
     group_columns: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
+    plausible: Mapping[str, tuple[float | int, float | int]] = dataclasses.field(
+        default_factory=dict
+    )
     citation: str = ""
     licence: str = ""
 
 
+@runtime_checkable
 class Source(Protocol):
     """One split of a data set. Picklable: worker processes read it.
 
@@ -41,13 +46,16 @@ class Source(Protocol):
       facts: of the whole data set.
       description: JSON-able; changes whenever any example could, so that a repaired file is read
         again. Holds no absolute path: a data set may be moved.
-      missing: files that the data set lists and that are not there (a partial download), counted
-        and said by whoever opens it.
+      missing: files that the data set lists and that are not there (a partial download).
+      notes: what has to be said when it is opened: files missing, measurements that are not used.
+      files: name -> (size in bytes, time of the last change in ns) of each file that is read.
     """
 
     facts: SourceFacts
     description: dict[str, Any]
     missing: tuple[str, ...]
+    notes: tuple[str, ...]
+    files: Mapping[str, tuple[int, int]]
 
     def __len__(self) -> int: ...
 

@@ -1,8 +1,10 @@
 """The softmax contrastive loss of CLIP, with several positives per row where captions repeat."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 
 def softmax_contrastive(
@@ -10,7 +12,7 @@ def softmax_contrastive(
     text_features: Float[Array, "B D"],
     logit_scale: Float[Array, ""],
     *,
-    caption_ids: Int[Array, "B"] | None = None,
+    caption_ids: Integer[Array, "B"] | Integer[Array, "B n"] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Symmetric cross entropy over the global batch of image-text similarities.
 
@@ -25,7 +27,8 @@ def softmax_contrastive(
       image_features: unit length, [B, D].
       text_features: unit length, [B, D].
       logit_scale: the exponentiated scale, [].
-      caption_ids: equal ids mark equal captions, [B].
+      caption_ids: equal ids mark equal captions, [B]; or [B, n] of ids in n parts, which are equal
+        where all parts are.
 
     Returns:
       The loss in nats, and metrics: `image_to_text_accuracy` (share of images whose best text is
@@ -39,7 +42,10 @@ def softmax_contrastive(
     batch = logits.shape[0]
     if caption_ids is None:
         caption_ids = jnp.arange(batch)
-    positive = caption_ids[:, None] == caption_ids[None, :]  # symmetric
+    parts = caption_ids.reshape(batch, -1).T  # n B
+    positive = functools.reduce(
+        jnp.logical_and, [part[:, None] == part[None, :] for part in parts]
+    )  # B B, symmetric
     count = positive.sum(axis=1)
     targets = positive / count[:, None]
     by_image = -(targets * jax.nn.log_softmax(logits, axis=1)).sum(axis=1)

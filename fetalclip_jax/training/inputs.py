@@ -7,52 +7,45 @@ from ml_collections import ConfigDict
 
 from fetalclip_jax import tokenizers
 from fetalclip_jax.data import records
-from fetalclip_jax.datasets import hc18, phantom
+from fetalclip_jax.datasets import registry
+from fetalclip_jax.datasets.checked import CheckedSource
 
 
-def source(config: ConfigDict, split: str):
-    """The examples of one split: `train`, `test`, and for the phantom `pool` (probe patients).
+def source(config: ConfigDict, split: str) -> CheckedSource:
+    """The examples of one split of `config.data.source`.
 
     Raises:
       ValueError: an unknown source or split, or whatever the source finds wrong with its folder.
     """
     data = config.data
-    if data.source == "phantom":
-        sizes = data.phantom
-        ends = {
-            "train": (0, sizes.train_images),
-            "pool": (sizes.train_images, sizes.pool_images),
-            "test": (sizes.train_images + sizes.pool_images, sizes.test_images),
-        }
-        if split not in ends:
-            raise ValueError(f"the phantom has no split {split!r}; it has {', '.join(ends)}")
-        start, count = ends[split]
-        for name, size in sizes.items():
-            if size % sizes.images_per_patient:
-                raise ValueError(
-                    f"config.data.phantom.{name}={size} is not a multiple of images_per_patient="
-                    f"{sizes.images_per_patient}: a patient would fall into two splits"
-                )
-        return phantom.PhantomSource(
-            data.seed,
-            start,
-            start + count,
-            image_size=config.model.vision_cfg.image_size,
-            images_per_patient=sizes.images_per_patient,
-        )
-    if data.source == "hc18":
-        return hc18.HC18Source(
-            data.root, split=split, test_share=data.hc18.test_share, seed=data.seed
-        )
-    raise ValueError(f"config.data.source={data.source!r} is not one of phantom, hc18")
+    return registry.open_source(
+        data.source,
+        data.root,
+        split,
+        options=data[data.source].to_dict() if data.source in data else {},
+        image_size=config.model.vision_cfg.image_size,
+        seed=data.seed,
+    )
+
+
+def validation_split(config: ConfigDict) -> str:
+    """The split whose patients are neither trained on nor tested.
+
+    Raises:
+      ValueError: an unknown source.
+    """
+    return registry.roles(config.data.source)["validation"]
 
 
 def open_records(config: ConfigDict, workdir: pathlib.Path, split: str) -> records.RecordDataset:
     """Prepared records of one split, made on first use.
 
+    Data that changed since are prepared anew, until a checkpoint relies on the records.
+
     Raises:
       ValueError: as `source` and `data.records.prepare`.
     """
+    trained = any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
     return records.prepare(
         source(config, split),
         workdir / "records" / split,
@@ -60,6 +53,7 @@ def open_records(config: ConfigDict, workdir: pathlib.Path, split: str) -> recor
         workers=config.data.workers,
         max_bad_share=config.data.max_bad_share,
         name=f"{config.data.source} {split}",
+        replace=not trained,
     )
 
 

@@ -160,10 +160,9 @@ def _first_state(config, model, optimizer, mesh, abstract) -> state.TrainState:
 def _held_out_loss(config, workdir, tokenizer, model, mesh, shardings):
     """A function of parameters: the mean loss of a few fixed batches of patients not trained on.
 
-    Those are probe patients; the test patients are not looked at while training. A data set
-    without such a group is judged on its test split, which nothing here selects by.
+    The test patients are not looked at while training.
     """
-    split = "pool" if config.data.source == "phantom" else "test"
+    split = inputs.validation_split(config)
     dataset = inputs.open_records(config, workdir, split)
     size = min(config.train.global_batch_size, len(dataset))
     shards = mesh.shape["data"] * mesh.shape["fsdp"]

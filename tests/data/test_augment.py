@@ -5,7 +5,7 @@ import pytest
 
 from fetalclip_jax.data.augment import AugmentConfig, draw_zoom, probe_augment, train_augment
 
-NOTHING = AugmentConfig(rotate_degrees=0, translate=0, jitter=0, flip=0)
+NOTHING = AugmentConfig(rotate_degrees=0.0, translate=0.0, jitter=0.0, flip=0.0)
 
 
 def blob(size: int = 64, x: float = 20, y: float = 30) -> np.ndarray:
@@ -35,7 +35,7 @@ def test_the_same_random_state_gives_the_same_image():
 
 
 def test_translation_stays_within_its_share_and_uses_both_axes():
-    config = AugmentConfig(rotate_degrees=0, translate=0.1, jitter=0, flip=0)
+    config = AugmentConfig(rotate_degrees=0.0, translate=0.1, jitter=0.0, flip=0.0)
     rng = np.random.default_rng(0)
     shifts = np.array(
         [centre(train_augment(blob(), rng, config)) - centre(blob()) for _ in range(60)]
@@ -56,11 +56,11 @@ def test_zoom_is_drawn_evenly_on_both_sides_of_one():
     assert np.abs(drawn).max() <= 0.3
     assert abs(drawn.mean()) < 0.03
     assert np.abs(drawn).max() > 0.28
-    assert draw_zoom(rng, AugmentConfig(zoom=0)) == 1.0
+    assert draw_zoom(rng, AugmentConfig(zoom=0.0)) == 1.0
 
 
 def test_rotation_is_about_the_middle_and_keeps_the_scale():
-    config = AugmentConfig(rotate_degrees=30, translate=0, jitter=0, flip=0)
+    config = AugmentConfig(rotate_degrees=30.0, translate=0.0, jitter=0.0, flip=0.0)
     rng = np.random.default_rng(0)
     middle = np.array([31.5, 31.5])
     before = centre(blob()) - middle
@@ -74,14 +74,14 @@ def test_rotation_is_about_the_middle_and_keeps_the_scale():
 
 
 def test_the_border_is_black():
-    config = AugmentConfig(rotate_degrees=0, translate=0.5, jitter=0, flip=0)
+    config = AugmentConfig(rotate_degrees=0.0, translate=0.5, jitter=0.0, flip=0.0)
     shifted = train_augment(np.full((20, 20), 255, np.uint8), np.random.default_rng(3), config)
     assert (shifted == 0).any()
     assert (shifted == 255).any()
 
 
 def test_jitter_scales_brightness_within_its_limits():
-    config = AugmentConfig(rotate_degrees=0, translate=0, jitter=0.15, flip=0)
+    config = AugmentConfig(rotate_degrees=0.0, translate=0.0, jitter=0.15, flip=0.0)
     rng = np.random.default_rng(0)
     flat = np.full((8, 8), 100, np.uint8)  # contrast cannot change a flat image
     levels = [int(train_augment(flat, rng, config)[0, 0]) for _ in range(80)]
@@ -90,7 +90,7 @@ def test_jitter_scales_brightness_within_its_limits():
 
 
 def test_flip_mirrors_left_and_right():
-    config = AugmentConfig(rotate_degrees=0, translate=0, jitter=0, flip=1)
+    config = AugmentConfig(rotate_degrees=0.0, translate=0.0, jitter=0.0, flip=1.0)
     image = blob()
     flipped = train_augment(image, np.random.default_rng(0), config)
     np.testing.assert_array_equal(flipped, image[:, ::-1])
@@ -101,7 +101,7 @@ def test_one_part_does_not_move_the_random_numbers_of_another():
         train_augment(
             blob(),
             np.random.default_rng(5),
-            AugmentConfig(rotate_degrees=0, translate=0.2, jitter=jitter, flip=0),
+            AugmentConfig(rotate_degrees=0.0, translate=0.2, jitter=jitter, flip=0.0),
         )
         for jitter in (0.0, 1e-6)
     )

@@ -23,11 +23,13 @@ FULL = Example(
     patient_id="007",
     label="normal",
     masks={"head": IMAGE > 100, "csp": IMAGE > 200},
+    extra={"machine": "Voluson E6", "Prüfer": "B"},
 )
 
 
 def test_every_field_comes_back():
-    result = encoding.decode_record(encoding.encode_example(FULL, 20), colour=False)
+    record = encoding.encode_example(FULL, 20, with_extra=True)
+    result = encoding.decode_record(record, colour=False)
     for field in dataclasses.fields(Example):
         if field.name not in ("image", "pixel_spacing_mm", "masks"):
             assert getattr(result, field.name) == getattr(FULL, field.name), field.name
@@ -40,6 +42,12 @@ def test_every_field_comes_back():
     # Random pixels blur when resized; the share inside stays near and the padding is outside.
     assert not result.masks["head"][:2].any()
     assert result.masks["csp"].sum() < result.masks["head"].sum()
+
+
+def test_records_without_a_column_for_them_hold_no_further_labels():
+    record = encoding.encode_example(FULL, 20)
+    assert "extra" not in record
+    assert encoding.decode_record(record, colour=False).extra == {}
 
 
 def test_masks_keep_their_shape_when_resized():
@@ -56,8 +64,9 @@ def test_missing_fields_stay_missing():
     assert math.isnan(record["hc_mm"])
     result = encoding.decode_record(record, colour=False)
     for field in dataclasses.fields(Example):
-        if field.name not in ("example_id", "image"):
+        if field.name not in ("example_id", "image", "extra"):
             assert getattr(result, field.name) is None, field.name
+    assert result.extra == {}
 
 
 def test_colour_is_kept_and_grey_in_three_channels_is_stored_as_grey():

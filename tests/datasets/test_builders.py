@@ -6,7 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from fetalclip_jax.data.records import RecordDataset
-from fetalclip_jax.datasets import builders  # noqa: F401  registers the builder
+from fetalclip_jax.datasets import builders, registry
 
 
 @pytest.fixture
@@ -48,9 +48,23 @@ def test_download_and_prepare_alone_makes_a_complete_folder(tmp_path, hc18_root)
 
 
 def test_phantom_by_name(tmp_path):
-    builder = tfds.builder("phantom", data_dir=tmp_path, stop=3, image_size=48)
+    builder = tfds.builder("phantom", data_dir=tmp_path, split="test", test_images=6, image_size=48)
     builder.build()
     dataset = RecordDataset(builder.data_dir)
-    assert len(dataset) == 3
+    assert len(dataset) == 6
     assert dataset[0].image.shape[:2] == (48, 48)
     assert not np.isnan(dataset.metadata()["ga_days"]).any()
+
+
+@pytest.mark.parametrize("kind", list(registry.KINDS))
+def test_every_data_set_has_a_builder(kind):
+    assert tfds.builder_cls(kind) is builders.BUILDERS[kind]
+
+
+def test_what_is_left_out_is_said(tmp_path, hc18_root, capsys):
+    (hc18_root / "training_set" / "004_HC.png").write_bytes(b"broken")
+    builder = tfds.builder(
+        "hc18", data_dir=tmp_path / "data", root=hc18_root, image_size=8, max_bad_share=0.1
+    )
+    builder.build()
+    assert "hc18: 1 of 10 examples left out" in capsys.readouterr().out

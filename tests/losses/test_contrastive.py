@@ -34,6 +34,18 @@ def test_equals_the_definition(ids):
     np.testing.assert_allclose(loss, reference(image, text, SCALE, ids), rtol=1e-6)
 
 
+def test_ids_in_parts_are_equal_where_all_parts_are():
+    image, text = features()
+    ids = np.arange(16) // 3
+    parts = np.stack([ids % 2, ids // 2], axis=1).astype(np.uint32)
+    # Either half alone would make false pairs.
+    assert len(np.unique(parts[:, 0])) < len(np.unique(ids)) > len(np.unique(parts[:, 1]))
+    whole, metrics = softmax_contrastive(image, text, SCALE, caption_ids=jnp.asarray(ids))
+    halves, same = softmax_contrastive(image, text, SCALE, caption_ids=jnp.asarray(parts))
+    assert whole == halves
+    assert metrics == same
+
+
 def test_without_ids_every_caption_is_its_own():
     image, text = features()
     plain, _ = softmax_contrastive(image, text, SCALE)

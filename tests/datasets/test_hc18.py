@@ -1,8 +1,7 @@
-"""HC18 as downloaded, and the phantom as a source."""
+"""HC18 as downloaded."""
 
-import dataclasses
-import pickle
-import warnings
+import csv
+import os
 
 import cv2
 import numpy as np
@@ -10,11 +9,8 @@ import PIL.Image
 import pytest
 
 from fetalclip_jax.biometry import who_chart
-from fetalclip_jax.biometry.ellipses import fill_outline
 from fetalclip_jax.data.example import BadExampleError
 from fetalclip_jax.datasets.hc18 import HC18Source
-from fetalclip_jax.datasets.phantom import PhantomSource
-from fetalclip_jax.phantom.simulator import Phantom
 
 
 def patients(source) -> set[str]:
@@ -34,17 +30,26 @@ def test_hc18_example(hc18_folder):
     # The age is the one at which the WHO median is the measured circumference (to half a day).
     assert abs(float(who_chart.hc_mm(example.ga_days / 7)) - 170.5) < 1
     assert example.masks is None
+    assert source.facts.ages_from == "head circumference"
     with pytest.raises(IndexError):
         source[20]
 
 
 def test_hc18_splits_patients_not_images(hc18_folder):
     root = hc18_folder()
-    train, test = (HC18Source(root, split) for split in ("train", "test"))
-    assert len(train) == 16  # both images of eight patients
-    assert len(test) == 4
-    assert not patients(train) & patients(test)
-    assert patients(train) | patients(test) == patients(HC18Source(root))
+    splits = [HC18Source(root, split) for split in ("train", "validation", "test")]
+    assert [len(split) for split in splits] == [14, 2, 4]  # both images of each patient
+    train, validation, test = (patients(split) for split in splits)
+    assert not train & validation | train & test | validation & test
+    assert train | validation | test == patients(HC18Source(root))
+
+
+def test_hc18_test_patients_do_not_depend_on_the_validation_group(hc18_folder):
+    root = hc18_folder()
+    # Pinned: results on these patients stay comparable.
+    test = HC18Source(root, "test")
+    assert patients(test) == {"000", "004"}
+    assert HC18Source(root, "test", validation_share=0.5).filenames == test.filenames
 
 
 def test_hc18_split_depends_on_the_seed_only(hc18_folder):
@@ -56,10 +61,12 @@ def test_hc18_split_depends_on_the_seed_only(hc18_folder):
     gone = HC18Source(root, "train", seed=1).filenames[:3]
     for name in gone:
         (root / "training_set" / name).unlink()
-    with pytest.warns(UserWarning, match="3 images of 20"):
-        partial = HC18Source(root, "test", seed=1)
+    partial = HC18Source(root, "test", seed=1)
     assert partial.filenames == test.filenames
-    assert partial.missing_files == gone
+    assert partial.missing == gone
+    (note,) = partial.notes
+    assert note.startswith("3 of the 20 images it lists are not in ")
+    assert gone[0] in note
 
 
 def test_hc18_root_may_be_the_image_folder(hc18_folder):
@@ -77,6 +84,16 @@ def test_hc18_description_tells_data_apart_but_not_places(hc18_folder, rewrite_h
     assert HC18Source(moved).description != before
 
 
+def test_hc18_description_changes_with_a_file(hc18_folder):
+    root = hc18_folder(patients=2)
+    before = HC18Source(root)
+    path = root / "training_set" / "000_HC.png"
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    after = HC18Source(root)
+    assert after.description != before.description
+    assert [x for x in after.files if after.files[x] != before.files[x]] == ["000_HC.png"]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -84,7 +101,7 @@ def test_hc18_description_tells_data_apart_but_not_places(hc18_folder, rewrite_h
         ([("000_HC.png", "", "170")], r"line 2: 'pixel size\(mm\)' is ''"),
         ([("000_HC.png", "-1", "170")], "not a positive number"),
         ([("000_HC.png", "nan", "170")], "not a positive number"),
-        ([("000_HC.png", "0.1")], "is None, not a positive number"),
+        ([("000_HC.png", "0.1")], "line 2: 2 cells under a header of 3"),
         ([("scan.png", "0.1", "170")], "filename is 'scan.png'"),
         ([("000_HC.png", "0.1", "170")] * 2, "line 3: 000_HC.png is listed twice"),
         ([], "a header but no rows"),
@@ -107,24 +124,27 @@ def test_hc18_missing_column(hc18_folder, missing):
 
 
 def test_hc18_missing_folder_files_and_bad_arguments(hc18_folder, tmp_path):
-    with pytest.raises(ValueError, match=r"config.data.root='.*nowhere' does not exist"):
+    with pytest.raises(ValueError, match=r"hc18: .*nowhere does not exist"):
         HC18Source(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="root='' is empty; it must be the HC18 folder"):
+    with pytest.raises(ValueError, match="no root folder is given; its root must be the HC18"):
         HC18Source("")
     (tmp_path / "other.csv").touch()
-    with pytest.raises(ValueError, match=r"has \['other.csv'\]; it must be the HC18 folder"):
+    with pytest.raises(
+        ValueError, match=r"holds \['other.csv'\]; its root must be the HC18 folder"
+    ):
         HC18Source(tmp_path)
     root = hc18_folder()
-    with pytest.raises(ValueError, match="split is 'valid'"):
+    with pytest.raises(
+        ValueError, match="no split 'valid'; it has train, validation, test, all, test_set"
+    ):
         HC18Source(root, "valid")
     with pytest.raises(ValueError, match=r"test_share is 1.0"):
         HC18Source(root, "train", test_share=1.0)
+    with pytest.raises(ValueError, match=r"test_share \+ validation_share is 1.1"):
+        HC18Source(root, "train", test_share=0.6, validation_share=0.5)
     for path in (root / "training_set").iterdir():
         path.unlink()
-    with (
-        pytest.warns(UserWarning, match="20 images of 20"),
-        pytest.raises(ValueError, match="holds no image of the all split"),
-    ):
+    with pytest.raises(ValueError, match="holds no image of hc18's split 'all'"):
         HC18Source(root)
 
 
@@ -142,30 +162,26 @@ def test_hc18_masks_are_filled_outlines(hc18_folder):
     outline = cv2.ellipse(np.zeros((54, 80), np.uint8), (40, 27), (30, 20), 15, 0, 360, 255, 1)
     for name in ("000_HC", "000_2HC", "001_HC"):
         PIL.Image.fromarray(outline).save(root / "training_set" / f"{name}_Annotation.png")
-    with pytest.warns(UserWarning, match="1 images of 4"):
-        source = HC18Source(root, with_masks=True)
-    assert source.missing_files == ("001_2HC.png",)
+    source = HC18Source(root, with_masks=True)
+    assert source.missing == ("001_2HC.png",)
+    assert source.facts.masks == ("head",)
     mask = source[0].masks["head"]
     filled = cv2.ellipse(np.zeros((54, 80), np.uint8), (40, 27), (30, 20), 15, 0, 360, 1, -1)
     assert mask.dtype == bool
     assert (mask != filled.astype(bool)).mean() < 0.01
 
 
-def test_an_outline_cut_by_the_border_is_filled_up_to_it():
-    outline = cv2.ellipse(np.zeros((60, 80), np.uint8), (40, 5), (30, 40), 0, 0, 360, 255, 1)
-    filled = cv2.ellipse(np.zeros((60, 80), np.uint8), (40, 5), (30, 40), 0, 0, 360, 1, -1)
-    assert (fill_outline(outline) != filled.astype(bool)).mean() < 0.01
-
-
 def test_real_hc18(shared_data):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a partial download is fine
-        train, test = (
-            HC18Source(shared_data / "hc18", split, with_masks=True) for split in ("train", "test")
-        )
-    assert not patients(train) & patients(test)
-    share = len(patients(test)) / len(patients(train) | patients(test))
-    assert abs(share - 0.2) < 0.05
+    root = shared_data / "hc18"
+    splits = {
+        split: HC18Source(root, split, with_masks=True)
+        for split in ("train", "validation", "test", "all")
+    }
+    assert len(splits["all"]) == 597
+    assert len(patients(splits["all"])) == 484
+    assert sum(len(splits[x]) for x in ("train", "validation", "test")) == 597
+    assert [len(patients(splits[x])) for x in ("train", "validation", "test")] == [339, 48, 97]
+    test = splits["test"]
     example = test[0]
     # The mask's perimeter is the head circumference of the table: units and files agree.
     contours, _ = cv2.findContours(
@@ -178,20 +194,26 @@ def test_real_hc18(shared_data):
     assert 8 * 7 <= example.ga_days <= 42 * 7
 
 
-def test_phantom_source_is_a_window_on_the_phantom():
-    source = PhantomSource(3, 10, 14, image_size=48)
-    assert len(source) == 4
-    expected = Phantom(seed=3, image_size=48)[12]
-    example = source[2]
-    assert example.example_id == expected.example_id
-    np.testing.assert_array_equal(example.image, expected.image)
-    with pytest.raises(IndexError):
-        source[4]
-    copy = pickle.loads(pickle.dumps(source))[2]
-    assert dataclasses.replace(copy, image=None) == dataclasses.replace(example, image=None)
-    np.testing.assert_array_equal(copy.image, example.image)
+def write_challenge(root, count=3):
+    (root / "test_set").mkdir()
+    names = [f"{i:03d}_HC.png" for i in range(count)]
+    for name in names:
+        PIL.Image.fromarray(np.zeros((54, 80), np.uint8)).save(root / "test_set" / name)
+    with (root / "test_set_pixel_size.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("filename", "pixel size(mm)"), *((x, "0.2") for x in names)])
 
 
-def test_phantom_source_refuses_an_empty_range():
-    with pytest.raises(ValueError, match="examples 5 to 5 are none"):
-        PhantomSource(0, 5, 5)
+def test_hc18_test_images_of_the_challenge_have_no_circumference(hc18_folder):
+    root = hc18_folder()
+    with pytest.raises(ValueError, match=r"holds test_set/ and test_set_pixel_size.csv"):
+        HC18Source(root, "test_set")
+    write_challenge(root)
+    source = HC18Source(root, "test_set")
+    assert len(source) == 3
+    example = source[1]
+    assert (example.hc_mm, example.ga_days, example.pixel_spacing_mm) == (None, None, 0.2)
+    # Number 1 of the test images is another fetus than number 1 of the training set.
+    assert example.example_id == "test_set/001_HC"
+    assert example.patient_id == "test_set/001"
+    assert "hc_mm" not in source.facts.columns
+    assert len(HC18Source(root)) == 20

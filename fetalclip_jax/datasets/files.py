@@ -1,0 +1,52 @@
+"""Files of a data set: where they are, which are missing, and when they were changed."""
+
+import hashlib
+import json
+import os
+import pathlib
+import stat
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def identities(folder: pathlib.Path, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Name -> (size in bytes, time of the last change in ns) of those that are there.
+
+    Nothing is opened: a data set of any size is identified in moments.
+    """
+    found = {}
+    for name in names:
+        try:
+            status = (folder / name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if stat.S_ISREG(status.st_mode):
+            found[name] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+def digest(content: Any) -> str:
+    """Hexadecimal SHA-256 of anything JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def missing_note(missing: Sequence[str], listed: int, folder: pathlib.Path) -> tuple[str, ...]:
+    """What is said of files that are not there; nothing where there are none."""
+    if not missing:
+        return ()
+    return (
+        f"{len(missing)} of the {listed} images it lists are not in {folder} and are left out "
+        f"(first: {missing[0]})",
+    )
+
+
+def describe_folder(root: str | os.PathLike) -> str:
+    """What is found at `root`, for an error message."""
+    folder = pathlib.Path(root)
+    if not os.fspath(root):
+        return "no root folder is given"
+    if not folder.exists():
+        return f"{folder} does not exist"
+    if not folder.is_dir():
+        return f"{folder} is not a folder"
+    return f"{folder} holds {sorted(os.listdir(folder))[:5]}"
