@@ -1,5 +1,7 @@
 """FetalCLIP in JAX: pretraining and evaluation of CLIP models of fetal ultrasound."""
 
+import importlib
+
 __version__ = "0.1.0"
 
 
@@ -12,3 +14,10 @@ def load(path, config=None, **options):
     from fetalclip_jax import model
 
     return model.load(path, config, **options)
+
+
+def __getattr__(name: str):
+    # On use, for the same reason.
+    if name in ("evaluation", "losses"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ import importlib.resources
 import json
 import os
 import pathlib
+import string
 from collections.abc import Sequence
 
 from fetalclip_jax.captions import wording
@@ -22,6 +23,9 @@ GA_TEMPLATES = (
 )
 
 _FORMAT = '{"class name": ["a prompt", "another prompt"], ...}'
+
+_TEMPLATES = 'a list of templates such as ["A fetal head at {age}, {spacing}.", ...]'
+_PLACEHOLDERS = ("age", "weeks", "days", "spacing", "pixel_spacing")
 
 
 def load_prompts(path_or_name: str | os.PathLike[str]) -> dict[str, list[str]]:
@@ -49,18 +53,89 @@ def load_prompts(path_or_name: str | os.PathLike[str]) -> dict[str, list[str]]:
     return _parsed(content, str(path))
 
 
-def ga_prompts(days: Sequence[int], spacing_mm: float) -> list[list[str]]:
+def load_templates(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Age templates of a file: text with placeholders that `ga_prompts` fills in.
+
+    Args:
+      path: a JSON list of texts, a JSON object with one such list, or a .txt file with one template
+        a line.
+
+    Raises:
+      ValueError: no such file, another form, a placeholder that is not known, or a template that
+        does not state the age.
+    """
+    path = pathlib.Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        found = text.splitlines() if path.suffix.lower() == ".txt" else json.loads(text)
+    except OSError as error:
+        raise ValueError(
+            f"cannot read templates file {path}: {error.strerror}; give {_TEMPLATES}"
+        ) from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid ({error}); expected {_TEMPLATES}") from error
+    if isinstance(found, dict) and len(found) == 1:
+        found = next(iter(found.values()))
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise ValueError(f"{path}: found {_described(found)}, expected {_TEMPLATES}")
+    templates = tuple(one.strip() for one in found if one.strip())
+    if not templates:
+        raise ValueError(f"{path}: no template; expected {_TEMPLATES}")
+    for template in templates:
+        _check_template(path, template)
+    return templates
+
+
+def ga_prompts(
+    days: Sequence[int], spacing_mm: float, templates: Sequence[str] = GA_TEMPLATES
+) -> list[list[str]]:
     """Age prompts for a fetal head, indexed [template][day].
 
     Args:
       days: candidate gestational ages in days.
       spacing_mm: *resized* pixel spacing in millimetres per pixel, written with two decimals.
+      templates: texts with the placeholders {age} ("20 weeks and 1 day"), {weeks} and {days} (20
+        and 1), {spacing} ("0.53 mm/pixel") and {pixel_spacing} ("0.53").
     """
     spacing = wording.pixel_spacing(spacing_mm)
-    ages = [wording.age_long(day) for day in days]
-    return [
-        [template.format(age=age, spacing=spacing) for age in ages] for template in GA_TEMPLATES
+    fields = [
+        {
+            "age": wording.age_long(day),
+            "weeks": int(day) // wording.DAYS_PER_WEEK,
+            "days": int(day) % wording.DAYS_PER_WEEK,
+            "spacing": spacing,
+            "pixel_spacing": f"{spacing_mm:.2f}",
+        }
+        for day in days
     ]
+    return [[template.format(**one) for one in fields] for template in templates]
+
+
+def _check_template(path: pathlib.Path, template: str) -> None:
+    try:
+        named = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: template {template!r}: {error}; write a brace that is meant as text twice"
+        ) from error
+    unknown = sorted(named - set(_PLACEHOLDERS))
+    known = ", ".join(f"{{{name}}}" for name in _PLACEHOLDERS)
+    if unknown:
+        raise ValueError(
+            f"{path}: template {template!r} has the unknown placeholder {{{unknown[0]}}}; there "
+            f"are {known}"
+        )
+    if "age" not in named and not {"weeks", "days"} <= named:
+        raise ValueError(
+            f"{path}: template {template!r} does not state the age; write {{age}}, or {{weeks}} "
+            "and {days}"
+        )
+    try:
+        template.format(age="", weeks=1, days=1, spacing="", pixel_spacing="")
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path}: template {template!r}: {error}; use the placeholders bare, as {known}"
+        ) from error
 
 
 def _parsed(content: bytes, file: str) -> dict[str, list[str]]:

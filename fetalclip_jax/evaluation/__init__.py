@@ -1,24 +1,22 @@
-"""Studies over stored features: zero-shot, gestational age, probes, few-shot."""
+"""Studies of a model on data sets: `studies.create` makes one, `result.Result` is what it finds."""
 
 import importlib
 
 _MODULES = (
+    "age",
     "features",
-    "few_shot",
-    "gestational_age",
-    "linear_probe",
+    "heads",
     "metrics",
-    "probes",
-    "splits",
-    "tasks",
+    "result",
+    "statistics",
+    "studies",
+    "study",
     "text_features",
-    "who_chart",
-    "zero_shot",
 )
 
 
 def __getattr__(name: str):
-    # Loaded on use: data sources need the growth chart in workers, where JAX must not start.
+    # Loaded on use: `import fetalclip_jax` must not start JAX.
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,7 +23,10 @@ class Need:
       columns: labels or numbers without which the study makes no sense, such as ("plane",).
       copies: augmented copies of each image beside the clean one.
       transform: one of `TRANSFORMS`.
-      level: "feature": one projected vector an image.
+      level: "feature": one projected vector an image; "metadata": its columns alone, nothing is
+        encoded and `image_features` is [n, 0].
+      optional: a data set that has no split of this role is judged without it: the store is then
+        missing from `stores`.
       only: column -> values; other images are not encoded. Empty keeps all.
     """
 
@@ -33,6 +36,7 @@ class Need:
     copies: int = 0
     transform: str = "clip"
     level: str = "feature"
+    optional: bool = False
     only: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
-_LENGTH_STEP = 8
+from fetalclip_jax.evaluation.statistics.finite import require_finite
 
 
 def encode_texts(
@@ -14,9 +14,8 @@ def encode_texts(
 ) -> Float[np.ndarray, "n d"]:
     """Projected text features, not normalised.
 
-    Every call of the text tower has the same shape, so it is compiled once: the last batch is
-    filled up with copies of its last text, and padding that no text needs is cut. A causal tower
-    read at the end of the text gives the same features without it.
+    Every call of the text tower has the same number of rows: the last batch is filled up with
+    copies of its last text.
 
     Args:
       model: anything with `tokenize(list of str)` and `encode_text(int32 [n, context])`.
@@ -25,18 +24,28 @@ def encode_texts(
       progress: show a progress bar.
 
     Raises:
-      ValueError: if there is no text.
+      ValueError: if there is no text, or the features of one are not finite.
     """
     if not texts:
         raise ValueError("there is no text to encode")
     tokens = np.asarray(model.tokenize(list(texts)))
-    # A few lengths only, so that calls for other texts find the program compiled.
-    longest = int(tokens.argmax(axis=1).max()) + 1  # the end of text is the largest id
-    tokens = tokens[:, : -(-longest // _LENGTH_STEP) * _LENGTH_STEP]
-    size = min(batch_size, len(texts))
+    return encode_tokens(model, tokens, batch_size=batch_size, progress=progress)
+
+
+def encode_tokens(
+    model, tokens: Int[np.ndarray, "n context"], *, batch_size: int = 256, progress: bool = False
+) -> Float[np.ndarray, "n d"]:
+    """`encode_texts` of texts that were tokenized already.
+
+    Raises:
+      ValueError: the features of a text are not finite.
+    """
+    size = min(batch_size, len(tokens))
     features = []
-    for start in tqdm(range(0, len(texts), size), desc="prompts", disable=not progress):
+    for start in tqdm(range(0, len(tokens), size), desc="prompts", disable=not progress):
         batch = tokens[start : start + size]
         filled = np.pad(batch, ((0, size - len(batch)), (0, 0)), mode="edge")
         features.append(np.asarray(model.encode_text(filled))[: len(batch)])
-    return np.concatenate(features)
+    found = np.concatenate(features)
+    require_finite("the text features of the prompts", found)
+    return found

@@ -1,0 +1,54 @@
+"""The registry of studies: a name and its options make a `Study`."""
+
+import importlib
+
+from fetalclip_jax.evaluation.study import Study
+
+_PACKAGE = "fetalclip_jax.evaluation.studies"
+
+# Name -> module and class. Of "family.*" the last part is handed to the class: a task, or a column
+# of the data set. Named entries come before their family.
+STUDIES = {
+    "zero_shot.merged": "merged:Merged",
+    "zero_shot.*": "zero_shot:ZeroShot",
+    "age": "age:Age",
+    "probe.raw_pixels": "probe:RawPixels",
+    "probe.*": "probe:Probe",
+    "few_shot.*": "few_shot:FewShot",
+}
+
+_TASKS = ("planes", "brain")
+
+
+def names() -> list[str]:
+    """Studies that need no options; "zero_shot.*" and the like take any column of a data set."""
+    found = []
+    for name in STUDIES:
+        family, _, task = name.partition(".")
+        found += [f"{family}.{one}" for one in _TASKS] if task == "*" else [name]
+    return found
+
+
+def create(name: str, **options) -> Study:
+    """A study, ready to say what it needs and to run.
+
+    Args:
+      name: one of `names()`, or "zero_shot.", "probe." or "few_shot." with a column of the data.
+      **options: `protocol`, `resample_by`, `resamples`, `seed` and those of the study itself.
+
+    Raises:
+      ValueError: an unknown name or option, or files among the options that cannot be used.
+    """
+    family, _, task = name.partition(".")
+    if name in STUDIES and task != "*":
+        where, arguments = STUDIES[name], ()
+    elif task not in ("", "*") and f"{family}.*" in STUDIES:
+        where, arguments = STUDIES[f"{family}.*"], (task,)
+    else:
+        raise ValueError(
+            f"study {name!r} is unknown; there are {', '.join(names())}, and with a column of the "
+            f"data set {', '.join(one for one in STUDIES if one.endswith('*'))}"
+        )
+    module, _, attribute = where.partition(":")
+    study = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), attribute)
+    return study(*arguments, **options)
