@@ -38,21 +38,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(arguments: argparse.Namespace, rest: list[str]) -> None:
+    from fetalclip_jax.config import parse
     from fetalclip_jax.training import loop
 
-    loop.train(parse_config(arguments.config, rest), arguments.workdir)
+    loop.train(parse(arguments.config, rest), arguments.workdir)
     print(f"Trained: {arguments.workdir}")
 
 
 def prepare(arguments: argparse.Namespace, rest: list[str]) -> None:
-    from fetalclip_jax import run
+    from fetalclip_jax.config import parse
+    from fetalclip_jax.run import Run
     from fetalclip_jax.training import inputs
 
-    config = parse_config(arguments.config, rest)
-    run.claim_workdir(config, arguments.workdir)
+    config, run = parse(arguments.config, rest), Run(arguments.workdir)
+    run.claim(config)
     for split in arguments.split:
-        dataset = inputs.open_records(config, arguments.workdir, split)
-        print(f"{len(dataset)} examples in {arguments.workdir / 'records' / split}")
+        dataset = inputs.open_records(config, run.workdir, split)
+        print(f"{len(dataset)} examples in {run.records(split)}")
 
 
 def import_(arguments: argparse.Namespace, _rest: list[str]) -> None:
@@ -185,34 +187,6 @@ def report(arguments: argparse.Namespace, _rest: list[str]) -> None:
     from fetalclip_jax.reports.html import build_report
 
     print(f"Report: {build_report(arguments.workdir, arguments.total_seconds)}")
-
-
-def parse_config(path: str, overrides: list[str]):
-    """Reads `configs/x.py[:argument]` and applies `--config.a.b=value` overrides.
-
-    Raises:
-      ValueError: no such file, a key that does not exist, or a value of the wrong type.
-    """
-    from absl import flags
-    from ml_collections import config_flags
-
-    values = flags.FlagValues()
-    command = ["fetalclip", f"--config={path}", *overrides]
-    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
-    try:
-        left = values(command)
-    except FileNotFoundError as error:
-        raise ValueError(f"--config={path}: no such file") from error
-    except (AttributeError, KeyError, flags.UnrecognizedFlagError) as error:
-        raise ValueError(
-            f"{' '.join(overrides)}: no such key in {path} ({str(error).strip()}); the fields are "
-            "those of fetalclip_jax/config.py"
-        ) from error
-    except (flags.Error, TypeError) as error:
-        raise ValueError(f"--config={path} {' '.join(overrides)}: {error}") from error
-    if left[1:]:
-        raise ValueError(f"unknown arguments: {' '.join(left[1:])}")
-    return holder.value
 
 
 def _with_interval(result: dict, name: str) -> str:
