@@ -54,7 +54,5 @@ setup(
             "open_clip_torch>=3.0",
             "transformers>=4.40",
         ],
-        "beam": ["apache-beam>=2.60"],
-        "umap": ["umap-learn>=0.5.6"],
     },
 )

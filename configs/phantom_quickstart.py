@@ -19,5 +19,4 @@ def get_config():
     # short run has to learn of the age.
     config.augment.update({"rotate_degrees": 0.0, "translate": 0.0, "jitter": 0.1, "zoom": 0.05})
     config.compute.scan_layers = False  # a few small layers compile quickly and run faster unrolled
-    config.evaluation.probe_copies = 2
     return config.lock()

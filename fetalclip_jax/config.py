@@ -2,14 +2,21 @@
 
 import json
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from fetalclip_jax import config_files, run
+from fetalclip_jax.config_files import one_line
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.models.presets import CLIPConfig
+
+# Fields that runs of earlier versions carry and nothing reads any more.
+_FORMER_FIELDS = ("evaluation",)
 
 
 def default_config() -> ConfigDict:
@@ -38,8 +45,15 @@ def default_config() -> ConfigDict:
     config.tokenizer = ConfigDict({"kind": "sentencepiece"})  # sentencepiece | clip_bpe
     config.init_from = ""  # workdir of a run whose parameters and tokenizer to start from
 
+    config.loss = ConfigDict({"kind": "softmax"})  # one of training.objective.KINDS
     config.train = ConfigDict(
-        {"steps": 1000, "global_batch_size": 128, "checkpoint_every": 100, "log_every": 20}
+        {
+            "steps": 1000,
+            "global_batch_size": 128,
+            "checkpoint_every": 100,
+            "log_every": 20,
+            "ema_decay": 0.0,  # of the averaged parameters kept beside the trained ones; 0: none
+        }
     )
     config.optimizer = ConfigDict(
         {
@@ -49,17 +63,7 @@ def default_config() -> ConfigDict:
             "beta2": 0.98,
             "eps": 1e-6,
             "weight_decay": 0.1,
-            "clip_norm": 1.0,
-        }
-    )
-    config.evaluation = ConfigDict(
-        {
-            "batch_size": 128,
-            "probe_copies": 5,  # augmented copies of each probe image
-            "few_shot_patients": (2, 4, 8, 16, 32),
-            # paper: raw features and one learning rate; tuned: standardised features and the
-            # better of two learning rates, for models whose features have another scale.
-            "probe_protocol": "tuned",
+            "clip_norm": 1.0,  # largest norm of all gradients together; inf: none
         }
     )
     return config.lock()
@@ -67,9 +71,7 @@ def default_config() -> ConfigDict:
 
 def save_config(config: ConfigDict, path: pathlib.Path) -> None:
     """Writes `config` as JSON, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(config.to_json_best_effort(indent=2) + "\n")
-    temporary.replace(path)
+    run.write_text(path, config.to_json_best_effort(indent=2) + "\n")
 
 
 def load_config(path: pathlib.Path) -> ConfigDict:
@@ -80,11 +82,39 @@ def load_config(path: pathlib.Path) -> ConfigDict:
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist; is {path.parent} the --workdir of a trained run?")
-    config = default_config()
     try:
-        config.update(json.loads(path.read_text()))
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a configuration of this version: {error}") from error
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        known = default_config().keys()
+        former = [name for name in _FORMER_FIELDS if name not in known]
+        return _over_defaults({k: v for k, v in fields.items() if k not in former})
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: not a configuration of this version: {one_line(error)}") from error
+
+
+def parse(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """An experiment: a file of `configs/` with overrides, see `config_files`.
+
+    Raises:
+      ValueError: no such file, an error in it, a key that does not exist, or a value of the wrong
+        type.
+    """
+    config = config_files.read(path)
+    try:
+        config = _over_defaults(config.to_dict())
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"--config={path}: {oneone_line(error)}; the fields are those of fetalclip_jax/config.py"
+        ) from error
+    return config_files.override(config, overrides, path)
+
+
+def _over_defaults(fields: Mapping[str, Any]) -> ConfigDict:
+    """The default configuration with `fields` in it; a field it does not have is an error."""
+    config, fields = default_config(), dict(fields)
+    # A model is whole: what it leaves out is that field's own default, not the default model's.
+    if "model" in fields:
+        config.model = CLIPConfig.from_dict(fields.pop("model")).to_dict()
+    config.update(fields)
     return config
 
 

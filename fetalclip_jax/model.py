@@ -22,6 +22,7 @@ from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.parallel import sharding
+from fetalclip_jax.run import Run, whole_folder
 from fetalclip_jax.tokenizers.clip_bpe import ClipBPETokenizer
 from fetalclip_jax.tokenizers.protocol import check_texts
 from fetalclip_jax.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -173,18 +174,19 @@ class Model:
         Raises:
           ValueError: `workdir` holds a run already.
         """
-        workdir = pathlib.Path(workdir)
-        if (workdir / "config.json").exists() or (workdir / "checkpoints").exists():
-            raise ValueError(f"{workdir} holds a run already; choose another folder")
-        workdir.mkdir(parents=True, exist_ok=True)
+        run = Run(workdir)
+        if run.config.exists() or run.checkpoints.exists():
+            raise ValueError(f"{run.workdir} holds a run already; choose another folder")
         config = default_config()
         with config.unlocked():
             config.model = self.config.to_dict()
+        config.data.source = ""  # not known: it was not trained here
         bpe = isinstance(self.tokenizer, ClipBPETokenizer)
         config.tokenizer.kind = "clip_bpe" if bpe else "sentencepiece"
-        save_config(config, workdir / "config.json")
-        self.tokenizer.save(workdir / "tokenizer")
-        checkpoint.save_params(workdir, self.params)
+        save_config(config, run.config)
+        with whole_folder(run.tokenizer) as folder:
+            self.tokenizer.save(folder)
+        checkpoint.save_params(run.workdir, self.params)
 
     def export(self, folder: str | pathlib.Path, style: str = "open_clip") -> pathlib.Path:
         """Writes weights and configuration for "open_clip" or "transformers".

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fetalclip_jax import config as experiments
+from fetalclip_jax import config_files
 from fetalclip_jax.evaluation import studies
 from fetalclip_jax.evaluation.evaluate import Planned
 from fetalclip_jax.evaluation.sources import DataSet
@@ -35,9 +35,8 @@ def parse(path: str | None, overrides: list[str]) -> ConfigDict:
     Raises:
       ValueError: no such file, a key that does not exist, or a value of the wrong type.
     """
-    if path is not None:
-        return experiments.parse(path, overrides)
-    return experiments.override(default_config(), overrides)
+    config = default_config() if path is None else config_files.read(path)
+    return config_files.override(config, overrides, path or "an evaluation without --config")
 
 
 def add_model(config: ConfigDict, name: str, path: str = "", **fields: str) -> None:

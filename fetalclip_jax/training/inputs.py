@@ -1,14 +1,21 @@
-"""What a run reads: its records and its tokenizer, each made on first use."""
+"""What a run reads: its records and its tokenizer, each made on first use, and batches of them."""
 
+import contextlib
 import pathlib
-import shutil
 
+import grain
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from fetalclip_jax import tokenizers
-from fetalclip_jax.data import records
+from fetalclip_jax.data import pipeline, records
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.checked import CheckedSource
+from fetalclip_jax.run import Run, whole_folder
+
+# Held-out batches whose loss is logged with every checkpoint.
+_VALIDATION_BATCHES = 4
 
 
 def source(config: ConfigDict, split: str) -> CheckedSource:
@@ -45,15 +52,14 @@ def open_records(config: ConfigDict, workdir: pathlib.Path, split: str) -> recor
     Raises:
       ValueError: as `source` and `data.records.prepare`.
     """
-    trained = any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
     return records.prepare(
         source(config, split),
-        workdir / "records" / split,
+        Run(workdir).records(split),
         image_size=config.model.vision_cfg.image_size,
         workers=config.data.workers,
         max_bad_share=config.data.max_bad_share,
         name=f"{config.data.source} {split}",
-        replace=not trained,
+        replace=not Run(workdir).steps(),
     )
 
 
@@ -63,17 +69,67 @@ def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Toke
     Raises:
       ValueError: a vocabulary or a context length that does not fit the model.
     """
-    folder, text = workdir / "tokenizer", config.model.text_cfg
+    folder, text = Run(workdir).tokenizer, config.model.text_cfg
     if folder.is_dir():
         return tokenizers.load(folder)
     if config.init_from:
-        tokenizer = tokenizers.load(pathlib.Path(config.init_from) / "tokenizer")
+        tokenizer = tokenizers.load(Run(config.init_from).tokenizer)
     else:
         tokenizer = tokenizers.new(config.tokenizer.kind, text, config.captions.seed)
     tokenizers.check_fits(tokenizer, text)
-    # Written beside its place: a process that is killed here must not leave half a vocabulary.
-    partial = workdir / ".tokenizer.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    tokenizer.save(partial)
-    partial.rename(folder)
+    with whole_folder(folder) as partial:
+        tokenizer.save(partial)
     return tokenizer
+
+
+def train_batches(
+    config: ConfigDict, dataset: records.RecordDataset, tokenizer: tokenizers.Tokenizer
+) -> grain.DatasetIterator:
+    """Endless batches of this process's share of `config.train.global_batch_size`."""
+    return _batches(
+        config,
+        dataset,
+        tokenizer,
+        global_batch_size=config.train.global_batch_size,
+        augment=config.augment,
+        caption_variants=config.captions.variants,
+    )
+
+
+def validation_batches(
+    config: ConfigDict, workdir: pathlib.Path, tokenizer: tokenizers.Tokenizer, shards: int
+) -> list[dict[str, np.ndarray]]:
+    """The same few batches of patients not trained on, without augmentation, at every call.
+
+    Args:
+      shards: parts that a batch is split into.
+
+    Raises:
+      ValueError: fewer examples than `shards`.
+    """
+    split = validation_split(config)
+    dataset = open_records(config, workdir, split)
+    size = min(config.train.global_batch_size, len(dataset))
+    size -= size % shards
+    if not size:
+        raise ValueError(
+            f"the {split} split has {len(dataset)} examples, fewer than the {shards} devices a "
+            "batch is split over; make it larger"
+        )
+    fixed = _batches(
+        config, dataset, tokenizer, global_batch_size=size, augment=None, caption_variants=1
+    )
+    with contextlib.closing(fixed):
+        return [next(fixed) for _ in range(min(_VALIDATION_BATCHES, len(dataset) // size))]
+
+
+def _batches(config, dataset, tokenizer, **options) -> grain.DatasetIterator:
+    return pipeline.train_iterator(
+        dataset,
+        tokenizer,
+        seed=config.seed,
+        caption_seed=config.captions.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        **options,
+    )

@@ -1,24 +1,20 @@
-"""The training loop: it moves data and keeps records; the mathematics is in `step`."""
+"""The training loop: it moves data and calls hooks; the mathematics is in `step`."""
 
+import contextlib
 import pathlib
 import time
 
 import jax
-import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from fetalclip_jax import run
 from fetalclip_jax.config import build_model, flatten, load_config
-from fetalclip_jax.data import pipeline
 from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.parallel import sharding
-from fetalclip_jax.run import write_json
-from fetalclip_jax.training import checkpoint, inputs, metrics, state, step
+from fetalclip_jax.run import Run, write_json
+from fetalclip_jax.training import checkpoint, hooks, inputs, metrics, objective, state, step
 from fetalclip_jax.training.optimizer import learning_rate_schedule, make_optimizer
-
-# Held-out batches whose loss is logged with every checkpoint.
-_EVAL_BATCHES = 4
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
@@ -31,173 +27,133 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
     position are saved together.
 
     Raises:
-      ValueError: a field of `config` that cannot work; a `workdir` of another experiment.
+      ValueError: a field of `config` that cannot work; a `workdir` of another experiment or that
+        another process works in.
     """
     if jax.process_count() > 1:
         raise ValueError(
             f"this job has {jax.process_count()} processes; training runs in one process with all "
             "its devices"
         )
-    workdir = pathlib.Path(workdir)
-    process_start = time.time()
-    run.claim_workdir(config, workdir)
+    start, run = time.time(), Run(workdir)
+    run.claim(config)
+    settings = config.train
     mesh = meshes.make_mesh(**config.mesh)
-    model = build_model(config)
-    optimizer = make_optimizer(config.optimizer, config.train.steps)
-    schedule = learning_rate_schedule(config.optimizer, config.train.steps)
     _check_numbers(config, mesh)
-    dataset = inputs.open_records(config, workdir, "train")
-    tokenizer = inputs.open_tokenizer(config, workdir)
-    iterator = make_iterator(config, dataset, tokenizer)
-
-    abstract, shardings = state.abstract_state(model, optimizer, mesh, config.seed)
-    checkpointer = checkpoint.Checkpointer(workdir)
-    if checkpointer.latest_step() is None:
-        current, progress = _first_state(config, model, optimizer, mesh, abstract), {"seconds": 0.0}
-    else:
-        current, progress = checkpointer.restore(abstract, iterator)
-        print(f"Continuing from step {int(current.step)} in {workdir}", flush=True)
-    first = int(current.step)
-    train_step = step.make_train_step(model, optimizer, mesh, shardings)
-    held_out = _held_out_loss(config, workdir, tokenizer, model, mesh, shardings)
-
-    writer = metrics.MetricsWriter(workdir, resume_step=first)
-    # Preparing records and vocabulary is part of what a run costs; it happens once.
-    start = time.time() - progress["seconds"] - (time.time() - process_start)
-    window, window_step = time.time(), first
-    bar = tqdm(
-        range(first, config.train.steps),
-        initial=first,
-        total=config.train.steps,
-        desc="training",
-        unit="step",
+    model = build_model(config)
+    target = objective.create(config.loss.kind, model)
+    optimizer = make_optimizer(config.optimizer, settings.steps)
+    with_ema = settings.ema_decay > 0
+    abstract, shardings = state.abstract_state(
+        model, optimizer, mesh, config.seed, with_ema=with_ema
     )
-    for index in bar:
-        batch = sharding.global_batch(next(iterator), mesh)
-        current, values = train_step(current, batch)
-        done = index + 1
-        saves = done % config.train.checkpoint_every == 0 or done == config.train.steps
-        logs = done % config.train.log_every == 0 or done == config.train.steps
-        if logs or saves:
-            values = {name: float(value) for name, value in values.items()}
-            if not np.isfinite([values["loss"], values["gradient_norm"]]).all():
-                raise ValueError(
-                    f"the loss is {values['loss']} and the gradient norm {values['gradient_norm']} "
-                    f"at step {done}; lower config.optimizer.learning_rate="
-                    f"{config.optimizer.learning_rate} and use a new --workdir"
-                )
-        if logs:
-            now = time.time()
-            images = (done - window_step) * config.train.global_batch_size
-            values["images_per_second"] = images / (now - window)
-            values["learning_rate"] = float(schedule(index))
-            values["seconds"] = now - start
-            window, window_step = now, done
-            writer.write(done, values)
-            bar.set_postfix(
-                loss=f"{values['loss']:.3f}", images_s=f"{values['images_per_second']:.0f}"
+    train_step = step.make_train_step(
+        target, optimizer, mesh, shardings, seed=config.seed, ema_decay=settings.ema_decay
+    )
+    eval_step = step.make_eval_step(target, mesh, shardings)
+
+    dataset = inputs.open_records(config, run.workdir, "train")
+    tokenizer = inputs.open_tokenizer(config, run.workdir)
+    with (
+        contextlib.closing(inputs.train_batches(config, dataset, tokenizer)) as iterator,
+        contextlib.closing(checkpoint.Checkpointer(run.workdir)) as checkpointer,
+    ):
+        if checkpointer.latest_step() is None:
+            current = state.create_state(model, optimizer, mesh, config.seed, with_ema=with_ema)
+            current = _started_from(config, current, abstract)
+            seconds = 0.0
+        else:
+            current, progress = checkpointer.restore(abstract, iterator)
+            seconds = progress["seconds"]
+            print(f"Continuing from step {int(current.step)} in {run.workdir}", flush=True)
+        first = int(current.step)
+        held_out = [
+            sharding.global_batch(batch, mesh)
+            for batch in inputs.validation_batches(config, run.workdir, tokenizer, _shards(mesh))
+        ]
+        bar = tqdm(
+            range(first, settings.steps),
+            initial=first,
+            total=settings.steps,
+            desc="training",
+            unit="step",
+        )
+        with contextlib.closing(metrics.MetricsWriter(run.workdir, first)) as writer:
+            # Preparing records and vocabulary is part of what a run costs; it happens once.
+            clock = hooks.Clock(start, seconds, first)
+            log = hooks.Log(
+                settings.log_every,
+                writer,
+                bar,
+                clock,
+                learning_rate_schedule(config.optimizer, settings.steps),
+                settings.global_batch_size,
             )
-        if saves:
-            # Logged first: a checkpoint implies that its line is there.
-            writer.write(done, {"val_loss": held_out(current.params)})
-            progress = {"seconds": time.time() - start}
-            checkpointer.save(current, iterator, progress)
-            window, window_step = time.time(), done
-    checkpointer.close()
-    writer.close()
-    iterator.close()
-    if first < config.train.steps or not (workdir / "results" / "train.json").exists():
-        _write_summary(config, workdir, current, progress["seconds"])
+            evaluate = hooks.Evaluate(settings.checkpoint_every, writer, eval_step, held_out)
+            save = hooks.Save(settings.checkpoint_every, checkpointer, iterator, clock, seconds)
+            # What is not finite is neither logged nor saved.
+            watch_log, watch_save = (
+                hooks.Watch(hook.every, config.optimizer.learning_rate) for hook in (log, save)
+            )
+            for index in bar:
+                batch = sharding.global_batch(next(iterator), mesh)
+                current, values = train_step(current, batch)
+                done = index + 1
+                hooks.call(
+                    (watch_log, log, watch_save, evaluate, save),
+                    hooks.Moment(done, current, values, last=done == settings.steps),
+                )
+    summary = run.results / "train.json"
+    if first < settings.steps or not summary.exists():
+        write_json(summary, _summary(config, current, save.seconds))
     return current
 
 
-def make_iterator(config: ConfigDict, dataset, tokenizer):
-    """Endless batches of this process's share of `config.train.global_batch_size`."""
-    return pipeline.train_iterator(
-        dataset,
-        tokenizer,
-        global_batch_size=config.train.global_batch_size,
-        seed=config.seed,
-        augment=config.augment,
-        caption_variants=config.captions.variants,
-        caption_seed=config.captions.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+def _shards(mesh: Mesh) -> int:
+    """How many parts a batch is split into."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def _check_numbers(config: ConfigDict, mesh) -> None:
-    for name in ("steps", "log_every", "checkpoint_every"):
+def _check_numbers(config: ConfigDict, mesh: Mesh) -> None:
+    for name in ("steps", "log_every", "checkpoint_every", "global_batch_size"):
         if config.train[name] < 1:
             raise ValueError(f"config.train.{name}={config.train[name]} must be at least 1")
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    if config.train.global_batch_size % shards:
+    if not 0 <= config.train.ema_decay < 1:
+        raise ValueError(
+            f"config.train.ema_decay={config.train.ema_decay} is not from 0 (no average) to below 1"
+        )
+    if config.train.global_batch_size % _shards(mesh):
         raise ValueError(
             f"config.train.global_batch_size={config.train.global_batch_size} is not a multiple of "
-            f"the {shards} devices it is split over"
+            f"the {_shards(mesh)} devices it is split over"
         )
 
 
-def _first_state(config, model, optimizer, mesh, abstract) -> state.TrainState:
-    current = state.create_state(model, optimizer, mesh, config.seed)
-    if config.init_from:
-        origin = pathlib.Path(config.init_from)
-        there, here = flatten(load_config(origin / "config.json").model), flatten(config.model)
-        if there != here:
-            raise ValueError(
-                f"config.init_from={origin} has another model: "
-                + "; ".join(
-                    f"{name}: {there[name]!r} there, {here[name]!r} here"
-                    for name in sorted(there)
-                    if there[name] != here[name]
-                )
-            )
-        params = checkpoint.restore_params(origin, abstract.params)
-        current = current.replace(params=params)
-    return current
-
-
-def _held_out_loss(config, workdir, tokenizer, model, mesh, shardings):
-    """A function of parameters: the mean loss of a few fixed batches of patients not trained on.
-
-    The test patients are not looked at while training.
-    """
-    split = inputs.validation_split(config)
-    dataset = inputs.open_records(config, workdir, split)
-    size = min(config.train.global_batch_size, len(dataset))
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    size -= size % shards
-    if not size:
+def _started_from(
+    config: ConfigDict, current: state.TrainState, abstract: state.TrainState
+) -> state.TrainState:
+    """The first state with the parameters of `config.init_from`, where it names a run."""
+    if not config.init_from:
+        return current
+    origin = Run(config.init_from)
+    there, here = flatten(load_config(origin.config).model), flatten(config.model)
+    if there != here:
         raise ValueError(
-            f"the {split} split has {len(dataset)} examples, fewer than the {shards} devices a "
-            "batch is split over; make it larger"
+            f"config.init_from={origin.workdir} has another model: "
+            + "; ".join(
+                f"{name}: {there[name]!r} there, {here[name]!r} here"
+                for name in sorted(there)
+                if there[name] != here[name]
+            )
         )
-    fixed = pipeline.train_iterator(
-        dataset,
-        tokenizer,
-        global_batch_size=size,
-        seed=config.seed,
-        augment=None,
-        caption_variants=1,
-        caption_seed=config.captions.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    batches = [
-        sharding.global_batch(next(fixed), mesh)
-        for _ in range(min(_EVAL_BATCHES, len(dataset) // size))
-    ]
-    fixed.close()
-    eval_step = step.make_eval_step(model, mesh, shardings)
-
-    def mean_loss(params) -> float:
-        return float(np.mean([float(eval_step(params, batch)) for batch in batches]))
-
-    return mean_loss
+    params = checkpoint.restore_params(origin.workdir, abstract.params)
+    if current.ema is None:
+        return current.replace(params=params)
+    return current.replace(params=params, ema=jax.tree.map(lambda leaf: leaf.copy(), params))
 
 
-def _write_summary(config, workdir, current, seconds) -> None:
-    summary = {
+def _summary(config: ConfigDict, current: state.TrainState, seconds: float) -> dict:
+    return {
         "seconds": seconds,
         "steps": config.train.steps,
         "images_seen": config.train.steps * config.train.global_batch_size,
@@ -205,4 +161,3 @@ def _write_summary(config, workdir, current, seconds) -> None:
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "peak_rss_gib": metrics.peak_rss_gib(),
     }
-    write_json(workdir / "results" / "train.json", summary)

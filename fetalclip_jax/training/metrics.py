@@ -7,6 +7,8 @@ import sys
 
 from tensorboardX import SummaryWriter
 
+from fetalclip_jax.run import Run, write_text
+
 
 class MetricsWriter:
     """Appends to `<workdir>/metrics.jsonl` and to TensorBoard event files.
@@ -17,23 +19,19 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: pathlib.Path, resume_step: int = 0):
-        self._path = pathlib.Path(workdir) / "metrics.jsonl"
+        run = Run(workdir)
         kept = []
-        if self._path.exists() and resume_step:
-            for line in self._path.read_text().splitlines():
+        if run.metrics.exists() and resume_step:
+            for line in run.metrics.read_text().splitlines():
                 try:
                     record = json.loads(line)
                 except json.JSONDecodeError:  # the line a killed process was writing
                     continue
                 if record["step"] <= resume_step:
                     kept.append(line + "\n")
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(self._path)
-        self._file = self._path.open("a")
-        self._events = SummaryWriter(
-            str(pathlib.Path(workdir) / "tensorboard"), purge_step=resume_step + 1
-        )
+        write_text(run.metrics, "".join(kept))
+        self._file = run.metrics.open("a")
+        self._events = SummaryWriter(str(run.tensorboard), purge_step=resume_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         values = {k: float(v) for k, v in values.items()}

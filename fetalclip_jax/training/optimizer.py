@@ -1,5 +1,6 @@
 """AdamW with a linear warm-up and a cosine decay to zero."""
 
+import math
 from typing import Any
 
 import jax
@@ -21,12 +22,38 @@ def decay_mask(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
+def _check_numbers(config: ConfigDict) -> None:
+    """Raises ValueError for a number with which nothing, or nothing sensible, would be learned."""
+    positive, share, not_negative = "above 0", "from 0 to below 1", "0 or above"
+    holds = {
+        positive: lambda value: 0 < value < math.inf,
+        share: lambda value: 0 <= value < 1,
+        not_negative: lambda value: 0 <= value < math.inf,
+    }
+    for name, rule in {
+        "learning_rate": positive,
+        "warmup_steps": not_negative,
+        "beta1": share,
+        "beta2": share,
+        "eps": positive,
+        "weight_decay": not_negative,
+    }.items():
+        if not holds[rule](config[name]):
+            raise ValueError(f"config.optimizer.{name}={config[name]} is not a number {rule}")
+    if not config.clip_norm > 0:
+        raise ValueError(
+            f"config.optimizer.clip_norm={config.clip_norm} would leave nothing of the gradients; "
+            "use a number above 0, or inf for no clipping"
+        )
+
+
 def learning_rate_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     """Zero to `config.learning_rate` over `config.warmup_steps`, then a cosine to zero at `steps`.
 
     Raises:
-      ValueError: a warm-up as long as the run.
+      ValueError: a number out of range, or a warm-up as long as the run.
     """
+    _check_numbers(config)
     if config.warmup_steps >= steps:
         raise ValueError(
             f"config.optimizer.warmup_steps={config.warmup_steps} is not below "
@@ -38,7 +65,11 @@ def learning_rate_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
-    """Clips the global gradient norm, then AdamW."""
+    """Clips the global gradient norm, then AdamW.
+
+    Raises:
+      ValueError: as `learning_rate_schedule`.
+    """
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(

@@ -19,11 +19,13 @@ class TrainState:
     """Attributes:
     step: updates done, int32 [].
     params: float32 parameters.
+    ema: their exponential moving average, or None where none is kept.
     opt_state: the optimiser's state.
     """
 
     step: Int[Array, ""]
     params: Any
+    ema: Any
     opt_state: Any
 
 
@@ -36,14 +38,22 @@ def initial_params(model: CLIP, key: jax.Array) -> Any:
 
 
 def abstract_state(
-    model: CLIP, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+    model: CLIP,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    seed: int,
+    *,
+    with_ema: bool = False,
 ) -> tuple[TrainState, TrainState]:
     """Shapes and shardings of a state, without making one.
+
+    Args:
+      with_ema: the state keeps averaged parameters too.
 
     Returns:
       A state of `jax.ShapeDtypeStruct` that carry their shardings, and a state of shardings.
     """
-    boxed = jax.eval_shape(lambda: _boxed_state(model, optimizer, jax.random.key(seed)))
+    boxed = jax.eval_shape(lambda: _boxed_state(model, optimizer, jax.random.key(seed), with_ema))
     shardings = sharding.tree_shardings(boxed, mesh)
     abstract = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
@@ -54,19 +64,27 @@ def abstract_state(
 
 
 def create_state(
-    model: CLIP, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+    model: CLIP,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    seed: int,
+    *,
+    with_ema: bool = False,
 ) -> TrainState:
     """Initialises directly into the target shardings: no device ever holds the whole state."""
-    _, shardings = abstract_state(model, optimizer, mesh, seed)
+    _, shardings = abstract_state(model, optimizer, mesh, seed, with_ema=with_ema)
 
     def make(key):
-        return nn.meta.unbox(_boxed_state(model, optimizer, key))
+        return nn.meta.unbox(_boxed_state(model, optimizer, key, with_ema))
 
     return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
 
 
-def _boxed_state(model, optimizer, key) -> TrainState:
+def _boxed_state(model, optimizer, key, with_ema) -> TrainState:
     params = initial_params(model, key)
     return TrainState(
-        step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params)
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema=jax.tree.map(jnp.copy, params) if with_ema else None,
+        opt_state=optimizer.init(params),
     )

@@ -1,0 +1,67 @@
+"""Whether the arrays of a checkpoint are still what was written: their files' sizes and checksums.
+
+A damaged checkpoint is found here, before it is read: what reads arrays in parallel reports every
+array of a broken file at once, and takes some damage for data.
+"""
+
+import json
+import pathlib
+import zlib
+from collections.abc import Iterator
+
+from fetalclip_jax import run
+
+_NAME = "files.json"
+_CHUNK_BYTES = 1 << 20
+
+
+def record(folder: pathlib.Path) -> None:
+    """Writes size and CRC-32 of every file in the folders of `folder` into its `files.json`."""
+    run.write_json(folder / _NAME, {name: _describe(folder / name) for name in _names(folder)})
+
+
+def is_recorded(folder: pathlib.Path) -> bool:
+    return (folder / _NAME).exists()
+
+
+def damage(folder: pathlib.Path, part: str = "") -> str | None:
+    """What is wrong with the files of `folder`, in a few words; None where nothing is.
+
+    Nothing is known of a folder that was never recorded.
+
+    Args:
+      part: a folder in `folder`, to look at that alone.
+    """
+    if not is_recorded(folder):
+        return None
+    try:
+        recorded = json.loads((folder / _NAME).read_text())
+        expected = {name: tuple(recorded[name]) for name in recorded}
+    except (ValueError, TypeError):
+        return f"{_NAME} is not readable"
+    for name, (size, checksum) in expected.items():
+        if part and not name.startswith(f"{part}/"):
+            continue
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes of {size}"
+        if _describe(path) != [size, checksum]:
+            return f"{name} has other content than was written"
+    return None
+
+
+def _names(folder: pathlib.Path) -> Iterator[str]:
+    # Not those of `folder` itself: Orbax goes on writing them, and does without them.
+    for path in sorted(folder.glob("*/**/*")):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix()
+
+
+def _describe(path: pathlib.Path) -> list[int]:
+    size = checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            size, checksum = size + len(chunk), zlib.crc32(chunk, checksum)
+    return [size, checksum]
