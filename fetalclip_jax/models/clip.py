@@ -1,5 +1,7 @@
 """CLIP: two towers and one learned temperature (Radford et al. 2021)."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -39,9 +41,25 @@ class CLIP(nn.Module):
             "logit_scale", nn.initializers.constant(self.config.init_logit_scale), ()
         )
 
-    def encode_image(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B D"]:
-        """Projected image features, float32, not normalised."""
-        return self.visual(images).astype(jnp.float32)
+    def encode_image(
+        self, images: Float[Array, "B H W 3"], taps: Sequence[int] = ()
+    ) -> Float[Array, "B E"] | tuple[Float[Array, "B E"], tuple[Float[Array, "B L D"], ...]]:
+        """Projected image features, float32, not normalised.
+
+        Args:
+          taps: numbers of transformer blocks, the first being 1, whose outputs are returned too.
+
+        Returns:
+          The features; with `taps` a pair of them and a tuple of what these blocks made of all
+          tokens, the class token first, in `dtype`.
+
+        Raises:
+          ValueError: images of another size than the model's; a tap that is no block.
+        """
+        if not taps:
+            return self.visual(images).astype(jnp.float32)
+        features, outputs = self.visual(images, taps)
+        return features.astype(jnp.float32), outputs
 
     def encode_text(self, tokens: Int[Array, "B L"]) -> Float[Array, "B D"]:
         """Projected text features, float32, not normalised."""

@@ -2,13 +2,13 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 # Picks tokens: from [B L D] to [B Q D], whatever D is.
 Choice = Callable[[Array], Array]
@@ -252,6 +252,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks whose parameters are stored stacked along a leading layer axis.
 
+    Whatever else a block may hold, write or draw is treated so too: variables of any collection
+    are stacked along the layers, and each layer has random numbers of its own.
+
     Attributes:
       ls_init_value: see `models.presets.VisionConfig`.
       scan_layers: compile one block and loop over it, or unroll the loop. Stored parameters and
@@ -272,70 +275,112 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B L D"], choose: Choice | None = None
-    ) -> Float[Array, "B Q D"]:
+        self, x: Float[Array, "B L D"], choose: Choice | None = None, taps: Sequence[int] = ()
+    ) -> Float[Array, "B Q D"] | tuple[Float[Array, "B Q D"], tuple[Float[Array, "B L D"], ...]]:
         """Transforms all tokens; where only some are wanted, the last block leaves out the rest.
+
+        It leaves out none where it is tapped or a collection is mutable: what blocks write is of
+        one shape, and all of it has a gradient.
 
         Args:
           choose: picks along axis 1, alike from arrays of any last axis; None keeps all tokens.
+          taps: numbers of blocks, the first being 1, whose outputs are returned too.
+
+        Returns:
+          The tokens; with `taps` a pair of them and the outputs of these blocks, in their order.
 
         Raises:
-          ValueError: an unknown `remat`.
+          ValueError: an unknown `remat`; a tap that is no block.
         """
         if self.remat not in REMAT_POLICIES:
             raise ValueError(
                 f"remat policy {self.remat!r} is not one of {', '.join(REMAT_POLICIES)}"
             )
-        settings = (
+        if not all(1 <= tap <= self.layers for tap in taps):
+            raise ValueError(f"taps={tuple(taps)}: the blocks are numbered 1 to {self.layers}")
+        block = Block(
             *(self.heads, self.mlp_width, self.causal, self.layers),
             *(self.quick_gelu, self.ls_init_value, self.dtype),
+            name="blocks",
         )
-        if self.is_initializing():
-            stack = nn.scan(
-                lambda block, x, _: (block(x), None),
-                variable_axes={"params": 0},
-                split_rngs={"params": True},
-                length=self.layers,
-                metadata_params={nn.PARTITION_NAME: "layers"},
-            )
-            x, _ = stack(Block(*settings, name="blocks"), x, None)
-            return x if choose is None else choose(x)
+        places = {tap: place for place, tap in enumerate(sorted(set(taps)))}
+        # The last place is for the outputs that nobody asked for.
+        outputs = jnp.zeros((len(places) + 1, *x.shape), x.dtype) if taps else None
+        slots = jnp.array([places.get(i + 1, len(places)) for i in range(self.layers)])
+        layer = self._layer()
 
-        block = Block(*settings, parent=None)
+        def step(block, carry, slot):
+            x, outputs = carry
+            x = layer(block, x)
+            if outputs is not None:
+                outputs = jax.lax.dynamic_update_index_in_dim(outputs, x, slot, 0)
+            return (x, outputs), None
 
-        def layer(x, params):
-            return block.apply({"params": params}, x)
+        unroll = 1 if self.scan_layers or self.is_initializing() else self.layers
+        if choose is None or self.layers in taps or self.scope.mutable:
+            stack = loop(step, self.layers, unroll, variable_axes={True: 0})
+            (x, outputs), _ = stack(block, (x, outputs), slots)
+            x = x if choose is None else choose(x)
+        else:
+            x, outputs = all_but_last(step, slots, unroll)(block, (x, outputs))
+            last = of_stack(lambda block, x: block(x, choose), lambda leaf: leaf[-1])
+            x = last(block, x)
+        return (x, tuple(outputs[places[tap]] for tap in taps)) if taps else x
 
-        if self.remat != "none":
-            layer = jax.checkpoint(layer, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-        blocks = nn.meta.unbox(self.variables["params"]["blocks"])
-        unroll = 1 if self.scan_layers else self.layers
-        if choose is None:
-            return jax.lax.scan(lambda x, p: (layer(x, p), None), x, blocks, unroll=unroll)[0]
-        x = all_but_last(layer, blocks, x, unroll)
-        return block.apply({"params": jax.tree.map(lambda leaf: leaf[-1], blocks)}, x, choose)
+    def _layer(self) -> Callable[[Block, Array], Array]:
+        def layer(block, x):
+            return block(x)
+
+        # Initialisation has no gradient to save memory for.
+        if self.remat == "none" or self.is_initializing():
+            return layer
+        return nn.remat(layer, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
 
 
-def all_but_last(layer: Callable, blocks: Any, x: Array, unroll: int) -> Array:
-    """`layer(x, block)` for each of the stacked blocks but the last.
+def loop(step: Callable, length: int, unroll: int, **variables: Any) -> Callable:
+    """`step(block, carry, x) -> (carry, None)` for each layer; `variables` as `nn.scan` has it."""
+    return nn.scan(
+        step,
+        split_rngs={True: True},
+        length=length,
+        unroll=unroll,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+        **variables,
+    )
 
-    A loop over `blocks[:-1]` copies them all first. Its gradient needs that, or would add up one
-    whole stack for every layer; without a gradient each layer is read where it lies. Can be
-    differentiated in reverse mode only.
+
+def of_stack(function: Callable, part: Callable[[Array], Array]) -> Callable:
+    """`function(block, ...)` where the block has `part` of each stacked variable."""
+    return nn.map_variables(
+        function, True, lambda variables: jax.tree.map(part, nn.meta.unbox(variables))
+    )
+
+
+def all_but_last(step: Callable, slots: Int[Array, "layers"], unroll: int) -> Callable:
+    """`(block, carry) -> carry`: `step` for each layer but the last, given its slot.
+
+    A loop over the stack without its last layer copies it first. The gradient needs that, or would
+    add up one whole stack for every layer; without a gradient each layer is read where it lies. Can
+    be differentiated in reverse mode only. What a block writes would have no gradient.
     """
+    count = len(slots) - 1
 
-    @jax.custom_vjp
-    def run(blocks, x):
-        def body(x, index):
-            at = functools.partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
-            return layer(x, jax.tree.map(at, blocks)), None
+    def indexed_step(block, carry, at):
+        index, slot = at
+        part = functools.partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
+        return of_stack(step, part)(block, carry, slot)
 
-        count = jax.tree.leaves(blocks)[0].shape[0] - 1
-        return jax.lax.scan(body, x, jnp.arange(count), unroll=unroll)[0]
+    def in_place(block, carry):
+        stack = loop(indexed_step, count, unroll, variable_broadcast=True)
+        return stack(block, carry, (jnp.arange(count), slots[:count]))[0]
 
-    def copied(blocks, x):
-        first = jax.tree.map(lambda leaf: leaf[:-1], blocks)
-        return jax.lax.scan(lambda x, p: (layer(x, p), None), x, first, unroll=unroll)[0]
+    def copied(block, carry):
+        stack = loop(step, count, unroll, variable_axes={True: 0})
+        return of_stack(stack, lambda leaf: leaf[:-1])(block, carry, slots[:count])[0]
 
-    run.defvjp(functools.partial(jax.vjp, copied), lambda back, gradient: back(gradient))
-    return run(blocks, x)
+    return nn.custom_vjp(
+        in_place,
+        forward_fn=lambda block, carry: nn.vjp(copied, block, carry, vjp_variables=True),
+        backward_fn=lambda back, gradient: back(gradient),
+        grad_vars=True,
+    )

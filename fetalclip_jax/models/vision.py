@@ -1,6 +1,7 @@
 """The image tower: a Vision Transformer."""
 
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -27,11 +28,20 @@ class VisionTransformer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B embed_dim"]:
+    def __call__(
+        self, images: Float[Array, "B H W 3"], taps: Sequence[int] = ()
+    ) -> Float[Array, "B E"] | tuple[Float[Array, "B E"], tuple[Float[Array, "B L D"], ...]]:
         """Encodes normalised NHWC images of `config.image_size`.
 
+        Args:
+          taps: see `models.transformer.Transformer`.
+
+        Returns:
+          Projected features; with `taps` a pair of them and the outputs of these blocks: all
+          tokens, the class token first, as the block made them.
+
         Raises:
-          ValueError: images of another size.
+          ValueError: images of another size; a tap that is no block.
         """
         c = self.config
         batch, *shape = images.shape
@@ -80,7 +90,8 @@ class VisionTransformer(nn.Module):
             remat=self.remat,
             dtype=self.dtype,
             name="transformer",
-        )(x, (lambda x: x[:, :1]) if class_token_alone else None)
+        )(x, (lambda x: x[:, :1]) if class_token_alone else None, taps)
+        x, outputs = x if taps else (x, ())
         if c.global_average_pool:
             x = layer_norm("ln_post")(x.astype(jnp.float32).mean(axis=1))  # B D
         elif c.pool_type == "tok":
@@ -99,7 +110,8 @@ class VisionTransformer(nn.Module):
             logical(nn.initializers.normal(x.shape[-1] ** -0.5), "embed", "joint"),
             (x.shape[-1], self.embed_dim),
         )
-        return x @ projection.astype(self.dtype)
+        x = x @ projection.astype(self.dtype)
+        return (x, outputs) if taps else x
 
 
 def drop_patches(

@@ -1,5 +1,4 @@
 import dataclasses
-import types
 
 import flax.linen as nn
 import jax
@@ -7,9 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fetalclip_jax.models import presets, transformer
+from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
-from fetalclip_jax.models.transformer import Transformer, attend, has_cudnn_kernel
 from fetalclip_jax.models.vision import PATCH_DROPOUT, Convolution, drop_patches
 from fetalclip_jax.training import state
 from tests.tiny import TINY
@@ -103,6 +101,23 @@ def test_text_before_the_end_matters(params, inputs):
     assert np.abs(whole - other).max() > 1e-3
 
 
+def test_taps_leave_the_feature_alone(params, inputs):
+    model, images = CLIP(TINY), inputs[0]
+    features = apply(model, params, images, method=CLIP.encode_image)
+
+    def tapped(params, images):
+        return model.apply({"params": params}, images, taps=(1, 3), method=CLIP.encode_image)
+
+    found, (early, last) = jax.jit(tapped)(params, images)
+    np.testing.assert_allclose(found, features, atol=1e-5)
+    assert early.shape == last.shape == (4, 5, 32)
+    # The feature is read from the class token of the last block.
+    norm, projection = params["visual"]["ln_post"], params["visual"]["projection"]
+    token = jax.nn.standardize(last[:, 0], epsilon=1e-5) * norm["scale"] + norm["bias"]
+    np.testing.assert_allclose(token @ projection, features, atol=1e-5)
+    assert np.abs(early - last).max() > 0.1
+
+
 def test_patch_order_matters(params, inputs):
     model, images = CLIP(TINY), inputs[0]
     features = apply(model, params, images, method=CLIP.encode_image)
@@ -123,83 +138,6 @@ def test_quick_gelu_is_another_function(params, inputs):
     quick = dataclasses.replace(TINY, quick_gelu=True)
     exact = apply(CLIP(TINY), params, *inputs)[0]
     assert np.abs(exact - apply(CLIP(quick), params, *inputs)[0]).max() > 1e-4
-
-
-@pytest.mark.parametrize(
-    ("layers", "causal", "remat", "scan"),
-    [
-        (3, False, "none", True),
-        (3, True, "none", False),
-        (3, True, "full", True),
-        (1, True, "none", True),
-        (1, False, "none", False),
-    ],
-)
-def test_leaving_out_tokens_changes_nothing_of_those_chosen(layers, causal, remat, scan):
-    stack = Transformer(layers, 2, 16, causal, ls_init_value=0.5, remat=remat, scan_layers=scan)
-    x = jax.random.normal(jax.random.key(0), (4, 5, 8))
-    variables = nn.meta.unbox(jax.jit(stack.init)(jax.random.key(1), x))
-    wanted = jnp.array([4, 0, 2, 2])[:, None, None]
-
-    def choose(x):
-        return jnp.take_along_axis(x, wanted, axis=1)
-
-    def all_then_chosen(variables, x):
-        return choose(stack.apply(variables, x))
-
-    def chosen_alone(variables, x):
-        return stack.apply(variables, x, choose)
-
-    def results(f):
-        def loss(variables, x):
-            return jnp.sum(jnp.sin(f(variables, x)))
-
-        return jax.jit(lambda *at: (f(*at), jax.grad(loss, (0, 1))(*at)))(variables, x)
-
-    expected, found = results(all_then_chosen), results(chosen_alone)
-    assert found[0].shape == (4, 1, 8)
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_encoding_copies_no_stack_of_parameters():
-    stack = Transformer(8, 2, 256, causal=False)
-    x = jnp.zeros((1, 5, 64))
-    variables = nn.meta.unbox(jax.eval_shape(stack.init, jax.random.key(1), x))
-    size = sum(leaf.size * 4 for leaf in jax.tree.leaves(variables))
-    run = jax.jit(lambda variables, x: stack.apply(variables, x, lambda x: x[:, :1]))
-    used = run.lower(variables, x).compile().memory_analysis().temp_size_in_bytes
-    assert used < size / 2
-
-
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("logits", [1_000, 20])
-def test_attention_equals_the_reference_kernel(monkeypatch, causal, logits):
-    # With 20 the seven queries go in three groups.
-    monkeypatch.setattr(transformer, "_LOGITS_PER_PRODUCT", logits)
-    query, key, value = jax.random.normal(jax.random.key(0), (3, 2, 7, 4, 8))
-    np.testing.assert_allclose(
-        attend(query, key, value, causal=causal),
-        jax.nn.dot_product_attention(query, key, value, is_causal=causal),
-        atol=1e-6,
-    )
-
-
-@pytest.mark.parametrize(
-    ("device", "dtype", "head_width", "expected"),
-    [
-        ({"platform": "gpu", "compute_capability": "9.0"}, jnp.bfloat16, 64, True),
-        ({"platform": "gpu", "compute_capability": "8.0"}, jnp.float16, 128, True),
-        ({"platform": "gpu", "compute_capability": "9.0"}, jnp.float32, 64, False),
-        ({"platform": "gpu", "compute_capability": "7.5"}, jnp.bfloat16, 64, False),
-        ({"platform": "gpu", "compute_capability": "9.0"}, jnp.bfloat16, 20, False),
-        ({"platform": "gpu", "compute_capability": "gfx942"}, jnp.bfloat16, 64, False),
-        ({"platform": "tpu"}, jnp.bfloat16, 64, False),
-    ],
-)
-def test_the_fused_kernel_is_chosen_where_it_exists(device, dtype, head_width, expected):
-    device = types.SimpleNamespace(**device)
-    assert has_cudnn_kernel(device, jnp.dtype(dtype), head_width) == expected
 
 
 def test_wrong_input_shapes_are_named(params):
