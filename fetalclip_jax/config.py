@@ -88,7 +88,9 @@ def load_config(path: pathlib.Path) -> ConfigDict:
         former = [name for name in _FORMER_FIELDS if name not in known]
         return _over_defaults({k: v for k, v in fields.items() if k not in former})
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: not a configuration of this version: {one_line(error)}") from error
+        raise ValueError(
+            f"{path}: not a configuration of this version: {one_line(error)}"
+        ) from error
 
 
 def parse(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -103,7 +105,7 @@ def parse(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
         config = _over_defaults(config.to_dict())
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"--config={path}: {oneone_line(error)}; the fields are those of fetalclip_jax/config.py"
+            f"--config={path}: {one_line(error)}; fields are those of fetalclip_jax/config.py"
         ) from error
     return config_files.override(config, overrides, path)
 

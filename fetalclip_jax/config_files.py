@@ -28,8 +28,8 @@ def read(path: str) -> ConfigDict:
     config = _call(_get_config(file), file, argument)
     if not isinstance(config, ConfigDict):
         raise ValueError(
-            f"--config={path}: get_config returns {type(config).__name__}, not a ConfigDict; let it "
-            "change and return a default_config()"
+            f"--config={path}: get_config returns {type(config).__name__}, not a ConfigDict; let "
+            "it change and return a default_config()"
         )
     return config
 

@@ -28,6 +28,10 @@ class BadExampleError(ValueError):
         return type(self), (self.example_id, self.reason)
 
 
+# The image of an example that stands for what is known of it.
+NO_IMAGE = np.zeros((0, 0), np.uint8)
+
+
 @dataclasses.dataclass(frozen=True)
 class Example:
     """One ultrasound image and whatever its source knows about it.

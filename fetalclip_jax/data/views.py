@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fetalclip_jax.data.augment import probe_augment
-from fetalclip_jax.data.example import BadExampleError, Example
+from fetalclip_jax.data.example import NO_IMAGE, BadExampleError, Example
 from fetalclip_jax.models import preprocess
 
 
@@ -61,7 +61,7 @@ class Views:
             rng = np.random.default_rng([self.seed, index, copy])
             pixels.append(self._resized(probe_augment(square, rng)))
         spacing_mm = example.resized_spacing_mm(self.image_size)
-        bare = dataclasses.replace(example, image=np.zeros((0, 0), np.uint8), masks=None)
+        bare = dataclasses.replace(example, image=NO_IMAGE, masks=None)
         return View(bare, spacing_mm, np.stack(pixels))
 
     def _shown(self, image: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from fetalclip_jax.data.example import Example, checked_index, read_image
+from fetalclip_jax.data.example import NO_IMAGE, Example, checked_index, read_image
 from fetalclip_jax.datasets import files, measurements, patients, tables
 from fetalclip_jax.datasets.measurements import Measurement
 from fetalclip_jax.datasets.protocol import SourceFacts
@@ -136,9 +136,15 @@ class FetalPlanesSource:
         image = read_image(self._folder / _file_name(name))
         if row.measurement:
             row.measurement.check_size(name, image.shape)
+        return dataclasses.replace(self.bare(index), image=image)
+
+    def bare(self, index: int) -> Example:
+        """The example without its image."""
+        name = self.example_ids[checked_index(index, len(self))]
+        row = self._images[name]
         return Example(
             example_id=name,
-            image=image,
+            image=NO_IMAGE,
             pixel_spacing_mm=row.measurement and row.measurement.pixel_spacing_mm,
             plane=row.plane,
             brain_plane=row.brain_plane,

@@ -13,7 +13,13 @@ from jaxtyping import Bool
 
 from fetalclip_jax.biometry import who_chart
 from fetalclip_jax.biometry.ellipses import fill_outline
-from fetalclip_jax.data.example import BadExampleError, Example, checked_index, read_image
+from fetalclip_jax.data.example import (
+    NO_IMAGE,
+    BadExampleError,
+    Example,
+    checked_index,
+    read_image,
+)
 from fetalclip_jax.datasets import files, patients, tables
 from fetalclip_jax.datasets.protocol import SourceFacts
 
@@ -122,19 +128,25 @@ class HC18Source:
 
     def __getitem__(self, index: int) -> Example:
         """Raises BadExampleError, named after the file, where it cannot be decoded."""
+        example = self.bare(index)
+        name = self.filenames[index]
+        image = read_image(self._folder / name)
+        masks = {"head": self._head_mask(name, image.shape[:2])} if self._with_masks else None
+        return dataclasses.replace(example, image=image, masks=masks)
+
+    def bare(self, index: int) -> Example:
+        """The example without its image."""
         name = self.filenames[checked_index(index, len(self))]
         spacing_mm, hc_mm = self._rows[name]
-        image = read_image(self._folder / name)
         return Example(
             example_id=self._prefix + pathlib.PurePath(name).stem,
-            image=image,
+            image=NO_IMAGE,
             ga_days=None if hc_mm is None else int(who_chart.ga_days_from_hc(hc_mm)),
             pixel_spacing_mm=spacing_mm,
             plane="brain",
             hc_mm=hc_mm,
             # Number 5 of the challenge's test images is not number 5 of the training set.
             patient_id=f"{self._prefix}{_patient(name):03d}",
-            masks={"head": self._head_mask(name, image.shape[:2])} if self._with_masks else None,
         )
 
     def _needed(self, names) -> list[str]:

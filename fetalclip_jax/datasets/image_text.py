@@ -10,7 +10,7 @@ from typing import Any
 
 from fetalclip_jax.data.checks import check_example, implausible
 from fetalclip_jax.data.encoding import COLUMNS
-from fetalclip_jax.data.example import BadExampleError, Example, checked_index, read_image
+from fetalclip_jax.data.example import NO_IMAGE, BadExampleError, Example, checked_index, read_image
 from fetalclip_jax.datasets import files, patients, tables
 from fetalclip_jax.datasets.protocol import SourceFacts
 
@@ -100,7 +100,11 @@ class ImageFolder:
     def __getitem__(self, index: int) -> Example:
         """Raises BadExampleError where the file cannot be decoded."""
         name = self.example_ids[checked_index(index, len(self))]
-        return Example(example_id=name, image=_read(self._folder, name, name))
+        return dataclasses.replace(self.bare(index), image=_read(self._folder, name, name))
+
+    def bare(self, index: int) -> Example:
+        """The example without its image."""
+        return Example(example_id=self.example_ids[checked_index(index, len(self))], image=NO_IMAGE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,22 +178,29 @@ class ImageTextSource:
     def __getitem__(self, index: int) -> Example:
         """Raises BadExampleError where a file or a cell of its row cannot be read or be true."""
         entry = self._entries[checked_index(index, len(self))]
+        example = self.bare(index)
+        try:
+            image = _read(self._folder, entry.image, entry.example_id)
+            return check_example(dataclasses.replace(example, image=image))
+        except BadExampleError as error:
+            raise BadExampleError(entry.example_id, f"{error.reason} ({entry.where})") from error
+
+    def bare(self, index: int) -> Example:
+        """The example without its image; raises BadExampleError where a cell cannot be read."""
+        entry = self._entries[checked_index(index, len(self))]
         try:
             numbers = {field: _number(entry.fields, field) for field in _NUMBERS}
             if numbers["ga_days"] is None:
                 numbers["ga_days"] = _days(entry.fields.get("ga_weeks", ""))
-            example = Example(
-                example_id=entry.example_id,
-                image=_read(self._folder, entry.image, entry.example_id),
-                **{field: entry.fields.get(field) or None for field in _TEXTS},
-                **numbers,
-                extra=entry.extra,
-            )
-            return check_example(example)
-        except BadExampleError as error:
-            raise BadExampleError(entry.example_id, f"{error.reason} ({entry.where})") from error
         except ValueError as error:
             raise BadExampleError(entry.example_id, f"{error} ({entry.where})") from error
+        return Example(
+            example_id=entry.example_id,
+            image=NO_IMAGE,
+            **{field: entry.fields.get(field) or None for field in _TEXTS},
+            **numbers,
+            extra=entry.extra,
+        )
 
 
 def _find_table(folder: pathlib.Path, name: str) -> pathlib.Path | None:

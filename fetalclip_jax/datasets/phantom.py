@@ -141,3 +141,7 @@ class PhantomSource:
 
     def __getitem__(self, index: int) -> Example:
         return self._phantom[self._start + checked_index(index, len(self))]
+
+    def bare(self, index: int) -> Example:
+        """The example without its image, which is not drawn."""
+        return self._phantom.bare(self._start + checked_index(index, len(self)))

@@ -62,3 +62,7 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Example:
         """Raises BadExampleError for one that cannot be read, IndexError beyond the end."""
         ...
+
+    def bare(self, index: int) -> Example:
+        """The example without its image (`data.example.NO_IMAGE`), at no cost; raises likewise."""
+        ...

@@ -1,4 +1,4 @@
-"""A folder of images as a table: features, class scores, and ages where a pixel spacing is known."""
+"""Images as a table: features, class scores, and ages where a pixel spacing is known."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import UInt8
 
-from fetalclip_jax.data.example import Example
+from fetalclip_jax.data.example import NO_IMAGE, Example
 from fetalclip_jax.labels import BRAIN_PLANES, OTHER, PLANES
 from fetalclip_jax.phantom import (
     anatomy_brain,
@@ -140,9 +140,16 @@ class Phantom:
                 name: rendering.mask(outlines, view.shape, view.spacing_mm)
                 for name, outlines in scene.outlines.items()
             }
+        return dataclasses.replace(self._described(index, view), image=image, masks=masks)
+
+    def bare(self, index: int) -> PhantomExample:
+        """The example at `index` without its image, in a hundredth of the time."""
+        return self._described(index, self._view(self._rng(_IMAGE, index), index))
+
+    def _described(self, index: int, view: "_View") -> PhantomExample:
         return PhantomExample(
             example_id=f"phantom-{self.seed}-{index:07d}",
-            image=image,
+            image=NO_IMAGE,
             ga_days=view.fetus.ga_days,
             pixel_spacing_mm=view.spacing_mm,
             plane=view.plane,
@@ -150,7 +157,6 @@ class Phantom:
             hc_mm=view.fetus.hc_mm if view.plane == "brain" else None,
             patient_id=self.patient_id(index),
             label=view.fetus.heart_label if view.plane == "heart" else None,
-            masks=masks,
             fetus=view.fetus,
         )
 

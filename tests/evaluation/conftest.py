@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fetalclip_jax.evaluation.features import NUMBER_COLUMNS, TEXT_COLUMNS, FeatureStore
+from fetalclip_jax.data.columns import NUMBER_COLUMNS, TEXT_COLUMNS
+from fetalclip_jax.evaluation.features import FeatureStore
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Stored features: what a model makes of a data set, encoded once."""
 
 from fetalclip_jax.evaluation.features.encoding import encode, metadata_store
-from fetalclip_jax.evaluation.features.store import NUMBER_COLUMNS, TEXT_COLUMNS, FeatureStore
+from fetalclip_jax.evaluation.features.store import FeatureStore
 
-__all__ = ["NUMBER_COLUMNS", "TEXT_COLUMNS", "FeatureStore", "encode", "metadata_store"]
+__all__ = ["FeatureStore", "encode", "metadata_store"]

@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
+from fetalclip_jax.data.columns import columns
 from fetalclip_jax.data.example import BadExampleError
 from fetalclip_jax.data.views import View, Views
 from fetalclip_jax.data.workers import ordered_map
-from fetalclip_jax.evaluation.features.store import NUMBER_COLUMNS, TEXT_COLUMNS, FeatureStore
+from fetalclip_jax.evaluation.features.store import FeatureStore
 
 RAW_SIDE = 16
 # Fewer examples than this are read before worker processes have started.
@@ -77,11 +78,11 @@ def encode(
 
 def metadata_store(source, fingerprint: Mapping[str, Any]) -> FeatureStore:
     """A store of columns alone: features of width 0, no image read."""
-    columns = source.metadata()
-    count = len(columns["example_id"])
+    known = source.metadata()
+    count = len(known["example_id"])
     return FeatureStore(
         image_features=np.zeros((count, 0), np.float32),
-        columns=columns,
+        columns=known,
         raw_pixels=np.zeros((count, 0), np.uint8),
         copy=np.zeros(count, np.int32),
         fingerprint=dict(fingerprint),
@@ -120,30 +121,14 @@ class _Gathered:
         self.views.append(View(view.example, view.resized_spacing_mm, np.zeros(0, np.uint8)))
 
     def columns(self, copies: int) -> dict[str, np.ndarray]:
-        extras = sorted({name for view in self.views for name in view.example.extra})
-        columns = {}
-        for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS, *extras):
-            values = [_value(view, name) for view in self.views]
-            if name in NUMBER_COLUMNS:
-                array = np.array([np.nan if v is None else v for v in values], np.float64)
-            else:
-                array = np.array(["" if v is None else v for v in values], np.str_)
-            columns[name] = np.repeat(array, copies + 1)
-        return columns
+        found = columns((view.example, view.resized_spacing_mm) for view in self.views)
+        return {name: np.repeat(values, copies + 1) for name, values in found.items()}
 
     def why_empty(self, count: int) -> str:
         if not self.left_out:
             return f"none of {count} images is of the kind the study judges: nothing to encode"
         name, reason = self.left_out[0]
         return f"{len(self.left_out)} of {count} images cannot be read, first {name}: {reason}"
-
-
-def _value(view: View, name: str):
-    if name == "resized_spacing_mm":
-        return view.resized_spacing_mm
-    if name in TEXT_COLUMNS or name in NUMBER_COLUMNS:
-        return getattr(view.example, name)
-    return view.example.extra.get(name)
 
 
 def _batches(pixels: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

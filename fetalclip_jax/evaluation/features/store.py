@@ -14,8 +14,6 @@ import zipfile
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-TEXT_COLUMNS = ("example_id", "patient_id", "plane", "brain_plane", "label")
-NUMBER_COLUMNS = ("ga_days", "hc_mm", "resized_spacing_mm")
 _ARRAYS, _META = "arrays.npz", "meta.json"
 
 
@@ -26,7 +24,7 @@ class FeatureStore:
     Attributes:
       image_features: projected image features, not normalised.
       columns: metadata by name, [n] each; a missing text is "", a missing number is nan. Beside
-        `TEXT_COLUMNS` and `NUMBER_COLUMNS` the group and label columns of the data set.
+        those of `data.columns` the group and label columns of the data set.
       raw_pixels: the image shrunk to 16 x 16 by area, for the raw-pixel baseline.
       copy: 0 for the clean image, k for its k-th augmented copy.
       fingerprint: what made the store: `model`, `data`, `image_size`, `transform`, `copies`, ...
