@@ -18,11 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace, overrides: list[str]) -> None:
     from fetalclip_jax import config
+    from fetalclip_jax.datasets import registry
     from fetalclip_jax.run import Run
     from fetalclip_jax.training import inputs
 
     parsed = config.parse(given.config, overrides)
-    with Run(given.workdir).claimed(parsed):
-        for split in given.split:
-            dataset = inputs.open_records(parsed, given.workdir, split)
-            print(f"{len(dataset)} examples in {dataset.directory}")
+    Run(given.workdir).claim(parsed)
+    roles = registry.roles(parsed.data.source)
+    for split in given.split:
+        dataset = inputs.open_records(parsed, given.workdir, roles.get(split, split))
+        print(f"{len(dataset)} examples in {dataset.directory}")

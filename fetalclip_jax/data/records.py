@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fetalclip_jax.data import preparation, record_files
+from fetalclip_jax.data import record_files
 from fetalclip_jax.data.encoding import decode_record
 from fetalclip_jax.data.example import Example
+from fetalclip_jax.data.workers import leave_unguarded_script
 
 
 class RecordDataset:
@@ -109,7 +110,7 @@ def prepare(
         is out of range, or the calling script lacks a main guard that `workers` needs.
     """
     if workers:
-        preparation.leave_unguarded_script()
+        leave_unguarded_script()
     directory = pathlib.Path(directory)
     description = record_files.describe(source, image_size)
     if not _is_prepared(directory, source, description, replace):

@@ -39,7 +39,7 @@ def parse(path: str | None, overrides: list[str]) -> ConfigDict:
     return config_files.override(config, overrides, path or "an evaluation without --config")
 
 
-def add_model(config: ConfigDict, name: str, path: str = "", **fields: str) -> None:
+def add_model(evaluation: ConfigDict, name: str, path: str = "", **fields: str) -> None:
     """Adds a model.
 
     Args:
@@ -50,10 +50,10 @@ def add_model(config: ConfigDict, name: str, path: str = "", **fields: str) -> N
     Raises:
       ValueError: the name is taken, or no name of a folder.
     """
-    _check_name(config.models, "model", name)
+    _check_name(evaluation.models, "model", name)
     entry = {"path": path, "config": "", "tokenizer": "", "dtype": ""} | fields
-    with config.unlocked():
-        config.models[name] = ConfigDict(entry)
+    with evaluation.unlocked():
+        evaluation.models[name] = ConfigDict(entry)
 
 
 def add_data(
@@ -91,7 +91,9 @@ def add_study(
     """
     options = dict(options or {})
     studies.create(study, **options)
-    entry = {"study": study, "data": tuple(data), "options": ConfigDict(options)}
+    # A ConfigDict sorts its keys; studies run in the order they were given.
+    entry = {"study": study, "data": tuple(data), "place": len(config.studies)}
+    entry["options"] = ConfigDict(options)
     with config.unlocked():
         config.studies[study.replace(".", "_")] = ConfigDict(entry)
 
@@ -130,7 +132,7 @@ def planned(config: ConfigDict) -> list[Planned]:
         raise ValueError(f"no study to run: pass --study, of {', '.join(studies.names())}")
     absent = {name for name, entry in config.data.items() if _is_absent(entry)}
     found = []
-    for entry in config.studies.values():
+    for entry in sorted(config.studies.values(), key=lambda entry: entry.place):
         data = tuple(name for name in entry.data if name not in absent)
         if data or not entry.data:
             options = {k: v for k, v in entry.options.items()}

@@ -1,31 +1,53 @@
 """Images as a table: features, class scores, and ages where a pixel spacing is known."""
 
+import csv
 import dataclasses
+import io
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fetalclip_jax import run
+from fetalclip_jax.data.example import Example
 from fetalclip_jax.evaluation import age
 from fetalclip_jax.evaluation.features import FeatureStore
 from fetalclip_jax.evaluation.studies import zero_shot
+from fetalclip_jax.evaluation.studies.age import similarity
+
+
+@dataclasses.dataclass(frozen=True)
+class WithSpacing:
+    """A source whose images all have one pixel spacing, in place of what it says itself.
+
+    Attributes:
+      source: what is read.
+      pixel_spacing_mm: millimetres per pixel of the images as they are.
+    """
+
+    source: Sequence[Example]
+    pixel_spacing_mm: float
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self.source[index]
+        return dataclasses.replace(example, pixel_spacing_mm=self.pixel_spacing_mm)
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Columns of equal length by name, in the order they are written.
+    """A row per image.
 
     Attributes:
-      columns: text and numbers, [n] each; an age is "" where no spacing is known.
+      columns: text and numbers by name, [n] each, in the order they are written; an age is "" where
+        no spacing is known.
       without_age: rows without an age.
     """
 
     columns: dict[str, np.ndarray]
     without_age: int
-
-    def rows(self) -> list[dict[str, object]]:
-        names = list(self.columns)
-        values = (column.tolist() for column in self.columns.values())
-        return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 def table(
@@ -43,36 +65,40 @@ def table(
       store: clean images, encoded by `model`.
       model: the loaded model.
       prompts: name of a set -> {class: [prompts]}; each gives a column of answers under its name
-        and a column of 100 x cosine for every class.
+        and a column of 100 x cosine for every class, "<set>.<class>".
       templates: age prompts; None leaves ages out.
       with_features: whether the projected features are columns too, `feature_0` and on.
       progress: show progress bars.
 
     Raises:
-      ValueError: prompts that no class can be told apart by, or features that are not finite.
+      ValueError: prompts that tell no class apart.
     """
     columns = {"image": store.columns["example_id"]}
     for name, texts in prompts.items():
-        classes = list(texts)
-        scores = zero_shot.scores(store.image_features, model, texts)
-        columns[name] = np.array(classes)[scores.argmax(1)]
-        columns |= {
-            f"{name}.{one}": np.round(scores[:, i].astype(float), 4)
-            for i, one in enumerate(classes)
-        }
+        classes = zero_shot.embed_classes(model, texts)
+        scores = np.asarray(zero_shot.similarity(store.image_features, classes), np.float64)
+        columns[name] = np.array(list(texts))[scores.argmax(1)]
+        columns |= {f"{name}.{one}": np.round(scores[:, i], 4) for i, one in enumerate(texts)}
     without_age = 0
     if templates is not None:
-        days, without_age = _ages(store, model, templates, progress)
-        columns |= {"ga_days": days, "resized_spacing_mm": store.columns["resized_spacing_mm"]}
+        spacing_mm = store.columns["resized_spacing_mm"]
+        known = np.isfinite(spacing_mm)
+        days = np.full(len(store), "", object)
+        if known.any():
+            scores = similarity(store.select(known), model, templates, progress=progress)
+            days[known] = age.days_from_similarity(scores)
+        without_age = int((~known).sum())
+        shown = np.where(known, np.round(spacing_mm, 4).astype(object), "")
+        columns |= {"ga_days": days, "resized_spacing_mm": shown}
     if with_features:
         columns |= {f"feature_{i}": one for i, one in enumerate(store.image_features.T)}
     return Table(columns, without_age)
 
 
-def _ages(store, model, templates, progress):
-    known = np.isfinite(store.columns["resized_spacing_mm"])
-    days = np.full(len(store), "", object)
-    if known.any():
-        scores = age.similarity(store.select(known), model, templates, progress=progress)
-        days[known] = age.days_from_similarity(scores)
-    return days, int((~known).sum())
+def write_csv(path: pathlib.Path, table: Table) -> None:
+    """Writes a table, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows(zip(*(column.tolist() for column in table.columns.values()), strict=True))
+    run.write_text(path, text.getvalue())

@@ -9,17 +9,23 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fetalclip_jax.evaluation import examples, features
+import numpy as np
+
+from fetalclip_jax.evaluation import examples, features, terminal
 from fetalclip_jax.evaluation.features import FeatureStore
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.sources import DataSet, Sources
 from fetalclip_jax.evaluation.study import Need, Study
 from fetalclip_jax.model import Model
 from fetalclip_jax.training.metrics import peak_rss_gib
+
+# Of more candidates than this no picture tells anything: the days of an age, say.
+_MOST_CANDIDATES = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,24 +123,27 @@ class _Judged:
         results = []
         for study in studies:
             start = time.time()
-            for need in study.needs:
+            needs = [need for need in study.needs if sources.has(data_name, need)]
+            for need in needs:
                 key = _key(need)
                 if key not in stores:
                     stores[key] = self._store(data_name, sources, plan[key])
-            views = {need.name: _view(stores[_key(need)], need) for need in study.needs}
+            views = {need.name: _view(stores[_key(need)], need) for need in needs}
             result = study.run(views, self._model)
             cost = {"seconds": time.time() - start, "peak_rss_gib": peak_rss_gib()}
             result = dataclasses.replace(
                 result,
                 model={"name": self._name, "fingerprint": self._model.fingerprint},
-                data=self._data(data_name, sources, study, views),
+                data=self._data(data_name, sources, needs, views),
                 cost=cost,
             )
             folder = self._folder / data_name
             result.save(folder)
-            self._keep_examples(folder, sources, data_name, study, result)
+            if _shows_pictures(result):
+                _, source = sources.open(data_name, needs[0].role)
+                examples.keep(folder, result.study, result.predictions, source)
             results.append(result)
-            self._say(describe(result))
+            self._say(terminal.lines(result))
         return results
 
     def _store(self, data_name: str, sources: Sources, need: Need) -> FeatureStore:
@@ -155,7 +164,11 @@ class _Judged:
         digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:12]
         path = self._folder / "features" / f"{data_name}-{split}-{digest}"
         if path.is_dir():
-            return FeatureStore.load(path)
+            try:
+                return FeatureStore.load(path)
+            except ValueError as error:
+                self._say(f"{error}; encoding again")
+                shutil.rmtree(path)
         store = features.encode(
             self._model,
             source,
@@ -177,7 +190,7 @@ class _Judged:
         store.save(path)
         return store
 
-    def _data(self, name, sources: Sources, study: Study, stores) -> dict[str, Any]:
+    def _data(self, name, sources: Sources, needs, stores) -> dict[str, Any]:
         facts = sources.facts(name)
         about = {
             "name": name,
@@ -189,7 +202,7 @@ class _Judged:
             "stores": {},
             "left_out": {},
         }
-        for need in study.needs:
+        for need in needs:
             split, source = sources.open(name, need.role)
             store = stores[need.name]
             about["stores"][need.name] = {
@@ -204,22 +217,17 @@ class _Judged:
                 about["left_out"][example_id] = reason
         return about
 
-    def _keep_examples(self, folder, sources, data_name, study, result) -> None:
-        predictions = result.predictions
-        if predictions is None or not predictions.candidates or predictions.scores is None:
-            return
-        if predictions.label.dtype.kind != "U" or predictions.scores.shape[1] > _MOST_CANDIDATES:
-            return
-        role = next(need.role for need in study.needs if need.name in ("images", "test"))
-        _, source = sources.open(data_name, role)
-        examples.keep(folder, result.study, predictions, source)
 
-
-_MOST_CANDIDATES = 30
+def _shows_pictures(result: Result) -> bool:
+    """Whether single answers are worth a picture: one of a few classes, with scores."""
+    found = result.predictions
+    if found is None or found.scores is None or len(found.candidates) > _MOST_CANDIDATES:
+        return False
+    return set(np.unique(found.label)) <= set(found.candidates)
 
 
 def _key(need: Need) -> tuple:
-    return need.role, need.transform, need.level, need.augmentation
+    return need.role, need.transform, need.level
 
 
 def _merged(needs: Sequence[Need]) -> dict[tuple, Need]:
@@ -245,30 +253,3 @@ def _view(store: FeatureStore, need: Need) -> FeatureStore:
     for name, values in need.only.items():
         rows &= [value in values for value in store.columns[name]]
     return store if rows.all() else store.select(rows)
-
-
-def describe(result: Result) -> str:
-    """A result in a line or two: its headline, what it has to beat, and how many images."""
-    name, estimate = next(iter(result.metrics.items()))
-    text = f"{result.data['name']}, {result.study}: {name.replace('_', ' ')} {shown(estimate)}"
-    beside = [
-        f"{baseline.description} {baseline.estimate.value:.3f}"
-        for baseline in result.baselines.values()
-        if baseline.metric == name
-    ]
-    if beside:
-        text += f" ({', '.join(beside)})"
-    if estimate.n:
-        text += f"; {estimate.n} images"
-    if estimate.groups:
-        text += f", {estimate.groups} {result.protocol.get('resample_by', 'group')}s"
-    for line in result.details.get("lacking", ()):
-        text += f"\n  lacking: {line}"
-    return text
-
-
-def shown(estimate) -> str:
-    """ "0.955 [0.944, 0.966]"."""
-    if estimate.low is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"

@@ -6,7 +6,7 @@ from typing import Any
 
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.protocol import Source, SourceFacts
-from fetalclip_jax.evaluation.study import Study
+from fetalclip_jax.evaluation.study import Need, Study
 from fetalclip_jax.model import Model
 
 
@@ -57,19 +57,26 @@ class Sources:
         if name not in self._data:
             raise ValueError(f"data set {name!r} is not one of {', '.join(self._data)}")
         if not any(opened == name for opened, _ in self._opened):
-            self._split(name, registry.FIRST_SPLIT)
+            kind = self._data[name].kind
+            self._split(name, registry.roles(kind)["all"])
         return next(s.facts for (opened, _), s in self._opened.items() if opened == name)
 
     def lacks(self, name: str, study: Study) -> str:
         """Why a data set cannot serve a study, or ""."""
         facts = self.facts(name)
         for need in study.needs:
+            if need.optional:
+                continue
             if need.role not in facts.roles:
                 return f"has no images to {need.role!r}; it has {', '.join(facts.roles)}"
             missing = [column for column in need.columns if column not in facts.columns]
             if missing:
                 return f"knows no {', '.join(missing)}"
         return ""
+
+    def has(self, name: str, need: Need) -> bool:
+        """Whether a data set has the images of a need."""
+        return need.role in self.facts(name).roles
 
     def open(self, name: str, role: str) -> tuple[str, Source]:
         """The split that a role means, and its source."""

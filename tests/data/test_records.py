@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import pytest
 
-from fetalclip_jax.data import preparation, records
+from fetalclip_jax.data import records, workers
 from fetalclip_jax.data.example import BadExampleError, Example
 from fetalclip_jax.datasets.hc18 import HC18Source
 
@@ -104,22 +104,22 @@ def test_one_colour_image_makes_all_images_three_channels(tmp_path):
 
 def test_records_do_not_depend_on_workers(tmp_path, hc18_folder, monkeypatch):
     # Many more pieces of work than may wait at once, so that order is put to the test.
-    monkeypatch.setattr(preparation, "_CHUNK", 2)
+    monkeypatch.setattr(workers, "_CHUNK", 2)
     root = hc18_folder(patients=20)
     (root / "training_set" / "007_HC.png").write_bytes(b"broken")
     source = HC18Source(root)
     folders = {}
-    for workers in (0, 2):
+    for count in (0, 2):
         dataset = records.prepare(
             source,
-            tmp_path / f"r{workers}",
+            tmp_path / f"r{count}",
             image_size=16,
-            workers=workers,
+            workers=count,
             max_bad_share=0.1,
             progress=False,
         )
         assert len(dataset) == 39
-        folders[workers] = digests(dataset.directory)
+        folders[count] = digests(dataset.directory)
     assert folders[0] == folders[2]
     assert (tmp_path / "r2" / "bad_examples.csv").read_text().splitlines()[1].startswith("007_HC")
 
@@ -318,7 +318,7 @@ def test_a_script_without_a_main_guard_is_told_so_in_one_line(tmp_path, guard, s
     errors = [line for line in result.stderr.splitlines() if line.startswith("ValueError")]
     assert len(errors) == status
     if errors:
-        assert f"ValueError: {script} prepares data with workers=2" in errors[0]
+        assert f"ValueError: {script} starts 2 worker processes" in errors[0]
         assert 'put its code under `if __name__ == "__main__":`, or use workers=0' in errors[0]
         # The parent's own traceback and nothing of its processes.
         assert result.stderr.count("Traceback") == 1

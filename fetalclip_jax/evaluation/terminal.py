@@ -1,0 +1,76 @@
+"""A result as text for the terminal."""
+
+from collections.abc import Sequence
+
+from fetalclip_jax.evaluation.result import Estimate, Result
+
+_WIDEST_NAME = 18
+
+
+def lines(result: Result) -> str:
+    """Headline, what it has to beat, other metrics, the curve, the confusion matrix."""
+    parts = [_headline(result)]
+    others = list(result.metrics.items())[1:]
+    parts += [f"  {_words(name)} {shown(estimate)}" for name, estimate in others]
+    for baseline in result.baselines.values():
+        parts.append(
+            f"  to compare with: {baseline.description}, {_words(baseline.metric)} "
+            f"{shown(baseline.estimate)}"
+        )
+    for point in result.curve:
+        parts.append(
+            f"  {point['patients']:>4} patients: {point['mean']:.3f} "
+            f"[{point['low']:.3f}, {point['high']:.3f}]"
+        )
+    if "confusion" in result.details:
+        details = result.details
+        parts += _matrix(details["labels"], details["classes"], details["confusion"])
+    for reason, count in _counts(result.details.get("left_out")):
+        parts.append(f"  not judged: {count} images, {_words(reason)}")
+    for reason, count in _counts(result.details.get("lacking")):
+        parts.append(f"  lacking: {_words(reason)}: {count}")
+    return "\n".join(parts)
+
+
+def shown(estimate: Estimate) -> str:
+    """ "0.955 [0.944, 0.966]"; without an interval where there is none."""
+    digits = 3 if abs(estimate.value) < 10 else 1
+    text = f"{estimate.value:.{digits}f}"
+    if estimate.low is None:
+        return text
+    return f"{text} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def _headline(result: Result) -> str:
+    where = f"{result.data['name']}, " if result.data else ""
+    if not result.metrics:
+        return f"{where}{result.study}"
+    name, estimate = next(iter(result.metrics.items()))
+    text = f"{where}{result.study}: {_words(name)} {shown(estimate)}"
+    if estimate.n:
+        text += f"; {estimate.n} images"
+    patients = result.details.get("patients")
+    if patients:
+        text += f" of {patients} patients"
+    return text
+
+
+def _matrix(labels: Sequence[str], classes: Sequence[str], counts) -> list[str]:
+    """Rows are true classes, columns predicted ones."""
+    names = [str(name)[:_WIDEST_NAME] for name in classes]
+    first = max(len(str(label)[:_WIDEST_NAME]) for label in labels)
+    widths = [max(len(name), 5) for name in names]
+    head = " ".join(name.rjust(width) for name, width in zip(names, widths, strict=True))
+    rows = [f"  {'true'.ljust(first)} {head}   (columns: predicted)"]
+    for label, row in zip(labels, counts, strict=True):
+        cells = " ".join(f"{x:g}".rjust(width) for x, width in zip(row, widths, strict=True))
+        rows.append(f"  {str(label)[:_WIDEST_NAME].ljust(first)} {cells}")
+    return rows
+
+
+def _counts(found) -> list[tuple[str, int]]:
+    return [(reason, count) for reason, count in (found or {}).items() if count]
+
+
+def _words(name: str) -> str:
+    return str(name).replace("_", " ")
