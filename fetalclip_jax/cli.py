@@ -21,9 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one subcommand; the process's exit status."""
     parser = _parser()
     given, rest = parser.parse_known_args(argv)
-    strays = [one for one in rest if not (hasattr(given, "config") and _is_override(one))]
-    if strays:
-        parser.error(f"unknown arguments: {' '.join(strays)}")
+    if rest and not hasattr(given, "config"):
+        parser.error(f"unknown arguments: {' '.join(rest)}")
     # Set before JAX and TFDS start; their notices are not about the user's run.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     compilation_cache.enable()
@@ -37,10 +36,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"fetalclip {given.command}: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _is_override(argument: str) -> bool:
-    return argument.startswith(("--config.", "--noconfig."))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,166 @@
+"""`fetalclip evaluate`, `report` and `score` on a run and on other data."""
+
+import csv
+import json
+
+import pytest
+
+STUDIES = (
+    "zero_shot.planes",
+    "zero_shot.brain",
+    "age",
+    "probe.planes",
+    "probe.raw_pixels",
+    "few_shot.planes",
+)
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained):
+    """Results of the quickstart's studies beside the run."""
+    from fetalclip_jax import cli
+
+    command = ["evaluate", "--model", str(trained), "--output", str(trained / "results")]
+    options = ["--resamples=50", "--batch-size=16", "--workers=0"]
+    assert cli.main([*command, *options, "--study", *STUDIES]) == 0
+    return trained
+
+
+def test_results_say_what_was_judged(evaluated):
+    folder = evaluated / "results" / "tiny" / "phantom"
+    assert {path.stem for path in folder.glob("*.json")} == set(STUDIES)
+    found = json.loads((folder / "zero_shot.planes.json").read_text())
+    assert found["study"] == "zero_shot.planes"
+    assert found["data"]["simulated"] is True
+    # The run's own test patients: none that it was trained on.
+    assert found["data"]["stores"]["images"]["split"] == "test"
+    assert found["data"]["stores"]["images"]["images"] == 60
+    estimate = found["metrics"]["macro_f1"]
+    assert estimate["low"] <= estimate["value"] <= estimate["high"]
+    with (folder / "zero_shot.planes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == estimate["n"]
+    assert {"example_id", "patient_id", "label", "prediction"} <= rows[0].keys()
+
+
+def test_the_report_gathers_a_run_under_the_names_scripts_know(evaluated, run):
+    _, error, status = run("report", evaluated, "--total-seconds=12.5")
+    assert status == 0, error
+    results = json.loads((evaluated / "results.json").read_text())
+    for key in (
+        "zero_shot.planes.macro_f1",
+        "zero_shot.brain.macro_f1",
+        "age.valid_prediction_rate",
+        "age.constant_baseline",
+        "age.mae_days",
+        "probe.planes.macro_f1",
+        "probe.raw_pixels.macro_f1",
+        "few_shot.planes.2.mean",
+        "few_shot.planes.4.low",
+        "few_shot.planes.4.high",
+        "train.seconds",
+        "total.seconds",
+        "peak_rss_gib",
+    ):
+        value = results
+        for part in key.split("."):
+            value = value[part]
+        assert isinstance(value, float | int), key
+    assert results["total"]["seconds"] >= 12.5
+    page = (evaluated / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert 'src="http' not in page
+
+
+def test_stored_features_are_used_again(evaluated, run, monkeypatch, tmp_path):
+    from fetalclip_jax.evaluation import features
+
+    def never(*arguments, **options):
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(features, "encode", never)
+    command = ["evaluate", "--model", evaluated, "--output", evaluated / "results"]
+    printed, error, status = run(*command, "--study", "zero_shot.planes", "--resamples=50")
+    assert status == 0, error
+    # What is printed can be read without the files: the classes, and what to compare with.
+    assert "to compare with: a uniform guess" in printed
+    assert "lips_nose" in printed
+
+
+def test_score_agrees_with_evaluate(evaluated, run):
+    folder = evaluated / "results" / "tiny" / "phantom"
+    for study, metric in (("zero_shot.planes", "macro f1"), ("age", "valid prediction rate")):
+        found = json.loads((folder / f"{study}.json").read_text())["metrics"]
+        value = next(iter(found.values()))["value"]
+        printed, error, status = run("score", folder / f"{study}.csv", "--resamples=20")
+        assert status == 0, error
+        assert f"{metric} {value:.3f} [" in printed
+
+
+def test_a_study_that_no_data_set_serves_is_refused(trained, run, tmp_path, hc18_folder):
+    command = ["evaluate", "--model", trained, "--output", tmp_path, "--study"]
+    data = ["--data", f"hc18={hc18_folder()}"]
+    _, error, status = run(*command, "probe.brain", *data)
+    assert status == 2
+    assert "probe.brain cannot be run: hc18 knows no brain_plane" in error
+    _, error, status = run(*command, "zero_shot.plane")
+    assert status == 2
+    assert "plane" in error
+    _, error, status = run(*command, "nonsense")
+    assert status == 2
+    assert "study 'nonsense' is unknown; there are zero_shot.planes" in error
+
+
+def test_weights_without_a_data_set_ask_for_one(run, tmp_path):
+    _, error, status = run(
+        "evaluate", "--model=ViT-Mi-16-96-conv", "--output", tmp_path, "--study=age"
+    )
+    assert status == 2
+    assert "pass --data KIND=FOLDER" in error
+    _, error, status = run("evaluate", "--output", tmp_path, "--study=age")
+    assert status == 2
+    assert "no model to evaluate: pass --model" in error
+
+
+def test_prompts_of_another_shape_are_refused(trained, run, tmp_path):
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text('{"brain": "one string"}')
+    command = ["evaluate", "--model", trained, "--output", tmp_path, "--study=zero_shot.planes"]
+    _, error, status = run(*command, "--prompts", prompts)
+    assert status == 2
+    assert "prompts.json" in error
+
+
+def test_images_that_cannot_be_read_are_said_and_read_again_once_mended(
+    trained, run, tmp_path, hc18_folder
+):
+    root = hc18_folder()
+    broken = root / "training_set" / "003_HC.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:60])
+    command = ["evaluate", "--model", trained, "--data", f"hc18={root}", "--study=age"]
+    command += ["--output", tmp_path / "results", "--protocol=paper", "--resamples=20"]
+    printed, error, status = run(*command)
+    assert status == 0, error
+    assert "hc18 all: 1 of 20 images cannot be read and are left out, first 003_HC" in printed
+    result = json.loads((tmp_path / "results" / "tiny" / "hc18" / "age.json").read_text())
+    assert list(result["data"]["left_out"]) == ["003_HC.png"]
+    assert result["metrics"]["valid_prediction_rate"]["n"] == 19
+    broken.write_bytes(whole)
+    printed, error, status = run(*command)
+    assert status == 0, error
+    assert "left out" not in printed
+
+
+def test_the_papers_matrix_says_what_it_lacks(trained, run, tmp_path, hc18_folder):
+    command = ["evaluate", "--config=configs/eval/paper.py", "--output", tmp_path]
+    options = [f"--config.data.hc18.root={hc18_folder()}", "--model", trained]
+    printed, error, status = run(*command, *options)
+    assert status == 0, error
+    assert "lacking: fetal_planes_db: no folder given" in printed
+    assert "zero_shot.planes" in printed
+    assert "heart defects (CHD): the four-chamber clips are private" in printed
+    result = json.loads((tmp_path / "tiny" / "hc18" / "age.json").read_text())
+    assert result["protocol"]["name"] == "paper"
+    assert result["protocol"]["resample_by"] == "image"
+    assert result["data"]["stores"]["images"]["split"] == "all"
