@@ -43,7 +43,7 @@ def test_what_is_not_finite_is_not_exported(tmp_path, weight_file, read_model, s
     bias = weights["text"]["ln_final"]["bias"]
     weights["text"]["ln_final"]["bias"] = bias.at[3].set(1e5).astype("float16")
     with pytest.raises(
-        ValueError, match=r"1 values in 1 tensors .* as float16, the first in \w*.*final"
+        ValueError, match=r"1 values in 1 tensors .* as float16, the first in .*final"
     ):
         export.export(tmp_path / "out", weights, config, style)
     assert not (tmp_path / "out").exists()
