@@ -268,7 +268,8 @@ def load(
         the one beside the weights, else CLIP's own vocabulary.
       dtype: what matrix products compute in, "float32" or "bfloat16"; None for that of the run,
         float32 elsewhere.
-      param_dtype: what parameters are kept in; None for what the file holds.
+      param_dtype: what parameters are kept in, all but the logit scale, which is then float32;
+        None for what the file holds.
       resize_positions: fit the positional embeddings to the image size and context length of
         `config`, as open_clip does, where the file has others.
 
@@ -316,8 +317,8 @@ def _resolve(file: files.WeightFile, config) -> presets.CLIPConfig:
         ]
         if differing:
             raise ValueError(
-                f"{file.path} is described beside it as another model than config; leave config "
-                "out, or make it agree:\n  " + "\n  ".join(differing)
+                f"{file.described_by} describes {file.path} as another model than config: "
+                f"{'; '.join(differing)}; leave config out, or make it agree"
             )
     return asked
 
@@ -351,7 +352,8 @@ def _random(name: str, config, tokenizer, dtype, param_dtype) -> Model:
     params = nn.meta.unbox(jax.jit(lambda: state.initial_params(model, jax.random.key(0)))())
     kept = _dtype("param_dtype", param_dtype)
     if kept is not None:
-        params = jax.tree.map(lambda leaf: leaf.astype(kept), params)
+        scale = params["logit_scale"]  # stays float32, as from a file
+        params = jax.tree.map(lambda leaf: leaf.astype(kept), params) | {"logit_scale": scale}
     if tokenizer is not None:
         return Model(model, params, _tokenizer(pathlib.Path(name), resolved, tokenizer))
     # CLIP's own vocabulary where the model has room for it, as the published models do.
@@ -371,6 +373,7 @@ def _load_run(workdir: pathlib.Path, dtype, param_dtype) -> Model:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, kept or leaf.dtype, sharding=where),
         _abstract(model),
     )
+    abstract["logit_scale"] = jax.ShapeDtypeStruct((), jnp.float32, sharding=where)
     params = checkpoint.restore_params(workdir, abstract)
     return Model(model, params, tokenizers.load(workdir / "tokenizer"), config.data)
 

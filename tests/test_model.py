@@ -58,30 +58,39 @@ def test_a_folder_describes_itself(folder):
     assert not np.allclose(text[0], text[1])
 
 
+def alone(folder):
+    """The weights of a folder, with nothing beside them that says what they are."""
+    (folder / "open_clip_config.json").rename(folder / "described_elsewhere.json")
+    return folder / "open_clip_model.safetensors"
+
+
 def test_a_file_alone_needs_a_configuration(folder, fields):
-    weights = folder / "open_clip_model.safetensors"
+    expected = features(fetalclip_jax.load(folder))[0]
+    weights = alone(folder)
     with pytest.raises(ValueError, match="does not say what model it holds; pass config"):
         fetalclip_jax.load(weights)
-    for config in (fields, str(folder / "open_clip_config.json")):
+    for config in (fields, str(folder / "described_elsewhere.json")):
         model = fetalclip_jax.load(weights, config)
-        np.testing.assert_array_equal(features(model)[0], features(fetalclip_jax.load(folder))[0])
+        np.testing.assert_array_equal(features(model)[0], expected)
 
 
 def test_a_folders_own_description_is_not_overruled(folder, fields):
-    with pytest.raises(ValueError, match="quick_gelu: False there, True asked for"):
-        fetalclip_jax.load(folder, fields | {"quick_gelu": True})
-    assert fetalclip_jax.load(folder, fields).config == fetalclip_jax.load(folder).config
+    for path in (folder, folder / "open_clip_model.safetensors"):
+        with pytest.raises(ValueError, match="quick_gelu: False there, True asked for; leave"):
+            fetalclip_jax.load(path, fields | {"quick_gelu": True})
+        assert fetalclip_jax.load(path, fields).config == fetalclip_jax.load(path).config
 
 
 def test_the_fingerprint_tells_functions_apart(folder, fields):
-    weights = folder / "open_clip_model.safetensors"
+    described = fetalclip_jax.load(folder)
+    weights = alone(folder)
     models = [
         fetalclip_jax.load(weights, fields),
         fetalclip_jax.load(weights, fields | {"quick_gelu": True}),
         fetalclip_jax.load(weights, fields, dtype="bfloat16"),
     ]
     assert len({model.fingerprint for model in models}) == 3
-    assert models[0].fingerprint == fetalclip_jax.load(folder).fingerprint
+    assert models[0].fingerprint == described.fingerprint
 
 
 def test_a_run_carries_what_it_is(tmp_path, folder):

@@ -7,8 +7,9 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-# Biases, norms, the class token and the logit scale are not pulled towards zero.
-_NOT_DECAYED = ("bias", "scale", "class_embedding", "logit_scale")
+# What has one axis in each layer is not pulled towards zero, as in open_clip: biases, norms,
+# LayerScales, the class token and the logit scale.
+_NOT_DECAYED = ("bias", "scale", "ls_1", "ls_2", "class_embedding", "logit_scale")
 
 
 def decay_mask(params: Any) -> Any:

@@ -10,7 +10,7 @@ from flax import traverse_util
 from fetalclip_jax.models.preprocess import CLIP_MEAN, CLIP_STD
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.run import write_json
-from fetalclip_jax.weights import files, safetensors_file, transformers_clip
+from fetalclip_jax.weights import description, files, safetensors_file, transformers_clip
 
 STYLES = ("open_clip", "transformers")
 
@@ -23,7 +23,8 @@ def export(
     Args:
       folder: gets `open_clip_model.safetensors` and `open_clip_config.json`, or
         `model.safetensors`, `config.json` and `preprocessor_config.json`.
-      params: as `CLIP.init` makes them; their data types are kept.
+      params: as `CLIP.init` makes them; their data types are kept, but the logit scale is written
+        as float32.
       config: the model.
       style: "open_clip" or "transformers".
 
@@ -31,7 +32,8 @@ def export(
       The path of the weights.
 
     Raises:
-      ValueError: a model that the other library has no counterpart for; files that are there.
+      ValueError: a model that the other library has no counterpart for; parameters that are NaN or
+        infinite; files that are there.
     """
     if style not in STYLES:
         raise ValueError(f"style={style!r} is not one of {', '.join(STYLES)}")
@@ -42,21 +44,23 @@ def export(
         )
     # Before anything is written: a model that cannot be exported leaves no folder behind.
     tensors = to_tensors(params, config, style)
-    weights, description = {
-        "open_clip": (files.OPEN_CLIP_WEIGHTS[0], files.OPEN_CLIP_CONFIG),
-        "transformers": (files.TRANSFORMERS_WEIGHTS[0], files.TRANSFORMERS_CONFIG),
+    tensors["logit_scale"] = tensors["logit_scale"].astype(np.float32)
+    _check_finite(folder, tensors)
+    weights, model_json = {
+        "open_clip": (files.OPEN_CLIP_WEIGHTS[0], description.OPEN_CLIP),
+        "transformers": (files.TRANSFORMERS_WEIGHTS[0], description.TRANSFORMERS),
     }[style]
-    for name in (weights, description, files.PREPROCESSOR):
+    for name in (weights, model_json, description.PREPROCESSOR):
         if (folder / name).exists():
             raise ValueError(f"{folder / name} is there already; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     safetensors_file.save(folder / weights, tensors)
     if style == "open_clip":
-        write_json(folder / description, _open_clip_json(config))
+        write_json(folder / model_json, _open_clip_json(config))
     else:
         dtype = str(tensors["visual_projection.weight"].dtype)
-        write_json(folder / description, transformers_clip.config_json(config, dtype))
-        write_json(folder / files.PREPROCESSOR, _preprocessor_json(config))
+        write_json(folder / model_json, transformers_clip.config_json(config, dtype))
+        write_json(folder / description.PREPROCESSOR, _preprocessor_json(config))
     return folder / weights
 
 
@@ -81,6 +85,18 @@ def to_tensors(params: Mapping[str, Any], config: CLIPConfig, style: str) -> dic
         else:
             tensor[piece.row : piece.row + len(part)] = part
     return tensors
+
+
+def _check_finite(folder: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+    bad = {name: np.count_nonzero(~np.isfinite(tensor)) for name, tensor in tensors.items()}
+    bad = {name: count for name, count in bad.items() if count}
+    if bad:
+        name = next(iter(bad))
+        raise ValueError(
+            f"{folder}: {sum(bad.values())} values in {len(bad)} tensors are NaN or infinite as "
+            f"{tensors[name].dtype}, the first in {name}; nothing was written: export in a wider "
+            "data type, or a model of an earlier step"
+        )
 
 
 def _open_clip_json(config: CLIPConfig) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Weight files and folders of other libraries: which tensors they hold, and of what model."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -9,20 +8,23 @@ from typing import Any
 import numpy as np
 
 from fetalclip_jax.models import presets
-from fetalclip_jax.models.preprocess import CLIP_MEAN, CLIP_STD
 from fetalclip_jax.models.presets import CLIPConfig
-from fetalclip_jax.weights import open_clip, safetensors_file, torch_zip, transformers_clip
+from fetalclip_jax.weights import (
+    description,
+    names,
+    open_clip,
+    safetensors_file,
+    torch_zip,
+    transformers_clip,
+)
 from fetalclip_jax.weights.layout import Piece
 
-OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
-TRANSFORMERS_CONFIG = "config.json"
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-PREPROCESSOR = "preprocessor_config.json"
 
 # Numbers that OpenAI's own files carry beside the weights.
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
@@ -37,16 +39,33 @@ class WeightFile:
       entries: by name; each has `shape`, `dtype`, `read()` and `read_slice(index)`.
       style: "open_clip" or "transformers", by the names.
       config: the model, where a file beside the tensors describes it.
+      described_by: that file.
+      is_openai: whether marks beside the tensors say that they are OpenAI's own.
     """
 
     path: pathlib.Path
     entries: Mapping[str, Any]
     style: str
     config: CLIPConfig | None
+    described_by: pathlib.Path | None = None
+    is_openai: bool = False
 
     def pieces(self, config: CLIPConfig) -> list[Piece]:
         """Where this file holds the numbers of a model."""
         return pieces(self.style, config)
+
+    def check_activation(self, config: CLIPConfig) -> None:
+        """That a model computes the activation that the file's marks stand for.
+
+        Raises:
+          ValueError: OpenAI's own weights for a model without quick_gelu.
+        """
+        if self.is_openai and not config.quick_gelu:
+            raise ValueError(
+                f"{self.path} carries {', '.join(_OPENAI_EXTRAS)} beside the weights, which marks "
+                "OpenAI's own, trained with quick_gelu; config has quick_gelu=False: take the "
+                "preset whose name ends in -quickgelu, or a model JSON with quick_gelu=true"
+            )
 
 
 def pieces(style: str, config: CLIPConfig) -> list[Piece]:
@@ -84,70 +103,26 @@ def open_weights(path: pathlib.Path) -> WeightFile:
       ValueError: none of these; a damaged file; a configuration that is not supported.
     """
     if not path.is_dir():
-        return _open_file(path, None)
-    for config_name, names, read_config in (
-        (OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, open_clip_config),
-        (TRANSFORMERS_CONFIG, TRANSFORMERS_WEIGHTS, transformers_clip.model_config),
+        file = _open_file(path)
+        described_by, config = description.beside(path, file.style) or (None, None)
+        return dataclasses.replace(file, config=config, described_by=described_by)
+    for config_name, weight_names, read_config in (
+        (description.OPEN_CLIP, OPEN_CLIP_WEIGHTS, description.read_open_clip),
+        (description.TRANSFORMERS, TRANSFORMERS_WEIGHTS, description.read_transformers),
     ):
-        description = path / config_name
-        found = [path / name for name in names if (path / name).is_file()]
-        if not description.is_file() or not found:
-            continue
-        config = _described(description, read_config)
-        if config_name == TRANSFORMERS_CONFIG and (path / PREPROCESSOR).is_file():
-            _described(path / PREPROCESSOR, _check_preprocessor)
-        return _open_file(found[0], config)
+        described_by = path / config_name
+        found = [path / name for name in weight_names if (path / name).is_file()]
+        if described_by.is_file() and found:
+            config = read_config(described_by)
+            return dataclasses.replace(
+                _open_file(found[0]), config=config, described_by=described_by
+            )
     raise ValueError(
         f"{path} holds neither the checkpoints of a run (fetalclip train or import makes one) nor "
-        f"weights: {OPEN_CLIP_CONFIG} beside {' or '.join(OPEN_CLIP_WEIGHTS)}, or "
-        f"{TRANSFORMERS_CONFIG} beside {' or '.join(TRANSFORMERS_WEIGHTS)} "
+        f"weights: {description.OPEN_CLIP} beside {' or '.join(OPEN_CLIP_WEIGHTS)}, or "
+        f"{description.TRANSFORMERS} beside {' or '.join(TRANSFORMERS_WEIGHTS)} "
         "(weights in several shards: join them into one)"
     )
-
-
-def open_clip_config(fields: Mapping[str, Any]) -> CLIPConfig:
-    """The model of an open_clip JSON: a model configuration, or one within a hub description.
-
-    Raises:
-      ValueError: a field that is not supported, such as other preprocessing.
-    """
-    preprocessing = fields.get("preprocess_cfg") or {}
-    _check_statistics(preprocessing, "mean", "std")
-    for name, known in (
-        ("interpolation", (None, "bicubic")),
-        ("resize_mode", (None, "shortest", "longest")),
-    ):
-        if preprocessing.get(name) not in known:
-            raise ValueError(f"preprocess_cfg.{name}={preprocessing[name]!r} is not supported")
-    model = fields.get("model_cfg", fields)
-    if not isinstance(model, Mapping) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(model):
-        raise ValueError(
-            "not the configuration of an open_clip model: embed_dim, vision_cfg and text_cfg are "
-            f"not all in it, but {sorted(model) if isinstance(model, Mapping) else model!r}"
-        )
-    return CLIPConfig.from_dict(model)
-
-
-def _check_preprocessor(fields: Mapping[str, Any]) -> None:
-    _check_statistics(fields, "image_mean", "image_std")
-
-
-def _check_statistics(fields: Mapping[str, Any], *names: str) -> None:
-    """That images are normalised by CLIP's mean and deviation, as `data.image` does."""
-    for name, ours in zip(names, (CLIP_MEAN, CLIP_STD), strict=True):
-        theirs = fields.get(name)
-        if theirs is not None and not (
-            np.shape(theirs) == (3,) and np.allclose(theirs, ours, atol=1e-6)
-        ):
-            raise ValueError(f"{name}={theirs} is not supported, only CLIP's: {ours.tolist()}")
-
-
-def _described(path: pathlib.Path, read):
-    """What `read` makes of a JSON file; its errors name the file."""
-    try:
-        return read(read_json(path))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def resolve_config(config: CLIPConfig | Mapping | str) -> CLIPConfig:
@@ -159,30 +134,16 @@ def resolve_config(config: CLIPConfig | Mapping | str) -> CLIPConfig:
     if isinstance(config, CLIPConfig):
         return config
     if isinstance(config, Mapping):
-        return open_clip_config(config)
+        return description.open_clip_config(config)
     if not str(config).endswith(".json"):
         return presets.get(str(config))
-    return _described(pathlib.Path(config), open_clip_config)
+    return description.read_open_clip(pathlib.Path(config))
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """The mapping in a JSON file.
-
-    Raises:
-      ValueError: no such file, no JSON, or no mapping.
-    """
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read it as JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"holds {type(fields).__name__}, expected a mapping of fields")
-    return fields
-
-
-def _open_file(path: pathlib.Path, config: CLIPConfig | None) -> WeightFile:
+def _open_file(path: pathlib.Path) -> WeightFile:
     reader = safetensors_file if path.suffix == ".safetensors" else torch_zip
-    entries = dict(reader.open_tensors(path))
+    entries = names.without_prefixes(reader.open_tensors(path))
+    is_openai = entries.keys() >= set(_OPENAI_EXTRAS)
     for name in (*_OPENAI_EXTRAS, *transformers_clip.IGNORED):
         entries.pop(name, None)
     if "text.token_embedding.weight" in entries:
@@ -192,4 +153,4 @@ def _open_file(path: pathlib.Path, config: CLIPConfig | None) -> WeightFile:
     if scale is not None and scale.shape == (1,):
         entries["logit_scale"] = ArrayEntry(scale.read().reshape(()))
     style = "transformers" if "visual_projection.weight" in entries else "open_clip"
-    return WeightFile(path, entries, style, config)
+    return WeightFile(path, entries, style, None, is_openai=is_openai)

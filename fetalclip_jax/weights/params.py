@@ -1,7 +1,6 @@
 """Parameters from the tensors of a weight file, each read straight into its place."""
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,31 +31,35 @@ def read_params(
       file: the tensors.
       config: the model; its tensors must be those of the file, see `check`.
       shardings: tree of `jax.sharding.Sharding` in the shape of the parameters, or one for all.
-      dtype: what to cast to; None keeps each tensor's own data type.
+      dtype: what to cast to, all but the logit scale, which is then float32; None keeps each
+        tensor's own data type.
 
     Returns:
       Nested dictionaries as `CLIP.init` makes them.
 
     Raises:
-      ValueError: tensors that are missing, unexpected or of another shape, all at once.
-    Warns:
-      UserWarning: values that are NaN or infinite, counted.
+      ValueError: tensors that are missing, unexpected or of another shape, all at once; values
+        that are NaN or infinite, counted; an activation that is not the file's.
     """
+    file.check_activation(config)
     pieces = file.pieces(config)
     check(file, pieces)
     by_path: dict[tuple[str, ...], list[Piece]] = {}
     for piece in pieces:
         by_path.setdefault(piece.path, []).append(piece)
     not_finite: dict[str, int] = {}
+    casts = {("logit_scale",): dtype and np.float32}
     flat = {
-        path: _read_leaf(parts, file.entries, where, dtype, not_finite)
+        path: _read_leaf(parts, file.entries, where, casts.get(path, dtype), not_finite)
         for (path, parts), where in zip(by_path.items(), _ordered(shardings, by_path), strict=True)
     }
     if not_finite:
-        warnings.warn(
+        first = next(iter(not_finite))
+        kept_as = "" if dtype is None else f" as {np.dtype(dtype)}"
+        raise ValueError(
             f"{file.path}: {sum(not_finite.values())} values in {len(not_finite)} tensors are NaN "
-            f"or infinite, the first in {next(iter(not_finite))}; features will be too",
-            stacklevel=2,
+            f"or infinite{kept_as}, the first in {first}: every feature would be; use the weights "
+            "of an earlier step" + ("" if dtype is None else ", or a wider data type")
         )
     return traverse_util.unflatten_dict(flat)
 
@@ -90,14 +93,17 @@ def _read_leaf(parts: list[Piece], entries, sharding, dtype, not_finite) -> jax.
                 if not isinstance(p, int)
             )
             part = piece.read(entries[piece.name], inner)
-            bad = part.size - int(np.count_nonzero(np.isfinite(part)))
-            if bad:
-                not_finite[piece.name] = not_finite.get(piece.name, 0) + bad
             where = tuple(
                 p - b.start if isinstance(p, int) else slice(None)
                 for p, b in zip(place, bounds, strict=True)
             )
-            fill(out[(*where, ...)], part)
+            target = out[(*where, ...)]
+            # What does not fit a narrower data type is counted below.
+            with np.errstate(over="ignore"):
+                fill(target, part)
+            bad = target.size - int(np.count_nonzero(np.isfinite(target)))
+            if bad:
+                not_finite[piece.name] = not_finite.get(piece.name, 0) + bad
         return out
 
     # Devices that hold the same part ask for it one after another.
@@ -184,6 +190,8 @@ def nearest_presets(file: WeightFile) -> tuple[list[str], float]:
 def advice(file: WeightFile) -> str:
     """Which preset to try, as the end of a sentence."""
     names, share = nearest_presets(file)
+    if file.is_openai:
+        names = [name for name in names if presets.get(name).quick_gelu]
     if not names:
         return "; no preset has a tensor of these names and shapes: is it a CLIP?"
     if share < _NEAR:

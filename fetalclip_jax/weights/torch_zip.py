@@ -24,6 +24,9 @@ from fetalclip_jax.weights.torch_pickle import RESAVE, Tensor, interpret
 _MAX_DESCRIPTION_BYTES = 8 * 2**20  # of the pickle, and of the archive's directory
 _MAX_DIMENSIONS = 32
 _MAX_EMPTY_BYTES = 2**40  # of a tensor with an axis of length 0, were it 1
+# Where trainers keep the state dict; one may lie in another, and in a loop forever.
+_STATE_KEYS = ("state_dict", "model_state_dict", "model", "module")
+_MAX_NESTING = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +109,8 @@ class TensorEntry:
 def open_tensors(path: str | os.PathLike) -> dict[str, TensorEntry]:
     """The tensors of a state dict by name, in the file's order, none of them read yet.
 
-    The file holds the state dict itself or has it under the key "state_dict"; everything else in
-    it is passed over. A "module." before all names (that of `DistributedDataParallel`) is cut.
+    The file holds the state dict itself or has it under a key that trainers use, such as
+    "state_dict"; everything else in it is passed over.
 
     Raises:
       ValueError: a file that is missing, damaged, of another format, without a state dict, or
@@ -125,10 +128,7 @@ def open_tensors(path: str | os.PathLike) -> dict[str, TensorEntry]:
                 "little-endian machine"
             )
         state = _state_dict(interpret(archive.read("data.pkl")))
-        entries = [_entry(path, archive, name, tensor) for name, tensor in state.items()]
-    prefix = "module." if all(entry.name.startswith("module.") for entry in entries) else ""
-    entries = [dataclasses.replace(e, name=e.name.removeprefix(prefix)) for e in entries]
-    return {entry.name: entry for entry in entries}
+        return {name: _entry(path, archive, name, tensor) for name, tensor in state.items()}
 
 
 @contextlib.contextmanager
@@ -232,16 +232,23 @@ def _state_dict(content: Any) -> dict[str, Tensor]:
     """The tensors of the one level that is a state dict, whatever lies below or beside it."""
     if not isinstance(content, dict):
         raise ValueError(f"it holds {type(content).__name__}, expected a state dict; {RESAVE}")
-    inner = content.get("state_dict")
-    state = inner if isinstance(inner, dict) else content
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = _innermost(content, _MAX_NESTING)
     if not tensors or not all(isinstance(name, str) for name in tensors):
-        keys = ", ".join(repr(key)[:80] for key in list(state)[:5])
+        keys = ", ".join(repr(key)[:80] for key in list(content)[:5])
         raise ValueError(
-            f"no tensors by name at its top or under 'state_dict', but the keys {keys or 'none'}; "
-            f"{RESAVE}"
+            f"no tensors by name at its top or under {' or '.join(map(repr, _STATE_KEYS))}, but "
+            f"the keys {keys or 'none'}; {RESAVE}"
         )
     return tensors
+
+
+def _innermost(content: dict, nesting: int) -> dict[Any, Tensor]:
+    """The tensors under the first of `_STATE_KEYS` that leads to any, else those of `content`."""
+    for key in _STATE_KEYS if nesting else ():
+        inner = content.get(key)
+        if isinstance(inner, dict) and (tensors := _innermost(inner, nesting - 1)):
+            return tensors
+    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _entry(path: pathlib.Path, archive: _Archive, name: str, tensor: Tensor) -> TensorEntry:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,11 +68,19 @@ def test_the_logit_scale_stays_between_1_and_100():
     assert 0.0 <= float(final.params["logit_scale"]) <= np.log(100) + 1e-6
 
 
-def test_weight_decay_spares_biases_norms_and_the_scale():
-    params = state.initial_params(CLIP(TINY), jax.random.key(0))
-    mask = jax.tree_util.tree_leaves_with_path(decay_mask(params))
-    decayed = {path[-2].key if hasattr(path[-1], "name") else path[-1].key for path, m in mask if m}
+def test_weight_decay_spares_whatever_has_one_axis():
+    towers = {
+        name: dataclasses.replace(getattr(TINY, name), ls_init_value=0.1)
+        for name in ("vision_cfg", "text_cfg")
+    }
+    model = CLIP(dataclasses.replace(TINY, **towers))
+    boxed = jax.eval_shape(lambda: state.initial_params(model, jax.random.key(0)))
+    mask = jax.tree_util.tree_leaves_with_path(decay_mask(boxed))
+    names = [(path[-2].key if hasattr(path[-1], "name") else path[-1].key, m) for path, m in mask]
+    decayed = {name for name, decays in names if decays}
+    spared = {name for name, decays in names if not decays}
     assert decayed == {"kernel", "projection", "positional_embedding", "token_embedding"}
+    assert spared == {"bias", "scale", "ls_1", "ls_2", "class_embedding", "logit_scale"}
 
 
 def test_schedule_warms_up_and_ends_at_zero():

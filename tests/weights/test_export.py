@@ -25,6 +25,7 @@ from tests.weights.conftest import one_device
 def test_what_is_exported_comes_back_bitwise(tmp_path, weight_file, read_model, style, name, dtype):
     config, weights = read_model(weight_file(name), drawn.fields(name))
     weights = jax.tree.map(lambda leaf: leaf.astype(dtype), weights)
+    weights["logit_scale"] = weights["logit_scale"].astype("float32")
     export.export(tmp_path / "out", weights, config, style)
     file = files.open_weights(tmp_path / "out")
     assert file.style == style
@@ -34,6 +35,27 @@ def test_what_is_exported_comes_back_bitwise(tmp_path, weight_file, read_model, 
     for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(weights), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("style", ["open_clip", "transformers"])
+def test_what_is_not_finite_is_not_exported(tmp_path, weight_file, read_model, style):
+    config, weights = read_model(weight_file(), drawn.fields("plain"))
+    bias = weights["text"]["ln_final"]["bias"]
+    weights["text"]["ln_final"]["bias"] = bias.at[3].set(1e5).astype("float16")
+    with pytest.raises(
+        ValueError, match=r"1 values in 1 tensors .* as float16, the first in .*final"
+    ):
+        export.export(tmp_path / "out", weights, config, style)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_logit_scale_is_exported_as_float32(tmp_path, weight_file, read_model):
+    config, weights = read_model(weight_file(), drawn.fields("plain"))
+    weights = jax.tree.map(lambda leaf: leaf.astype("float16"), weights)
+    path = export.export(tmp_path / "out", weights, config)
+    kinds = {name: str(e.dtype) for name, e in safetensors_file.open_tensors(path).items()}
+    assert kinds.pop("logit_scale") == "float32"
+    assert set(kinds.values()) == {"float16"}
 
 
 def test_open_clip_gets_the_tensors_it_came_with(tmp_path, weight_file, read_model):

@@ -72,14 +72,33 @@ def test_a_preset_that_shares_next_to_nothing_is_not_named(weight_file):
         params.read_params(file, CONFIG, one_device())
 
 
-def test_values_that_are_not_finite_are_counted(weight_file):
+def test_values_that_are_not_finite_are_refused_and_counted(weight_file):
     bias = np.zeros(32, np.float32)
     bias[:3] = np.nan, np.inf, -np.inf
-    file = change(weight_file(), ln_final__bias=bias)
-    with pytest.warns(
-        UserWarning, match="3 values in 1 tensors are NaN or infinite.*ln_final.bias"
-    ):
+    path = weight_file()
+    file = change(path, ln_final__bias=bias)
+    with pytest.raises(ValueError, match=r"3 values in 1 tensors are NaN.*first in ln_final.bias"):
         params.read_params(file, CONFIG, one_device())
+    # Every device asks for all of it; it is counted once.
+    with pytest.raises(ValueError, match=f"{path.name}: 3 values"):
+        params.read_params(file, CONFIG, sharding.replicated(meshes.make_mesh()))
+
+
+def test_a_value_that_a_narrow_type_has_no_room_for_is_refused(weight_file):
+    file = change(weight_file(), ln_final__bias=np.full(32, 1e5, np.float32))
+    with pytest.raises(
+        ValueError, match=r"32 values .* infinite as float16, the first in ln_final"
+    ):
+        params.read_params(file, CONFIG, one_device(), dtype="float16")
+    found = params.read_params(file, CONFIG, one_device(), dtype="bfloat16")
+    assert found["text"]["ln_final"]["bias"][0] == np.float32(1e5).astype(ml_dtypes.bfloat16)
+
+
+def test_the_logit_scale_is_cast_to_float32_alone(weight_file):
+    file = change(weight_file(), logit_scale=np.array(4.6051702, np.float32))
+    found = params.read_params(file, CONFIG, one_device(), dtype="bfloat16")
+    assert found["logit_scale"] == np.float32(4.6051702)
+    assert found["visual"]["projection"].dtype == ml_dtypes.bfloat16
 
 
 def test_a_scale_of_shape_one_is_the_scale(weight_file):

@@ -65,7 +65,7 @@ def test_finds_the_state_dict_of_a_training_checkpoint(tmp_path):
         "best": None,
         "done": True,
         "learning_rate": 1e-4,
-        "state_dict": {f"module.{name}": value for name, value in tensors.items()},
+        "state_dict": tensors,
         "optimizer": {"state": {0: {"step": tensors["logit_scale"]}}, "groups": [{"lr": (1, 2.5)}]},
         "size": Call(Global("torch", "Size"), ((1, 2),)),
         "device": Call(Global("torch", "device"), ("cuda", 0)),
@@ -75,10 +75,28 @@ def test_finds_the_state_dict_of_a_training_checkpoint(tmp_path):
     _assert_same(torch_zip.open_tensors(path), _arrays())
 
 
-def test_module_prefix_is_cut_only_where_all_names_have_it(tmp_path):
-    content = {"module.a": tensor("0", (2,)), "b": tensor("0", (3,))}
+@pytest.mark.parametrize(
+    "keys", [("model",), ("model_state_dict",), ("module",), ("model", "state_dict")]
+)
+def test_finds_the_state_dict_where_other_trainers_keep_it(tmp_path, keys):
+    content, storages = torch_files.state(_arrays())
+    for key in reversed(keys):
+        content = {"epoch": 3, key: content, "optimizer": {"state": {}}}
+    path = torch_files.save(tmp_path / "a.pt", content, storages)
+    _assert_same(torch_zip.open_tensors(path), _arrays())
+
+
+def test_settings_under_the_key_of_a_state_dict_are_none(tmp_path):
+    content = {"model": {"name": "ViT-B-32"}, "w": tensor("0", (2,))}
     path = torch_files.save(tmp_path / "a.pt", content, ONES)
-    assert list(torch_zip.open_tensors(path)) == ["module.a", "b"]
+    assert list(torch_zip.open_tensors(path)) == ["w"]
+
+
+def test_a_state_dict_within_itself_ends(tmp_path):
+    # An empty dict, kept in the memo, whose item "model" is that dict.
+    loop = Raw(b"}q\x01X\x05\x00\x00\x00modelh\x01s")
+    path = torch_files.save(tmp_path / "a.pt", loop, ONES)
+    assert "no tensors by name" in refusal(path)
 
 
 def test_a_tensor_called_state_dict_is_a_tensor(tmp_path):
@@ -236,7 +254,7 @@ def test_tensors_beside_the_state_dict_are_not_looked_at(tmp_path):
     [
         ([1], "list, expected a state dict"),
         ({}, "no tensors .* keys none"),
-        ({"model": {"w": tensor("0", (2,))}, "epoch": 3}, "no tensors .* 'model', 'epoch'"),
+        ({"net": {"w": tensor("0", (2,))}, "epoch": 3}, "no tensors .* 'net', 'epoch'"),
         ({0: tensor("0", (2,))}, "no tensors by name"),
     ],
 )
