@@ -10,7 +10,9 @@ import functools
 import numpy as np
 from jaxtyping import Float
 
-Points = Float[np.ndarray, "n 2"]
+Points = Float[np.ndarray, "_ 2"]
+# A point, or two lengths.
+Pair = tuple[float, float] | Float[np.ndarray, "2"]
 
 
 @functools.lru_cache(maxsize=64)
@@ -19,7 +21,7 @@ def _circle(count: int) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], -1).astype(np.float32)
 
 
-def _rotation(angle: float) -> np.ndarray:
+def _rotation(angle: float | np.floating) -> np.ndarray:
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, s], [-s, c]], np.float32)
 
@@ -28,8 +30,8 @@ def _rotation(angle: float) -> np.ndarray:
 class Pose:
     """Places a structure: mirror (x -> x, y -> -y), turn by `angle` radians, then move."""
 
-    center: tuple[float, float]
-    angle: float = 0.0
+    center: Pair
+    angle: float | np.floating = 0.0
     mirror: bool = False
 
     def __call__(self, points: Points) -> Points:
@@ -45,9 +47,9 @@ class Pose:
 
 
 def ellipse(
-    center: tuple[float, float],
-    semi_axes: tuple[float, float],
-    angle: float = 0.0,
+    center: Pair,
+    semi_axes: Pair,
+    angle: float | np.floating = 0.0,
     count: int = 40,
 ) -> Points:
     """A closed ellipse."""
@@ -58,8 +60,8 @@ def ellipse(
 
 
 def arc(
-    center: tuple[float, float],
-    semi_axes: tuple[float, float],
+    center: Pair,
+    semi_axes: Pair,
     start: float,
     stop: float,
     count: int = 16,
@@ -72,9 +74,9 @@ def arc(
 
 def blob(
     rng: np.random.Generator,
-    center: tuple[float, float],
-    semi_axes: tuple[float, float],
-    angle: float = 0.0,
+    center: Pair,
+    semi_axes: Pair,
+    angle: float | np.floating = 0.0,
     roughness: float = 0.1,
     count: int = 36,
 ) -> Points:

@@ -33,4 +33,4 @@ def test_validity_at_the_edges_of_the_band(day):
 
 def test_other_percentile_is_refused():
     with pytest.raises(ValueError, match="percentile 3"):
-        who_chart.hc_mm(20, 3)
+        who_chart.hc_mm(20, 3.0)

@@ -304,23 +304,28 @@ from fetalclip_jax.data import records
 from fetalclip_jax.datasets import registry
 sizes = {{"train_images": 6, "pool_images": 6, "test_images": 6}}
 source = registry.open_source("phantom", options=sizes, image_size=32)
-{guard}records.prepare(source, {folder!r}, image_size=8, workers=2, progress=False)
+arguments = {{"image_size": 8, "workers": 2, "progress": False, "replace": True}}
+{guard}records.prepare(source, {folder!r}, **arguments)
 """
 
 
 @pytest.mark.parametrize(("guard", "status"), [("", 1), ('if __name__ == "__main__": ', 0)])
-def test_a_script_without_a_main_guard_is_told_so_in_one_line(tmp_path, guard, status):
+def test_a_script_without_a_main_guard_is_told_so_in_one_line(
+    tmp_path, numbered_examples, guard, status
+):
+    records.prepare(numbered_examples(2), tmp_path / "r", image_size=8, progress=False)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(guard=guard, folder=str(tmp_path / "r")))
     result = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert result.returncode == status, result.stderr
-    assert (tmp_path / "r").exists() == (status == 0)
+    assert len(records.RecordDataset(tmp_path / "r")) == (2 if status else 6)
+    # Its processes have nothing to say.
+    assert result.stdout.count("Preparing anew") == 1
     errors = [line for line in result.stderr.splitlines() if line.startswith("ValueError")]
     assert len(errors) == status
     if errors:
         assert f"ValueError: {script} starts 2 worker processes" in errors[0]
         assert 'put its code under `if __name__ == "__main__":`, or use workers=0' in errors[0]
-        # The parent's own traceback and nothing of its processes.
         assert result.stderr.count("Traceback") == 1
 
 
