@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import grain
 import jax
@@ -33,9 +33,12 @@ class Moment:
     last: bool
 
 
+@runtime_checkable
 class Hook(Protocol):
-    """Attributes:
-    every: steps between two calls; the last step calls it too.
+    """Something done every so many steps.
+
+    Attributes:
+      every: steps between two calls; the last step calls it too.
     """
 
     every: int

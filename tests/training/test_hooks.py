@@ -1,14 +1,20 @@
 import itertools
-import types
+import json
 
+import jax.numpy as jnp
 import pytest
+from grain import MapDataset
 
 from fetalclip_jax.training import hooks
+from fetalclip_jax.training.checkpoint import Checkpointer
+from fetalclip_jax.training.metrics import MetricsWriter
+from fetalclip_jax.training.state import TrainState
 
 
 def moment(step=4, last=False, loss=1.0, norm=1.0, ema=None):
-    state = types.SimpleNamespace(params=2.0, ema=ema, step=step)
-    return hooks.Moment(step, state, {"loss": loss, "gradient_norm": norm}, last)
+    state = TrainState(step=step, params=2.0, ema=ema, opt_state=())
+    metrics = {"loss": jnp.float32(loss), "gradient_norm": jnp.float32(norm)}
+    return hooks.Moment(step, state, metrics, last)
 
 
 class Recorder:
@@ -50,20 +56,34 @@ def test_speed_is_that_of_the_steps_since_the_last_mark(clock):
     assert clock.steps_per_second(18) == 2.0
 
 
+class Recording(Checkpointer):
+    def __init__(self):
+        self.saved = []
+
+    def save(self, state, iterator, progress):
+        self.saved.append((state, iterator, progress))
+
+
 def test_saving_keeps_the_seconds_and_is_not_counted_as_training(clock):
-    saved = []
-    checkpointer = types.SimpleNamespace(save=lambda *arguments: saved.append(arguments))
-    now = moment(20)
-    hooks.Save(1, checkpointer, "iterator", clock)(now)
-    assert saved == [(now.state, "iterator", {"seconds": 52.0})]
+    checkpointer, iterator, now = (
+        Recording(),
+        iter(MapDataset.range(3).to_iter_dataset()),
+        moment(20),
+    )
+    hooks.Save(1, checkpointer, iterator, clock)(now)
+    assert checkpointer.saved == [(now.state, iterator, {"seconds": 52.0})]
     assert clock.kept == 52.0
     assert clock.steps_per_second(23) == 3.0
 
 
-def test_averaged_parameters_are_judged_beside_the_others():
-    written = []
-    writer = types.SimpleNamespace(write=lambda step, values: written.append((step, values)))
-    evaluate = hooks.Evaluate(1, writer, lambda params, step, batch: params * batch, [1.0, 3.0])
-    evaluate(moment())
-    evaluate(moment(ema=5.0))
-    assert written == [(4, {"val_loss": 4.0}), (4, {"val_loss": 4.0, "ema_val_loss": 10.0})]
+def test_averaged_parameters_are_judged_beside_the_others(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    batches = [{"x": jnp.float32(1.0)}, {"x": jnp.float32(3.0)}]
+    evaluate = hooks.Evaluate(1, writer, lambda params, step, batch: params * batch["x"], batches)
+    evaluate(moment(4))
+    evaluate(moment(8, ema=5.0))
+    writer.close()
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        {"step": 4, "val_loss": 4.0},
+        {"step": 8, "val_loss": 4.0, "ema_val_loss": 10.0},
+    ]
