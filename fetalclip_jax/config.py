@@ -124,8 +124,8 @@ def parse(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     config = _call(_get_config(file), file, argument)
     if not isinstance(config, ConfigDict):
         raise ValueError(
-            f"--config={path}: get_config returns {type(config).__name__}, not a ConfigDict; let "
-            "it change and return fetalclip_jax.config.default_config()"
+            f"--config={path}: get_config returns {type(config).__name__}, not a ConfigDict; let it "
+            "change and return fetalclip_jax.config.default_config()"
         )
     try:
         config = _over_defaults(config.to_dict())
