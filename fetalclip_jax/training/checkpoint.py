@@ -69,10 +69,10 @@ class Checkpointer:
             if found := integrity.damage(self._folder / str(step)):
                 damaged[step] = found
                 continue
+            _check_fits(self._folder / str(step) / "params", abstract.params)
             try:
                 restored = self._restore(step, abstract, iterator)
             except Exception as error:  # of Orbax, TensorStore, grain or json, by what is damaged
-                _check_fits(self._folder / str(step) / "params", abstract.params, error)
                 damaged[step] = _reason(error)
             else:
                 self._set_aside(damaged)
@@ -161,12 +161,12 @@ def restore_params(workdir: pathlib.Path, abstract_params: Any) -> Any:
         if found := integrity.damage(folder / str(step), item.name):
             damaged[step] = found
             continue
+        _check_fits(item, abstract_params)
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 params = checkpointer.restore(item, abstract_params)
             _check_finite(params)
         except Exception as error:  # of Orbax or TensorStore, by what is damaged
-            _check_fits(item, abstract_params, error)
             damaged[step] = _reason(error)
         else:
             for newer, reason in damaged.items():
@@ -189,8 +189,11 @@ def _check_finite(tree: Any) -> None:
                 raise ValueError(f"{jax.tree_util.keystr(path)} holds numbers that are not finite")
 
 
-def _check_fits(item: pathlib.Path, abstract: Any, error: Exception) -> None:
-    """Raises ValueError if parameters could not be restored because they are of another model."""
+def _check_fits(item: pathlib.Path, abstract: Any) -> None:
+    """Raises ValueError if the parameters of a checkpoint are those of another model.
+
+    Asked first: Orbax reads all arrays at once, and each that does not fit reports it.
+    """
     try:
         there = _shapes(ocp.StandardCheckpointHandler().metadata(item).tree)
     except Exception:  # unreadable: damaged, not another model
@@ -205,7 +208,7 @@ def _check_fits(item: pathlib.Path, abstract: Any, error: Exception) -> None:
         raise ValueError(
             f"the parameters in {item} do not fit the model described by config.json: "
             f"{'; '.join(differing[:3])}{' ...' if len(differing) > 3 else ''}"
-        ) from error
+        )
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import grain
 import jax
@@ -33,9 +33,12 @@ class Moment:
     last: bool
 
 
+@runtime_checkable
 class Hook(Protocol):
-    """Attributes:
-    every: steps between two calls; the last step calls it too.
+    """Something done every so many steps.
+
+    Attributes:
+      every: steps between two calls; the last step calls it too.
     """
 
     every: int
@@ -51,11 +54,16 @@ def call(hooks: Iterable[Hook], moment: Moment) -> None:
 
 
 class Clock:
-    """Seconds of work that was kept, and the speed since the last `mark`."""
+    """Seconds a run took without what kills threw away, and its speed since the last `mark`.
 
-    def __init__(self, start: float, seconds_before: float, step: int):
-        """`start` is when this process began, `seconds_before` what it continues."""
-        self._start = start - seconds_before
+    Attributes:
+      kept: seconds that the latest checkpoint holds.
+    """
+
+    def __init__(self, start: float, kept: float, step: int):
+        """`start` is when this process began, `kept` what it continues."""
+        self._start = start - kept
+        self.kept = kept
         self.mark(step)
 
     def mark(self, step: int) -> None:
@@ -135,18 +143,14 @@ class Save:
     """Saves state and data position.
 
     It comes after what writes metrics: a checkpoint implies that the lines of its step are there.
-
-    Attributes:
-      seconds: of work that the latest checkpoint holds.
     """
 
     every: int
     checkpointer: Checkpointer
     iterator: grain.DatasetIterator
     clock: Clock
-    seconds: float
 
     def __call__(self, moment: Moment) -> None:
-        self.seconds = self.clock.seconds()
-        self.checkpointer.save(moment.state, self.iterator, {"seconds": self.seconds})
+        self.clock.kept = self.clock.seconds()
+        self.checkpointer.save(moment.state, self.iterator, {"seconds": self.clock.kept})
         self.clock.mark(moment.step)  # neither judging nor saving is training

@@ -1,8 +1,11 @@
 """The training loop: it moves data and calls hooks; the mathematics is in `step`."""
 
 import contextlib
+import dataclasses
+import functools
 import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 from jax.sharding import Mesh
@@ -37,21 +40,9 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
         )
     start, run = time.time(), Run(workdir)
     run.claim(config)
-    settings = config.train
     mesh = meshes.make_mesh(**config.mesh)
     _check_numbers(config, mesh)
-    model = build_model(config)
-    target = objective.create(config.loss.kind, model)
-    optimizer = make_optimizer(config.optimizer, settings.steps)
-    with_ema = settings.ema_decay > 0
-    abstract, shardings = state.abstract_state(
-        model, optimizer, mesh, config.seed, with_ema=with_ema
-    )
-    train_step = step.make_train_step(
-        target, optimizer, mesh, shardings, seed=config.seed, ema_decay=settings.ema_decay
-    )
-    eval_step = step.make_eval_step(target, mesh, shardings)
-
+    parts = _build(config, mesh)
     dataset = inputs.open_records(config, run.workdir, "train")
     tokenizer = inputs.open_tokenizer(config, run.workdir)
     with (
@@ -59,54 +50,81 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
         contextlib.closing(checkpoint.Checkpointer(run.workdir)) as checkpointer,
     ):
         if checkpointer.latest_step() is None:
-            current = state.create_state(model, optimizer, mesh, config.seed, with_ema=with_ema)
-            current = _started_from(config, current, abstract)
-            seconds = 0.0
+            current, kept = _first_state(config, parts.new_state(), parts.abstract), 0.0
         else:
-            current, progress = checkpointer.restore(abstract, iterator)
-            seconds = progress["seconds"]
+            current, progress = checkpointer.restore(parts.abstract, iterator)
+            kept = progress["seconds"]
             print(f"Continuing from step {int(current.step)} in {run.workdir}", flush=True)
-        first = int(current.step)
+        first, last = int(current.step), config.train.steps
         held_out = [
             sharding.global_batch(batch, mesh)
             for batch in inputs.validation_batches(config, run.workdir, tokenizer, _shards(mesh))
         ]
-        bar = tqdm(
-            range(first, settings.steps),
-            initial=first,
-            total=settings.steps,
-            desc="training",
-            unit="step",
-        )
+        bar = tqdm(range(first, last), initial=first, total=last, desc="training", unit="step")
+        # Preparing records and vocabulary is part of what a run costs; it happens once.
+        clock = hooks.Clock(start, kept, first)
         with contextlib.closing(metrics.MetricsWriter(run.workdir, first)) as writer:
-            # Preparing records and vocabulary is part of what a run costs; it happens once.
-            clock = hooks.Clock(start, seconds, first)
-            log = hooks.Log(
-                settings.log_every,
-                writer,
-                bar,
-                clock,
-                learning_rate_schedule(config.optimizer, settings.steps),
-                settings.global_batch_size,
+            evaluate = hooks.Evaluate(
+                config.train.checkpoint_every, writer, parts.eval_step, held_out
             )
-            evaluate = hooks.Evaluate(settings.checkpoint_every, writer, eval_step, held_out)
-            save = hooks.Save(settings.checkpoint_every, checkpointer, iterator, clock, seconds)
-            # What is not finite is neither logged nor saved.
-            watch_log, watch_save = (
-                hooks.Watch(hook.every, config.optimizer.learning_rate) for hook in (log, save)
-            )
+            save = hooks.Save(config.train.checkpoint_every, checkpointer, iterator, clock)
+            actions = _in_order(config, _log(config, writer, bar, clock), evaluate, save)
             for index in bar:
                 batch = sharding.global_batch(next(iterator), mesh)
-                current, values = train_step(current, batch)
+                current, values = parts.train_step(current, batch)
                 done = index + 1
-                hooks.call(
-                    (watch_log, log, watch_save, evaluate, save),
-                    hooks.Moment(done, current, values, last=done == settings.steps),
-                )
+                hooks.call(actions, hooks.Moment(done, current, values, last=done == last))
     summary = run.results / "train.json"
-    if first < settings.steps or not summary.exists():
-        write_json(summary, _summary(config, current, save.seconds))
+    if first < last or not summary.exists():
+        write_json(summary, _summary(config, current, clock.kept))
     return current
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """What a configuration describes, ready to run."""
+
+    abstract: state.TrainState
+    new_state: Callable[[], state.TrainState]
+    train_step: Callable
+    eval_step: Callable
+
+
+def _build(config: ConfigDict, mesh: Mesh) -> _Parts:
+    model = build_model(config)
+    target = objective.create(config.loss.kind, model)
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    born = {"seed": config.seed, "with_ema": config.train.ema_decay > 0}
+    abstract, shardings = state.abstract_state(model, optimizer, mesh, **born)
+    return _Parts(
+        abstract=abstract,
+        new_state=functools.partial(state.create_state, model, optimizer, mesh, **born),
+        train_step=step.make_train_step(
+            target,
+            optimizer,
+            mesh,
+            shardings,
+            seed=config.seed,
+            ema_decay=config.train.ema_decay,
+        ),
+        eval_step=step.make_eval_step(target, mesh, shardings),
+    )
+
+
+def _log(
+    config: ConfigDict, writer: metrics.MetricsWriter, bar: tqdm, clock: hooks.Clock
+) -> hooks.Log:
+    schedule = learning_rate_schedule(config.optimizer, config.train.steps)
+    settings = config.train
+    return hooks.Log(settings.log_every, writer, bar, clock, schedule, settings.global_batch_size)
+
+
+def _in_order(
+    config: ConfigDict, log: hooks.Log, evaluate: hooks.Evaluate, save: hooks.Save
+) -> tuple[hooks.Hook, ...]:
+    """What is not finite is neither logged nor saved; what is saved has been logged."""
+    rate = config.optimizer.learning_rate
+    return (hooks.Watch(log.every, rate), log, hooks.Watch(save.every, rate), evaluate, save)
 
 
 def _shards(mesh: Mesh) -> int:
@@ -129,12 +147,12 @@ def _check_numbers(config: ConfigDict, mesh: Mesh) -> None:
         )
 
 
-def _started_from(
-    config: ConfigDict, current: state.TrainState, abstract: state.TrainState
+def _first_state(
+    config: ConfigDict, new: state.TrainState, abstract: state.TrainState
 ) -> state.TrainState:
-    """The first state with the parameters of `config.init_from`, where it names a run."""
+    """`new`, with the parameters of `config.init_from` where it names a run."""
     if not config.init_from:
-        return current
+        return new
     origin = Run(config.init_from)
     there, here = flatten(load_config(origin.config).model), flatten(config.model)
     if there != here:
@@ -147,9 +165,9 @@ def _started_from(
             )
         )
     params = checkpoint.restore_params(origin.workdir, abstract.params)
-    if current.ema is None:
-        return current.replace(params=params)
-    return current.replace(params=params, ema=jax.tree.map(lambda leaf: leaf.copy(), params))
+    if new.ema is None:
+        return new.replace(params=params)
+    return new.replace(params=params, ema=jax.tree.map(lambda leaf: leaf.copy(), params))
 
 
 def _summary(config: ConfigDict, current: state.TrainState, seconds: float) -> dict:

@@ -5,7 +5,7 @@ To add one, write a class with these methods and give it a line in `KINDS`.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,13 @@ from fetalclip_jax.models.preprocess import normalise
 Features = Any
 
 
+@runtime_checkable
 class Objective(Protocol):
-    """Attributes:
-    frozen: parameters that take part and are not trained, such as a teacher's; an argument of the
-      compiled step, not constants in it.
+    """What training minimises.
+
+    Attributes:
+      frozen: parameters that take part and are not trained, such as a teacher's; an argument of
+        the compiled step, not constants in it.
     """
 
     frozen: Any

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
 
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.parallel import sharding
@@ -16,14 +15,16 @@ from fetalclip_jax.parallel import sharding
 
 @flax.struct.dataclass
 class TrainState:
-    """Attributes:
-    step: updates done, int32 [].
-    params: float32 parameters.
-    ema: their exponential moving average, or None where none is kept.
-    opt_state: the optimiser's state.
+    """A tree: in the place of its arrays there may be their shapes or their shardings.
+
+    Attributes:
+      step: updates done, int32 [].
+      params: float32 parameters.
+      ema: their exponential moving average, or None where none is kept.
+      opt_state: the optimiser's state.
     """
 
-    step: Int[Array, ""]
+    step: Any
     params: Any
     ema: Any
     opt_state: Any

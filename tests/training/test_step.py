@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.parallel import sharding
 from fetalclip_jax.parallel.mesh import make_mesh
-from fetalclip_jax.training import state, step
+from fetalclip_jax.training import objective, state, step
 from fetalclip_jax.training.optimizer import decay_mask, learning_rate_schedule, make_optimizer
 from tests.tiny import TINY
 
@@ -27,14 +27,15 @@ OPTIMIZER = ConfigDict(
 )
 
 
-def run(mesh, steps=3, optimizer=None):
-    model = CLIP(TINY)
-    optimizer = optimizer or optax.sgd(0.1)
+def run(mesh, steps=3):
+    """The state after a few steps of CLIP, and the losses."""
+    model, optimizer = CLIP(TINY), optax.sgd(0.1)
     _, shardings = state.abstract_state(model, optimizer, mesh, seed=0)
     current = state.create_state(model, optimizer, mesh, seed=0)
-    train_step = step.make_train_step(model, optimizer, mesh, shardings)
+    target = objective.create("softmax", model)
+    train_step = step.make_train_step(target, optimizer, mesh, shardings, seed=0)
     rng = np.random.default_rng(0)
-    history = []
+    losses = []
     for _ in range(steps):
         batch = {
             "image": rng.integers(0, 256, (16, 16, 16), dtype=np.uint8),
@@ -42,8 +43,58 @@ def run(mesh, steps=3, optimizer=None):
             "caption_ids": (np.arange(16) // 2).astype(np.int32),
         }
         current, metrics = train_step(current, sharding.global_batch(batch, mesh))
-        history.append(float(metrics["loss"]))
+        losses.append(float(metrics["loss"]))
+    return current, losses
+
+
+class Toy:
+    """Pulls a weight towards the mean of the batch, plus its teacher's offset and noise."""
+
+    frozen = {"offset": np.float32(3.0)}  # noqa: RUF012
+
+    def encode(self, params, frozen, batch, rngs):
+        noise = jax.random.uniform(rngs["patch_dropout"]) if rngs else 0.0
+        return batch["x"] + frozen["offset"], noise
+
+    def compare(self, params, frozen, features, step):
+        targets, noise = features
+        loss = (params["weight"] - targets.mean()) ** 2 - 10.0 * params["logit_scale"]
+        return loss, {"noise": noise, "told_step": step}
+
+
+def run_toy(steps=3, seed=0, ema_decay=0.0):
+    """The last state, and the metrics and weight of each step."""
+    mesh, optimizer = make_mesh(), optax.sgd(0.25)
+    params = {"weight": jnp.float32(1.0), "logit_scale": jnp.float32(4.0)}
+    current = state.TrainState(
+        step=jnp.int32(0),
+        params=params,
+        ema=jax.tree.map(jnp.copy, params) if ema_decay else None,
+        opt_state=optimizer.init(params),
+    )
+    current = jax.device_put(current, sharding.replicated(mesh))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, current)
+    train_step = step.make_train_step(
+        Toy(), optimizer, mesh, shardings, seed=seed, ema_decay=ema_decay
+    )
+    batch = sharding.global_batch({"x": np.arange(8, dtype=np.float32)}, mesh)
+    eval_step = step.make_eval_step(Toy(), mesh, shardings)
+    history = []
+    for _ in range(steps):
+        before = float(eval_step(current.params, current.step, batch))
+        current, metrics = train_step(current, batch)
+        weight = float(current.params["weight"])
+        history.append({k: float(v) for k, v in metrics.items()} | {"weight": weight})
+        assert history[-1]["loss"] == before  # it is judged by the same loss
     return current, history
+
+
+def test_a_step_minimises_what_the_objective_compares():
+    final, history = run_toy()
+    # Half the way to 3.5 + 3 at each step.
+    np.testing.assert_allclose([h["weight"] for h in history], [3.75, 5.125, 5.8125])
+    assert [h["told_step"] for h in history] == [0, 1, 2]
+    assert int(final.step) == 3
 
 
 def test_any_mesh_takes_the_same_steps():
@@ -63,9 +114,25 @@ def test_state_keeps_its_shardings():
     assert int(final.step) == 3
 
 
-def test_the_logit_scale_stays_between_1_and_100():
-    final, _ = run(make_mesh(), steps=1, optimizer=optax.sgd(-1e6))
-    assert 0.0 <= float(final.params["logit_scale"]) <= np.log(100) + 1e-6
+def test_the_logit_scale_stays_at_100_or_below():
+    final, history = run_toy()
+    np.testing.assert_allclose(final.params["logit_scale"], np.log(100), rtol=1e-6)
+    np.testing.assert_allclose(history[0]["logit_scale"], 100.0, rtol=1e-5)
+
+
+def test_the_average_follows_the_weight_from_its_first_steps_on():
+    final, history = run_toy(ema_decay=0.25)
+    expected = 1.0
+    # The ramp (1 + step) / (10 + step) reaches 0.25 at the third step.
+    for decay, now in zip((0.1, 2 / 11, 0.25), history, strict=True):
+        expected = decay * expected + (1 - decay) * now["weight"]
+    np.testing.assert_allclose(final.ema["weight"], expected, rtol=1e-6)
+
+
+def test_what_is_random_in_a_step_depends_on_the_seed_and_the_step():
+    noise = [[h["noise"] for h in run_toy(2, seed)[1]] for seed in (0, 0, 1)]
+    assert noise[0] == noise[1]
+    assert len({*noise[0], *noise[2]}) == 4
 
 
 def test_weight_decay_spares_whatever_has_one_axis():
@@ -92,10 +159,37 @@ def test_schedule_warms_up_and_ends_at_zero():
         learning_rate_schedule(OPTIMIZER, 2)
 
 
-def test_gradients_are_clipped():
-    optimizer = make_optimizer(OPTIMIZER, 10)
+@pytest.mark.parametrize(("clip_norm", "norm"), [(1.0, 1.0), (float("inf"), 200.0)])
+def test_gradients_are_clipped(clip_norm, norm):
+    config = ConfigDict(OPTIMIZER.to_dict() | {"clip_norm": clip_norm})
+    optimizer = make_optimizer(config, 10)
     params = {"kernel": jnp.zeros(4)}
     # AdamW's first update does not depend on the gradient's size, so look at its moments.
     _, after = optimizer.update({"kernel": jnp.full(4, 100.0)}, optimizer.init(params), params)
     moments = optax.tree.get(after, "mu")
-    np.testing.assert_allclose(jnp.linalg.norm(moments["kernel"]), 0.1 * 1.0, rtol=1e-5)
+    np.testing.assert_allclose(jnp.linalg.norm(moments["kernel"]), 0.1 * norm, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("learning_rate", 0.0, "learning_rate=0.0 is not a number above 0"),
+        ("learning_rate", float("nan"), "learning_rate=nan"),
+        ("learning_rate", float("inf"), "learning_rate=inf"),
+        ("warmup_steps", -1, "warmup_steps=-1 is not a number 0 or above"),
+        ("beta1", 1.0, "beta1=1.0 is not a number from 0 to below 1"),
+        ("beta2", -0.1, r"beta2=-0\.1"),
+        ("eps", 0.0, "eps=0.0"),
+        ("weight_decay", -0.1, r"weight_decay=-0\.1"),
+        ("clip_norm", 0.0, "clip_norm=0.0 would leave nothing .* inf for no clipping"),
+        ("clip_norm", float("nan"), "clip_norm=nan"),
+    ],
+)
+def test_numbers_that_cannot_work_are_refused(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(ConfigDict(OPTIMIZER.to_dict() | {name: value}), 10)
+
+
+def test_objectives_are_known_by_name():
+    with pytest.raises(ValueError, match=r"config\.loss\.kind='hinge' is not one of softmax"):
+        objective.create("hinge", CLIP(TINY))
