@@ -54,9 +54,9 @@ def override(config: ConfigDict, overrides: Sequence[str], name: str) -> ConfigD
         )
         left = values(command)
     except (AttributeError, KeyError, flags.UnrecognizedFlagError) as error:
-        raise ValueError(f"{asked}: no such key in {name} ({oneone_line(error)})") from error
+        raise ValueError(f"{asked}: no such key in {name} ({one_line(error)})") from error
     except (flags.Error, TypeError, ValueError) as error:
-        raise ValueError(f"{name} {asked}: {oneone_line(error)}") from error
+        raise ValueError(f"{name} {asked}: {one_line(error)}") from error
     if left[1:]:
         raise ValueError(f"unknown arguments: {' '.join(left[1:])}")
     return holder.value

@@ -1,11 +1,12 @@
 """The simulator as a data set."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from fetalclip_jax.data.checks import PLAUSIBLE
-from fetalclip_jax.data.example import Example, checked_index
+from fetalclip_jax.data.example import NO_IMAGE, Example, checked_index
 from fetalclip_jax.datasets.protocol import SourceFacts
 
 ROLES = {"train": "train", "validation": "pool", "fit": "pool", "test": "test", "all": "all"}
@@ -140,8 +141,15 @@ class PhantomSource:
         return self._stop - self._start
 
     def __getitem__(self, index: int) -> Example:
-        return self._phantom[self._start + checked_index(index, len(self))]
+        return _example(self._phantom[self._start + checked_index(index, len(self))])
 
     def bare(self, index: int) -> Example:
         """The example without its image, which is not drawn."""
-        return self._phantom.bare(self._start + checked_index(index, len(self)))
+        return _example(self._phantom.bare(self._start + checked_index(index, len(self))))
+
+
+def _example(drawn) -> Example:
+    """A simulated example without the fetus behind it."""
+    known = {one.name: getattr(drawn, one.name) for one in dataclasses.fields(drawn)}
+    del known["fetus"]
+    return Example(**known | {"image": NO_IMAGE if drawn.image is None else drawn.image})

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import UInt8
 
-from fetalclip_jax.data.example import NO_IMAGE, Example
 from fetalclip_jax.labels import BRAIN_PLANES, OTHER, PLANES
 from fetalclip_jax.phantom import (
     anatomy_brain,
@@ -57,14 +56,26 @@ _PATIENT, _IMAGE = 0, 1
 
 
 @dataclasses.dataclass(frozen=True)
-class PhantomExample(Example):
-    """An `Example` that also knows the fetus behind it.
+class PhantomExample:
+    """An image and everything that is true of it, in the fields of `data.example.Example`.
 
     Attributes:
+      image: uint8 [H, W]; None where it was not drawn.
+      masks: structure name -> bool [H, W]; None where none were asked for.
       fetus: the measurements all images of the patient share.
     """
 
-    fetus: growth.Fetus | None = None
+    example_id: str
+    image: np.ndarray | None
+    ga_days: int
+    pixel_spacing_mm: float
+    plane: str
+    brain_plane: str | None
+    hc_mm: float | None
+    patient_id: str
+    label: str | None
+    masks: Mapping[str, np.ndarray] | None
+    fetus: growth.Fetus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +160,7 @@ class Phantom:
     def _described(self, index: int, view: "_View") -> PhantomExample:
         return PhantomExample(
             example_id=f"phantom-{self.seed}-{index:07d}",
-            image=NO_IMAGE,
+            image=None,
             ga_days=view.fetus.ga_days,
             pixel_spacing_mm=view.spacing_mm,
             plane=view.plane,
@@ -157,6 +168,7 @@ class Phantom:
             hc_mm=view.fetus.hc_mm if view.plane == "brain" else None,
             patient_id=self.patient_id(index),
             label=view.fetus.heart_label if view.plane == "heart" else None,
+            masks=None,
             fetus=view.fetus,
         )
 
