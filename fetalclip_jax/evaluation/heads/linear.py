@@ -1,4 +1,4 @@
-"""Many linear probes trained at once: folds x seeds x support sets in one jitted `vmap`.
+"""Many linear probes trained at once by AdamW: folds x seeds x support sets in one jitted `vmap`.
 
 All runs share one feature matrix and differ in the rows they train and validate on. Rows are
 padded to the longest run and masked, so a run computes exactly what it would compute alone.
@@ -55,15 +55,17 @@ class LinearProbes:
       weight: [runs, d, classes].
       bias: [runs, classes].
       validation_loss: [runs], the lowest.
-      best_epoch: [runs], from 1.
-      learning_rate: [runs], the one that was kept.
+      best_epoch: [runs], from 1; None for probes without epochs.
+      learning_rate: [runs], the one that was kept; None for probes without.
+      penalty: [runs], the L2 penalty that was kept; None for probes without.
     """
 
     weight: Float[np.ndarray, "runs d classes"]
     bias: Float[np.ndarray, "runs classes"]
     validation_loss: Float[np.ndarray, "runs"]
-    best_epoch: Int[np.ndarray, "runs"]
-    learning_rate: Float[np.ndarray, "runs"]
+    best_epoch: Int[np.ndarray, "runs"] | None = None
+    learning_rate: Float[np.ndarray, "runs"] | None = None
+    penalty: Float[np.ndarray, "runs"] | None = None
 
     def logits(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "runs n classes"]:
         """Logits of every run for every row."""

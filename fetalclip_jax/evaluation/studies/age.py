@@ -97,7 +97,7 @@ class Age:
         return Result(
             study=self.name,
             metrics={"valid_prediction_rate": answers.rate(days)} | errors,
-            protocol=settings.to_json(leave_out=("progress",)) | {"templates": settings.templates},
+            protocol=settings.to_json(leave_out=("progress",)),
             baselines=baselines,
             details={
                 "valid_count": int(answers.valid(days).sum()),

@@ -24,6 +24,7 @@ class Classification:
       candidates: class names that compete, in order.
       store: the images, in the order of the labels.
       bootstrap: of the images.
+      shown: scores of all runs together, for the table of predictions; None for the runs' mean.
     """
 
     scores: Float[np.ndarray, "runs n c"]
@@ -31,6 +32,7 @@ class Classification:
     candidates: tuple[str, ...]
     store: FeatureStore
     bootstrap: Bootstrap
+    shown: Float[np.ndarray, "n c"] | None = None
 
     def __post_init__(self):
         ids = self.store.columns["example_id"]
@@ -94,13 +96,13 @@ class Classification:
         """
         labels, size = self.labels, len(self.candidates)
         present = np.unique(labels)
-        f1 = np.stack([metrics.f1_per_class(labels, p, size) for p in self.predictions]).mean(0)
+        f1 = np.stack([metrics.f1_per_class(labels, p, size) for p in self.predictions])
         hits = (self.predictions == labels).mean(0)
         recall = metrics.recall_per_class(hits, labels, size)
         confusion = sum(metrics.confusion_matrix(labels, p, size) for p in self.predictions)
         names = [self.candidates[i] for i in present]
         return {
-            "per_class_f1": {self.candidates[i]: float(f1[i]) for i in present},
+            "per_class_f1": {self.candidates[i]: float(f1[:, i].mean()) for i in present},
             "per_class_recall": {self.candidates[i]: float(recall[i]) for i in present},
             "balanced_accuracy_is": "mean of the recalls per class, the paper's accuracy and top-k",
             "classes": list(self.candidates),
@@ -111,12 +113,12 @@ class Classification:
         }
 
     def table(self, top: int = 3) -> Predictions:
-        """One row per image: its label and the answer to the mean scores of the runs.
+        """One row per image: its label and the answer of the runs together.
 
         Args:
           top: so many candidates with their scores become columns too.
         """
-        scores = self.scores.mean(0)
+        scores = self.scores.mean(0) if self.shown is None else self.shown
         best = np.argsort(-scores, axis=1, kind="stable")
         names = np.array(self.candidates, np.str_)
         extra = {}

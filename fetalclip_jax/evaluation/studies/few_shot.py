@@ -2,105 +2,197 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from fetalclip_jax.evaluation import metrics, splits
-from fetalclip_jax.evaluation.features import FeatureStore
-from fetalclip_jax.evaluation.probes import TUNED, ProbeConfig, ProbeData
+from fetalclip_jax.evaluation.features.store import FeatureStore
+from fetalclip_jax.evaluation.result import Estimate, Result
+from fetalclip_jax.evaluation.statistics import metrics, official, splits
+from fetalclip_jax.evaluation.statistics.bootstrap import bootstrap_interval
+from fetalclip_jax.evaluation.studies.classification import Classification
+from fetalclip_jax.evaluation.studies.probe import (
+    PAPER_HEAD,
+    deviation,
+    head_details,
+    needs,
+    take_lists,
+)
+from fetalclip_jax.evaluation.studies.probe_data import ProbeData
+from fetalclip_jax.evaluation.studies.probe_settings import HeadSettings, check_used
+from fetalclip_jax.evaluation.studies.settings import resolve
 
-# The published protocol of the six planes; brain planes were trained at 1e-4.
-PAPER = ProbeConfig(batch_size=16, epochs=100)
-PAPER_BRAIN = dataclasses.replace(PAPER, learning_rates=(1e-4,))
-TUNED = dataclasses.replace(TUNED, batch_size=16, epochs=100)
-
-SIZES = (2, 4, 8, 16, 32)
+Sets = Mapping[int, Sequence[splits.Split]]
 
 
-def evaluate(
-    train_store: FeatureStore,
-    test_store: FeatureStore,
-    task: str = "planes",
-    *,
-    patients: Sequence[int] = SIZES,
-    support_sets: int = 5,
-    runs: int = 5,
-    patient_splits: Mapping[int, Sequence[splits.Split]] | None = None,
-    inputs: str = "features",
-    config: ProbeConfig | None = None,
-    resample_by: str = "patient",
-    resamples: int = 1000,
-    seed: int = 0,
-    progress: bool = True,
-) -> dict:
-    """Macro F1 against the number of training patients, on all clean images of `test_store`.
+@dataclasses.dataclass(frozen=True)
+class FewShotSettings(HeadSettings):
+    """Options of the few-shot study.
 
-    Each support set has as many validation as training patients. All support sets x runs of one
-    size are one jitted program. Patients are drawn among those with an image of the task.
-
-    The interval holds the chance of the support set, of the run and of the test set: every
-    resample draws support sets with replacement, runs of each with replacement, and test patients
-    with replacement.
-
-    Args:
-      train_store: the pool of patients.
-      test_store: other patients, encoded by the same model.
-      task: "planes" (six) or "brain" (three).
-      patients: sizes of the support sets.
-      support_sets: draws per size.
-      runs: seeds per draw.
-      patient_splits: official support sets by size; replaces `patients` and `support_sets`.
-      inputs: "features" or "raw_pixels".
-      config: None is the published protocol of the task for features, `TUNED` for raw pixels.
-      resample_by: "patient", or "image" to match the paper.
-      resamples: bootstrap samples.
-      seed: of the draws, the probes and the bootstrap.
-      progress: show a progress bar over the epochs of each size.
-
-    Returns:
-      {"2": {mean, low, high, deviation, runs, support_sets, train_images, feature_scaling}, ...};
-      `runs` lists the macro F1 of every run, support set by support set.
-
-    Raises:
-      ValueError: if the pool has too few patients, or for stores that do not fit together.
+    Attributes:
+      sizes: numbers of training patients; as many others validate.
+      support_sets: draws per size, where no official files give them.
     """
-    data = ProbeData(train_store, test_store, task, inputs)
-    if config is None:
-        published = PAPER_BRAIN if task == "brain" else PAPER
-        config = published if inputs == "features" else TUNED
-    if patient_splits is None:
-        patient_splits = {
-            size: splits.support_sets(data.patients, size, support_sets, seed) for size in patients
-        }
-    groups = data.test.bootstrap_groups(resample_by)
-    labels, classes = data.test_labels, len(data.task.candidates)
-    # All sizes share one compiled program, padded to the largest support set.
-    rows = [data.rows(draw) for draws in patient_splits.values() for draw in draws]
-    pad_to = max(len(train) for train, _ in rows), max(len(held_out) for _, held_out in rows)
-    curve = {}
-    for size, draws in patient_splits.items():
-        probes = data.fit(draws, runs, config, seed=seed, pad_to=pad_to, progress=progress)
-        predictions = probes.logits(data.test_features).argmax(-1)
-        scores = np.array([metrics.macro_f1(labels, p, classes) for p in predictions])
-        rng = np.random.default_rng([seed, size])
 
-        def statistic(weights, predictions=predictions, rng=rng, draws=draws):
+    sizes: tuple[int, ...] = (2, 4, 8, 16, 32)
+    support_sets: int = 5
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.sizes or min(self.sizes) < 1 or self.support_sets < 1:
+            raise ValueError(
+                f"sizes={self.sizes} must be numbers of patients from 1 and "
+                f"support_sets={self.support_sets} at least 1"
+            )
+
+
+PAPER = PAPER_HEAD | {"copies": 10, "batch_size": 16, "epochs": 100}
+# The official scripts' sizes and learning rates; the files hold 128 patients too.
+_PAPER_OF_TASK = {
+    "planes": {"sizes": (2, 4, 8, 16, 32, 64)},
+    "brain": {"sizes": (4, 8, 16, 32, 64), "learning_rates": (1e-4,)},
+}
+
+
+class FewShot:
+    """Few-shot probes of one column: "planes", "brain", or a column of the data set."""
+
+    def __init__(self, task: str, **options):
+        self.name, self.task = f"few_shot.{task}", task
+        protocols = {"tuned": {}, "paper": PAPER | _PAPER_OF_TASK.get(task, {})}
+        self.settings = resolve(self.name, FewShotSettings, protocols, options)
+        check_used(self.name, self.settings, options)
+        self.needs = needs(task, self.settings)
+
+    def run(self, stores: Mapping[str, FeatureStore], model) -> Result:
+        """Learns from `stores["fit"]`, is tested on `stores["test"]`; see `study.Study`.
+
+        The interval of a point holds the chance of the support set, of the run and of the test set:
+        every resample draws support sets with replacement, runs of each with replacement, and test
+        patients with replacement.
+        """
+        settings = self.settings
+        stores["fit"].check_model(model.fingerprint)
+        data = ProbeData(stores["fit"], stores["test"], self.task, settings, "features")
+        sets, said = self._sets(data)
+        # All sizes share one compiled program, padded to the largest support set.
+        rows = [data.rows(draw) for draws in sets.values() for draw in draws]
+        pad_to = max(len(train) for train, _ in rows), max(len(held_out) for _, held_out in rows)
+        curve, answers, chosen = [], {}, {}
+        for size, draws in sets.items():
+            probes = data.fit(draws, pad_to=pad_to)
+            found = data.judge(probes)
+            curve.append(self._point(size, draws, found, data))
+            answers[size] = found.table(top=0)
+            chosen[str(size)] = head_details(probes, settings)
+        largest = curve[-1]
+        # The answers of the largest size, with those of the others beside them.
+        predictions = dataclasses.replace(
+            answers[largest["patients"]],
+            extra={f"prediction_{size}": one.prediction for size, one in answers.items()},
+        )
+        groups = len(np.unique(data.bootstrap().groups))
+        headline = Estimate(
+            largest["mean"], largest["low"], largest["high"], len(data.test), groups
+        )
+        return Result(
+            study=self.name,
+            metrics={"macro_f1": headline},
+            protocol=settings.effective(),
+            baselines=found.baselines(),
+            curve=curve,
+            details={
+                "macro_f1_patients": largest["patients"],
+                "classes": list(data.task.classes),
+                "chosen": chosen,
+                "count": len(data.test),
+                "patients": len(np.unique(data.test.patients())),
+                "resample_by": settings.resample_by,
+                "left_out": data.left_out,
+                "scores": f"mean probability over the runs of {largest['patients']} patients",
+            }
+            | said,
+            predictions=predictions,
+        )
+
+    def _point(
+        self, size: int, draws: Sequence[splits.Split], found: Classification, data: ProbeData
+    ) -> dict[str, Any]:
+        settings, scores = self.settings, found.run_macro_f1()
+        labels, predictions, classes = found.labels, found.predictions, len(found.candidates)
+        rng = np.random.default_rng([settings.seed, size])
+
+        def statistic(weights):
             test_scores = metrics.weighted_macro_f1(weights, labels, predictions, classes)
-            times = _nested_draws(rng, len(weights), len(draws), runs)
+            times = _nested_draws(rng, len(weights), len(draws), settings.runs)
             return (test_scores * times).sum(1) / times.sum(1)
 
-        low, high = metrics.bootstrap_interval(statistic, groups, resamples=resamples, seed=seed)
-        curve[str(size)] = {
+        low, high = bootstrap_interval(
+            statistic,
+            found.bootstrap.groups,
+            resamples=settings.resamples,
+            seed=settings.seed,
+        )
+        return {
+            "patients": size,
             "mean": float(scores.mean()),
             "low": low,
             "high": high,
-            "deviation": float(scores.std(ddof=1)) if len(scores) > 1 else None,
+            "deviation": deviation(scores),
             "runs": scores.tolist(),
             "support_sets": len(draws),
             "train_images": float(np.mean([len(data.rows(draw)[0]) for draw in draws])),
-            "feature_scaling": config.feature_scaling,
+            "feature_scaling": settings.feature_scaling,
         }
-    return curve
+
+    def _sets(self, data: ProbeData) -> tuple[Sets, dict[str, Any]]:
+        settings = self.settings
+        if not settings.splits:
+            return {
+                size: splits.support_sets(data.owners, size, settings.support_sets, settings.seed)
+                for size in sorted(set(settings.sizes))
+            }, {}
+        path, test_path = official.find(settings.splits, "few_data_training", self.task)
+        return self._official_sets(data, path, official.test_ids(test_path))
+
+    def _official_sets(self, data, path, tested) -> tuple[Sets, dict[str, Any]]:
+        """Complete support sets only: one of which a patient is missing is of another size."""
+        given = splits.read_support_sets(path)
+        listed = np.unique(
+            [one for draws in given.values() for draw in draws for part in draw for one in part]
+        )
+        said = take_lists(data, path, listed, tested)
+        sets, dropped = {}, {}
+        for size in sorted(set(self.settings.sizes)):
+            draws = given.get(size, [])
+            complete = [draw for draw in draws if _usable(draw, data)]
+            if complete:
+                sets[size] = complete
+            if not draws:
+                dropped[f"support sets of {size} patients in the file"] = 1
+            elif len(complete) < len(draws):
+                reason = f"support sets of {size} patients of which one is missing"
+                dropped[reason] = len(draws) - len(complete)
+        if not sets:
+            raise ValueError(
+                f"{path}: the data has no complete support set of {list(self.settings.sizes)} "
+                f"patients: it lacks {said['lacking']}; complete the data set, or leave splits out "
+                "to draw support sets among its own patients"
+            )
+        said["lacking"] = said["lacking"] | dropped
+        said["sizes_without_support_set"] = [
+            size for size in sorted(set(self.settings.sizes)) if size not in sets
+        ]
+        return sets, said
+
+
+def _usable(draw: splits.Split, data: ProbeData) -> bool:
+    """Whether every patient is there, and some image of the task on either side.
+
+    A patient may be there without an image of the task, as in the official data: that is no gap.
+    """
+    present = all(np.isin(part, data.patients.fit).all() for part in draw)
+    return present and all(len(rows) for rows in data.rows(draw))
 
 
 def _nested_draws(rng, resamples, sets, runs):

@@ -104,7 +104,6 @@ class Merged:
                 "patients": len(np.unique(joint.images.patients())),
                 "resample_by": settings.resample_by,
                 "left_out": left_out,
-                "scores": "100 x cosine, of the planes and then of the brain planes",
             },
             predictions=joint.predictions(),
         )
@@ -164,15 +163,13 @@ class _Joint:
         ]
 
     def predictions(self) -> Predictions:
-        """The planes' answers, those of the brain planes beside them; "" and nan where not judged."""
+        """The planes' answers, and those of the brain planes; "" where an image is not judged."""
         planes, brain = (self._texts(name) for name in ("planes", "brain"))
         return Predictions(
             example_id=self.images.columns["example_id"],
             patient_id=self.images.columns["patient_id"],
             label=planes[0],
             prediction=planes[1],
-            candidates=self.parts["planes"].candidates + self.parts["brain"].candidates,
-            scores=np.concatenate([self._scores(name) for name in self.parts], axis=1),
             extra={"brain_label": brain[0], "brain_prediction": brain[1]},
         )
 
@@ -189,9 +186,3 @@ class _Joint:
             text[rows] = names[classes]
             columns.append(text)
         return columns
-
-    def _scores(self, name):
-        part = self.parts[name]
-        scores = np.full((len(self.images), len(part.candidates)), np.nan, np.float32)
-        scores[self.rows[name]] = part.scores[0]
-        return scores

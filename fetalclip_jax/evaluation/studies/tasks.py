@@ -54,8 +54,8 @@ class Task:
         if len(rows) == 0:
             found = sorted(set(column(store, self.column).tolist()) - {""})
             raise ValueError(
-                f"task {self.name!r} judges {self.column} {', '.join(self.classes)}; of the "
-                f"{len(store)} images none has one (found {', '.join(found) or 'no value at all'}): "
+                f"task {self.name!r} judges {self.column} {', '.join(self.classes)}; none of "
+                f"{len(store)} images has one (found {', '.join(found) or 'no value at all'}): "
                 "choose a data set with this label, or prompts of its classes"
             )
         index = {name: i for i, name in enumerate(among or self.classes)}
@@ -63,7 +63,7 @@ class Task:
 
     def left_out(self, store: FeatureStore) -> dict[str, int]:
         """How many images are not judged, by what their label says."""
-        unjudged = column(store, self.column)[self.names(store) == ""]
+        unjudged = column(store, self.column)[self.names(store) == ""].tolist()
         return {name or "no label": count for name, count in sorted(Counter(unjudged).items())}
 
 

@@ -1,0 +1,161 @@
+"""What probes learn from and are tested on: rows of two stores, ready for one task."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from fetalclip_jax.evaluation.features.store import FeatureStore
+from fetalclip_jax.evaluation.heads import linear, logistic
+from fetalclip_jax.evaluation.heads.linear import LinearProbes
+from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
+from fetalclip_jax.evaluation.statistics.finite import require_finite
+from fetalclip_jax.evaluation.statistics.official import Patients
+from fetalclip_jax.evaluation.statistics.splits import Split
+from fetalclip_jax.evaluation.studies.classification import Classification
+from fetalclip_jax.evaluation.studies.probe_settings import HeadSettings
+from fetalclip_jax.evaluation.studies.tasks import probe_task
+
+INPUTS = ("features", "raw_pixels")
+
+
+class ProbeData:
+    """A store to learn from and one to be tested on, for one task.
+
+    Attributes:
+      task: the classification task.
+      patients: whose images the stores hold, whatever they show.
+      features: inputs of the judged rows to learn from.
+      labels: their classes.
+      owners: their patients.
+      trains: whether a row may train: augmented copies, or clean images where there are none.
+      validates: whether a row may validate: clean images.
+      test: the clean, judged rows of the test store.
+      test_features: their inputs.
+      test_labels: their classes.
+      left_out: images of the test store that are not judged, by what their label says.
+    """
+
+    def __init__(
+        self, fit: FeatureStore, test: FeatureStore, task: str, settings: HeadSettings, inputs: str
+    ):
+        """Takes the rows of a task.
+
+        Raises:
+          ValueError: stores of two models, patients in both, labels that are missing, or inputs
+            that are not finite.
+        """
+        test.check_model(fit.fingerprint.get("model"))
+        self.patients = Patients(np.unique(fit.patients()), np.unique(test.patients()))
+        leaked = np.intersect1d(self.patients.fit, self.patients.test)
+        if len(leaked):
+            raise ValueError(
+                f"{len(leaked)} patients are in the images to learn from and in the test set, such "
+                f"as {str(leaked[0])!r}: a probe would be tested on patients it trained on"
+            )
+        self.task, self._settings = probe_task(task, fit), settings
+        rows, self.labels = self.task.select(fit)
+        pool = fit.select(rows)
+        pool.clean()  # validation needs clean images
+        self.features = _inputs(pool, inputs, settings.feature_scaling)
+        self.owners = pool.patients()
+        self.validates = pool.copy == 0
+        self.trains = pool.copy > 0 if (pool.copy > 0).any() else self.validates
+        clean = test.clean()
+        rows, self.test_labels = self.task.select(clean)
+        self.test = clean.select(rows)
+        self.test_features = _inputs(self.test, inputs, settings.feature_scaling)
+        self.left_out = self.task.left_out(clean)
+
+    def keep_test(self, patients: np.ndarray) -> None:
+        """Tests these patients only.
+
+        Raises:
+          ValueError: none of them has an image of the task.
+        """
+        rows = np.isin(self.test.patients(), patients)
+        if not rows.any():
+            raise ValueError(
+                f"none of the {len(patients)} patients of the test list has a test image of task "
+                f"{self.task.name!r}"
+            )
+        self.test, self.test_labels = self.test.select(rows), self.test_labels[rows]
+        self.test_features = self.test_features[rows]
+
+    def rows(self, split: Split) -> tuple[Int[np.ndarray, "a"], Int[np.ndarray, "b"]]:
+        """Training and validation rows of a split of patients."""
+        train, validation = split
+        return (
+            np.flatnonzero(self.trains & np.isin(self.owners, train)),
+            np.flatnonzero(self.validates & np.isin(self.owners, validation)),
+        )
+
+    def fit(
+        self,
+        splits: Sequence[Split],
+        *,
+        cross_validate: bool = False,
+        pad_to: tuple[int, int] = (0, 0),
+    ) -> LinearProbes:
+        """`runs` probes of every split, ordered split by split.
+
+        Args:
+          cross_validate: with "logistic", one probe of all patients whose penalty the splits chose.
+          pad_to: at least so many training and validation rows in the compiled program.
+        """
+        settings = self._settings
+        pairs = [self.rows(split) for split in splits for _ in range(settings.runs)]
+        data = self.features, self.labels, [one for one, _ in pairs], [one for _, one in pairs]
+        classes = len(self.task.classes)
+        if settings.solver == "adamw":
+            return linear.fit(
+                *data,
+                num_classes=classes,
+                config=settings.head(),
+                seeds=_run_seeds(settings.seed, len(pairs)),
+                pad_to=pad_to,
+                progress=settings.progress,
+            )
+        options = {
+            "num_classes": classes,
+            "penalties": settings.penalties,
+            "progress": settings.progress,
+        }
+        if cross_validate:
+            return logistic.fit_cross_validated(*data, **options)
+        return logistic.fit_chosen(*data, **options, pad_to=pad_to[0])
+
+    def judge(self, probes: LinearProbes) -> Classification:
+        """Logits of every run for the test images; their mean probability is shown."""
+        logits = probes.logits(self.test_features)
+        # Runs are ranked by logits: probabilities near 0 and 1 would round to ties.
+        exact = logits.astype(np.float64)
+        odds = np.exp(exact - exact.max(-1, keepdims=True))
+        return Classification(
+            logits,
+            self.test_labels,
+            self.task.classes,
+            self.test,
+            self.bootstrap(),
+            shown=(odds / odds.sum(-1, keepdims=True)).mean(0),
+        )
+
+    def bootstrap(self) -> Bootstrap:
+        settings = self._settings
+        groups = self.test.bootstrap_groups(settings.resample_by)
+        return Bootstrap(groups, settings.resamples, settings.seed)
+
+
+def _inputs(store: FeatureStore, inputs: str, scaling: str) -> Float[np.ndarray, "n d"]:
+    found = store.image_features
+    if inputs == "raw_pixels":
+        found = store.raw_pixels.astype(np.float32) / 255
+    require_finite(f"the {inputs.replace('_', ' ')}", found, store.columns["example_id"])
+    if scaling != "unit":
+        return found
+    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+
+
+def _run_seeds(seed: int, count: int) -> np.ndarray:
+    """Seeds that differ between runs and between studies of another `seed`."""
+    return np.random.default_rng([seed, count]).integers(0, 2**32, count, dtype=np.uint32)
