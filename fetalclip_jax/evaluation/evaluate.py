@@ -140,7 +140,9 @@ class _Judged:
             folder = self._folder / data_name
             result.save(folder)
             if _shows_pictures(result):
-                _, source = sources.open(data_name, needs[0].role)
+                first = result.predictions.example_id[0]
+                shown = next(n for n in needs if first in views[n.name].columns["example_id"])
+                _, source = sources.open(data_name, shown.role)
                 examples.keep(folder, result.study, result.predictions, source)
             results.append(result)
             self._say(terminal.lines(result))

@@ -10,6 +10,8 @@ import numpy as np
 from fetalclip_jax.phantom.simulator import Phantom, PhantomExample
 
 _CELL, _LABEL = 192, 18
+# Spacings are quoted at the image size of the published model.
+_SPACING_SIZE = 224
 
 
 def _columns() -> list[tuple[str, str, str]]:
@@ -49,7 +51,8 @@ def _cell(example: PhantomExample) -> np.ndarray:
     top, left = (_CELL - height) // 2, (_CELL - width) // 2
     cell[top : top + height, left : left + width] = example.image
     weeks, days = divmod(example.ga_days, 7)
-    text = f"{weeks}w{days}d {example.resized_spacing_mm(224):.2f} mm"
+    spacing_mm = max(example.image.shape) / _SPACING_SIZE * example.pixel_spacing_mm
+    text = f"{weeks}w{days}d {spacing_mm:.2f} mm"
     cv2.putText(cell, text, (4, _CELL - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.33, 170, 1, cv2.LINE_AA)
     return cell
 

@@ -108,7 +108,7 @@ def test_a_study_that_no_data_set_serves_is_refused(trained, run, tmp_path, hc18
     assert "plane" in error
     _, error, status = run(*command, "nonsense")
     assert status == 2
-    assert "study 'nonsense' is unknown; there are zero_shot.planes" in error
+    assert "study 'nonsense' is unknown; there are zero_shot.merged, zero_shot.planes" in error
 
 
 def test_weights_without_a_data_set_ask_for_one(run, tmp_path):

@@ -47,7 +47,8 @@ def test_metadata(examples):
         assert (example.brain_plane in BRAIN_PLANES) == (example.plane == "brain")
         assert (example.hc_mm is not None) == (example.plane == "brain")
         assert (example.label in HEART_LABELS) == (example.plane == "heart")
-        assert 0.2 <= example.resized_spacing_mm(224) <= 1.0
+        spacing_mm = max(example.image.shape) / 224 * example.pixel_spacing_mm
+        assert 0.2 <= spacing_mm <= 1.0
     assert len({e.example_id for e in examples}) == len(examples)
 
 
