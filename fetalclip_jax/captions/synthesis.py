@@ -8,6 +8,7 @@ not every caption says everything: a text tower should learn what each part mean
 import hashlib
 import operator
 from collections.abc import Iterator, Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -38,8 +39,8 @@ def caption(
     plane: str | None = None,
     brain_plane: str | None = None,
     label: str | None = None,
-    ga_days: int | None = None,
-    resized_spacing_mm: float | None = None,
+    ga_days: Real | None = None,
+    resized_spacing_mm: Real | None = None,
     key: Sequence[int | str],
 ) -> str:
     """One caption for one image; unknown fields are None and go unsaid.
@@ -166,7 +167,7 @@ def _finding(rng: np.random.Generator, label: str | None) -> list[str]:
     return [_pick(rng, phrases.DEFECT_FINDINGS.get(label, (label.replace("_", " "),)))]
 
 
-def _age(rng: np.random.Generator, ga_days: int) -> str:
+def _age(rng: np.random.Generator, ga_days: Real) -> str:
     return _weighted(rng, phrases.AGE_PHRASES).format(
         long=wording.age_long(ga_days),
         comma=wording.age_comma(ga_days),
@@ -174,7 +175,7 @@ def _age(rng: np.random.Generator, ga_days: int) -> str:
     )
 
 
-def _spacing(rng: np.random.Generator, resized_spacing_mm: float) -> str:
+def _spacing(rng: np.random.Generator, resized_spacing_mm: Real) -> str:
     phrase = _weighted(rng, phrases.SPACING_PHRASES)
     return phrase.format(spacing=wording.pixel_spacing(resized_spacing_mm))
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from fetalclip_jax.models.presets import CLIPConfig
@@ -24,7 +25,7 @@ class CLIP(nn.Module):
     config: CLIPConfig
     scan_layers: bool = True
     remat: str = "none"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         shared = {

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -37,12 +37,12 @@ class VisionConfig:
     width: int = 768
     layers: int = 12
     head_width: int = 64
-    mlp_ratio: float = 4.0
+    mlp_ratio: float | int = 4.0
     stem: str = "patch"
     pool_type: str = "tok"
     global_average_pool: bool = False
-    ls_init_value: float | None = None
-    patch_dropout: float = 0.0
+    ls_init_value: float | int | None = None
+    patch_dropout: float | int = 0.0
 
     @property
     def heads(self) -> int:
@@ -71,9 +71,9 @@ class TextConfig:
     width: int = 512
     heads: int = 8
     layers: int = 12
-    mlp_ratio: float = 4.0
-    ls_init_value: float | None = None
-    number_ids: tuple[tuple[int, int], ...] = ()
+    mlp_ratio: float | int = 4.0
+    ls_init_value: float | int | None = None
+    number_ids: Sequence[Sequence[int]] = ()
 
     def __post_init__(self):
         # JSON has lists only; a configuration is hashed.
@@ -94,15 +94,13 @@ class CLIPConfig:
     vision_cfg: VisionConfig = dataclasses.field(default_factory=VisionConfig)
     text_cfg: TextConfig = dataclasses.field(default_factory=TextConfig)
     quick_gelu: bool = False
-    init_logit_scale: float = math.log(1 / 0.07)
+    init_logit_scale: float | int = math.log(1 / 0.07)
 
     def __post_init__(self):
         vision, text = self.vision_cfg, self.text_cfg
-        _check_counts("", self, "embed_dim")
-        _check_counts(
-            "vision_cfg.", vision, "image_size", "patch_size", "width", "layers", "head_width"
-        )
-        _check_counts("text_cfg.", text, "context_length", "vocab_size", "width", "layers", "heads")
+        _check_counts("", vars(self))
+        _check_counts("vision_cfg.", vars(vision))
+        _check_counts("text_cfg.", vars(text))
         if vision.pool_type not in ("tok", "avg", "grid"):
             raise ValueError(
                 f"vision_cfg.pool_type={vision.pool_type!r} is not one of tok, avg, grid"
@@ -149,9 +147,16 @@ class CLIPConfig:
         return dataclasses.asdict(self)
 
 
-def _check_counts(prefix: str, fields: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(fields, name)
+_COUNTS = {
+    "": ("embed_dim",),
+    "vision_cfg.": ("image_size", "patch_size", "width", "layers", "head_width"),
+    "text_cfg.": ("context_length", "vocab_size", "width", "layers", "heads"),
+}
+
+
+def _check_counts(prefix: str, fields: Mapping[str, Any]) -> None:
+    for name in _COUNTS[prefix]:
+        value = fields.get(name, 1)
         if type(value) is not int or value < 1:
             raise ValueError(
                 f"{prefix}{name}={value!r} is not a positive whole number; only plain Vision "
@@ -240,6 +245,7 @@ def _build(cls, fields: dict[str, Any], prefix: str):
                 f"model config: field {full}={value!r} is not supported and would change the "
                 f"model; supported here: {', '.join(sorted(known))}"
             )
+    _check_counts(prefix, values)  # JSON may hold anything
     return cls(**values)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 # Picks tokens: from [B L D] to [B Q D], whatever D is.
@@ -64,9 +65,10 @@ def attend(
     """
     device = jax.devices()[0]
     if device.platform != "cpu":
-        kernel = "cudnn" if has_cudnn_kernel(device, query.dtype, query.shape[-1]) else "xla"
+        capability = str(getattr(device, "compute_capability", ""))
+        fused = has_cudnn_kernel(device.platform, capability, query.dtype, query.shape[-1])
         return jax.nn.dot_product_attention(
-            query, key, value, is_causal=causal, implementation=kernel
+            query, key, value, is_causal=causal, implementation="cudnn" if fused else "xla"
         )
     groups = -(-(query.shape[1] ** 2) // _LOGITS_PER_PRODUCT)
     queries = jnp.array_split(query, groups, axis=1)
@@ -110,17 +112,21 @@ def attend_written_out(
     return mixed.astype(value.dtype).swapaxes(1, 2)  # B Q H K
 
 
-def has_cudnn_kernel(device: jax.Device, dtype: jnp.dtype, head_width: int) -> bool:
-    """Whether cuDNN's flash attention takes these on this device.
+def has_cudnn_kernel(platform: str, capability: str, dtype: DTypeLike, head_width: int) -> bool:
+    """Whether cuDNN's flash attention takes these on such a device.
 
     `jax.nn.dot_product_attention` does not choose it by itself, and fails where it does not fit.
+
+    Args:
+      platform: "gpu" or another.
+      capability: NVIDIA's compute capability, such as "8.0"; other makers have another notation, or
+        none.
     """
-    # Other makers' cards have no such attribute, or another notation.
-    major = str(getattr(device, "compute_capability", "")).split(".")[0]
-    ampere_or_later = device.platform == "gpu" and major.isdigit() and int(major) >= 8
+    major = capability.split(".")[0]
+    ampere_or_later = platform == "gpu" and major.isdigit() and int(major) >= 8
     return (
         ampere_or_later
-        and dtype in (jnp.bfloat16, jnp.float16)
+        and jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
         and head_width <= 128
         and head_width % 8 == 0
     )
@@ -143,7 +149,7 @@ class Projection(nn.Module):
     shape_out: tuple[int, ...]
     axes: tuple[str | None, ...]
     stddev: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
     use_bias: bool = True
 
     @nn.compact
@@ -170,7 +176,7 @@ class Attention(nn.Module):
     heads: int
     causal: bool
     layers: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -213,7 +219,7 @@ class Block(nn.Module):
     layers: int
     quick_gelu: bool
     ls_init_value: float | None
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -271,7 +277,7 @@ class Transformer(nn.Module):
     ls_init_value: float | None = None
     scan_layers: bool = True
     remat: str = "none"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fetalclip_jax.models.presets import VisionConfig
@@ -25,7 +26,7 @@ class VisionTransformer(nn.Module):
     quick_gelu: bool = False
     scan_layers: bool = True
     remat: str = "none"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -140,7 +141,7 @@ class ConvStem(nn.Module):
     """Squares of 4 pixels, then 3 x 3 convolutions: a grid of H/16 x W/16."""
 
     width: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B H/16 W/16 D"]:
@@ -181,7 +182,7 @@ class Convolution(nn.Module):
 
     channels: int
     stride: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/stride W/stride channels"]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import ftfy
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 from tokenizers import models
 
 from fetalclip_jax.tokenizers import description
@@ -73,7 +73,7 @@ class ClipBPETokenizer:
             for text in check_texts(texts)
         ]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int] | Int[np.ndarray, "n"]) -> str:
         """The text of one row up to its end of text, a space after each word."""
         tokens = _tables().tokens
         kept = []

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32
@@ -38,7 +38,7 @@ class Tokenizer(Protocol):
         ...
 
 
-def check_texts(texts: Sequence[str]) -> list[str]:
+def check_texts(texts: Iterable[Any]) -> list[str]:
     """The texts as a list; a bare string or a non-string is an error.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import sentencepiece as spm
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
 from fetalclip_jax.tokenizers import description
 from fetalclip_jax.tokenizers.protocol import check_context_length, check_texts, padded_rows
@@ -150,7 +150,7 @@ class SentencePieceTokenizer:
         # The default is a thread per core, which a forked data worker must not start.
         return self._processor.encode(check_texts(texts), num_threads=1)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int] | Int[np.ndarray, "n"]) -> str:
         """The normalised text of one row; padding, begin and end are skipped."""
         special = (self.pad_id, self.bos_id, self.eot_id)
         return self._processor.decode([int(i) for i in ids if int(i) not in special])

@@ -82,7 +82,7 @@ class Piece:
             later[group[0]] = slice(None)
         if cuts:
             cuts[0] = slice(cuts[0].start + self.row, cuts[0].stop + self.row)
-        return self._ordered(entry.read_slice(tuple(cuts)), cut)[tuple(later)]
+        return self._ordered(entry.read_slice(tuple(cuts)), cut)[(*later, ...)]
 
     def _order(self) -> list[int]:
         return [axis for group in self.axes for axis in group]

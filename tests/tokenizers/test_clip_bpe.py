@@ -12,6 +12,7 @@ import pytest
 
 from fetalclip_jax.tokenizers import Tokenizer, clip_bpe, make_clip_bpe_table
 from fetalclip_jax.tokenizers.clip_bpe import ClipBPETokenizer
+from fetalclip_jax.tokenizers.protocol import check_texts
 
 GOLDEN = json.loads(
     pathlib.Path(__file__).with_name("clip_bpe_golden.json").read_text(encoding="ascii")
@@ -99,7 +100,7 @@ def test_wrong_input_is_a_clear_error(tokenizer):
     with pytest.raises(ValueError, match="single string"):
         tokenizer("a fetal heart")
     with pytest.raises(ValueError, match="text 0 is 3"):
-        tokenizer([3])
+        check_texts([3])
     with pytest.raises(ValueError, match="context_length is 1"):
         ClipBPETokenizer(1)
 

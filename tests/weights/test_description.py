@@ -45,11 +45,14 @@ def test_a_file_is_what_the_json_beside_it_says(export_quick, style, json_name):
 
 @pytest.mark.parametrize(
     ("weights", "beside"),
-    [("lab.pt", "lab.json"), ("FetalCLIP_weights.pt", "FetalCLIP_config.json")],
+    [
+        ("lab", "lab.json"),
+        ("lab_weights", "lab_weights.json"),
+        ("FetalCLIP_weights", "FetalCLIP_config.json"),
+    ],
 )
 def test_a_json_of_the_weights_name_describes_them(tmp_path, weight_file, weights, beside):
-    # Whatever its ending, the file itself is a .safetensors here.
-    path = tmp_path / weights.replace(".pt", ".safetensors")
+    path = tmp_path / f"{weights}.safetensors"
     shutil.copy(weight_file(), path)
     assert files.open_weights(path).config is None
     (tmp_path / beside).write_text(json.dumps(quick_fields()))

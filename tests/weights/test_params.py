@@ -1,6 +1,7 @@
 """Reading weights: what fits, what does not, and how much is read."""
 
 import dataclasses
+import pathlib
 
 import jax
 import ml_dtypes
@@ -59,7 +60,7 @@ def test_the_nearest_preset_is_named():
         name: files.ArrayEntry(np.broadcast_to(np.float32(0), shape))
         for name, shape in shapes.items()
     }
-    file = files.WeightFile("some.pt", entries, "open_clip", None)
+    file = files.WeightFile(pathlib.Path("some.pt"), entries, "open_clip", None)
     with pytest.raises(
         ValueError, match=r"preset is 'ViT-B-32' or 'ViT-B-32-quickgelu' .*\n.*missing: visual.proj"
     ):
