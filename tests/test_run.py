@@ -150,10 +150,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     run.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
         run.write_json(path, {"a": float("nan")})
-    with pytest.raises(TypeError):
-        run.write_bytes(path, "no bytes")
     assert json.loads(path.read_text()) == {"a": 1}
-    assert [p.name for p in path.parent.iterdir()] == ["file.json"]
+    with pytest.raises(OSError, match="directory"):
+        run.write_text(tmp_path / "new", "a folder has the name")
+    assert [p.name for p in tmp_path.rglob("*")] == ["new", "file.json"]
 
 
 def test_only_the_lead_process_writes(tmp_path, monkeypatch):
