@@ -11,7 +11,6 @@ Importing this module does not import JAX: programs that only write files use it
 """
 
 import contextlib
-import dataclasses
 import errno
 import fcntl
 import json
@@ -28,13 +27,12 @@ from ml_collections import ConfigDict
 
 # May differ between a run and its continuation: they choose machines and habits, not results.
 _FREE_FIELDS = ("data.workers", "data.root", "train.checkpoint_every", "train.log_every")
-_FREE_PREFIXES = ("mesh.", "evaluation.")
+_FREE_PREFIXES = ("mesh.",)
 
 # Locks held by this process: folder -> its open lock file.
 _locks: dict[pathlib.Path, int] = {}
 
 
-@dataclasses.dataclass(frozen=True)
 class Run:
     """The paths in a run's folder.
 
@@ -42,10 +40,8 @@ class Run:
       workdir: the folder.
     """
 
-    workdir: pathlib.Path
-
-    def __post_init__(self):
-        object.__setattr__(self, "workdir", pathlib.Path(self.workdir))
+    def __init__(self, workdir: str | os.PathLike):
+        self.workdir = pathlib.Path(workdir)
 
     @property
     def config(self) -> pathlib.Path:
