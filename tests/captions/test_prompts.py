@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from fetalclip_jax.captions.prompts import ga_prompts, load_prompts
+from fetalclip_jax.captions.prompts import ga_prompts, load_prompts, load_templates
 from fetalclip_jax.captions.synthesis import caption_corpus
 from fetalclip_jax.labels import BRAIN_PLANES, PLANES
 from fetalclip_jax.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -123,6 +123,56 @@ def test_age_prompts_by_template_and_day():
     assert ga_prompts([143], 0.5)[0][0] == (
         "Ultrasound image of the fetal head at 20 weeks and 3 days, pixel spacing of 0.50 mm/pixel."
     )
+
+
+def test_placeholders_of_templates():
+    templates = ["{weeks} weeks and {days} days, {pixel_spacing} mm/pixel", "{age}; {spacing}"]
+    plain, ours = ga_prompts([141, 98], 0.5333, templates)
+    assert plain == [
+        "20 weeks and 1 days, 0.53 mm/pixel",
+        "14 weeks and 0 days, 0.53 mm/pixel",
+    ]
+    assert ours[0] == "20 weeks and 1 day; 0.53 mm/pixel"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("t.json", '["A head at {age}.", " {weeks} w {days} d "]'),
+        ("t.json", '{"templates": ["A head at {age}.", "{weeks} w {days} d"]}'),
+        ("t.txt", "A head at {age}.\n\n{weeks} w {days} d\n"),
+    ],
+)
+def test_template_files(tmp_path, file, content):
+    (tmp_path / file).write_text(content, encoding="utf-8-sig")
+    found = load_templates(tmp_path / file)
+    assert found == ("A head at {age}.", "{weeks} w {days} d")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid"),
+        ("3", "found a number"),
+        ('{"a": ["{age}"], "b": []}', "found an object"),
+        ("[1]", "found a list"),
+        ('["  "]', "no template"),
+        ('["{gestation}"]', r"unknown placeholder \{gestation\}; there are \{age\}, \{weeks\}"),
+        ('["{age} {}"]', r"unknown placeholder \{\}"),
+        ('["{age} {"]', "write a brace that is meant as text twice"),
+        ('["a head"]', r"does not state the age; write \{age\}"),
+        ('["{weeks} weeks, {spacing}"]', "does not state the age"),
+        ('["{age} {pixel_spacing:.2f}"]', "use the placeholders bare"),
+    ],
+)
+def test_template_errors_name_the_file(tmp_path, content, message):
+    path = tmp_path / "mine.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"mine\.json: .*{message}") as error:
+        load_templates(path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"cannot read templates file .*gone\.json"):
+        load_templates(tmp_path / "gone.json")
 
 
 def test_age_prompts_refuse_a_spacing_that_is_none():

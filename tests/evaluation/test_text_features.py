@@ -1,36 +1,21 @@
-"""Padding is cut before encoding, and that changes nothing but the work."""
+"""Every call of the text tower has the same number of rows, whatever the number of texts."""
 
 import numpy as np
+import pytest
 
 from fetalclip_jax.evaluation.text_features import encode_texts
 
 
-class _CountingModel:
-    """Rows of `len(text)` ones and the end of text, 9; a feature is the sum up to that end."""
-
-    def __init__(self):
-        self.lengths = []
-
-    def tokenize(self, texts):
-        rows = np.zeros((len(texts), 44), np.int32)
-        for row, text in zip(rows, texts, strict=True):
-            row[: len(text)] = 1
-            row[len(text)] = 9
-        return rows
-
-    def encode_text(self, tokens):
-        self.lengths.append(tokens.shape[1])
-        return tokens.sum(axis=1, keepdims=True).astype(np.float32)
+def test_texts_are_encoded_in_batches_of_one_size(lookup_model):
+    model = lookup_model(lambda text: np.array([float(text)]))
+    found = encode_texts(model, [str(i) for i in range(10)], batch_size=4)
+    assert found[:, 0].tolist() == list(range(10))
+    assert model.calls == [4, 4, 4]
+    with pytest.raises(ValueError, match="no text"):
+        encode_texts(model, [])
 
 
-def test_texts_are_cut_to_the_longest_rounded_up():
-    model = _CountingModel()
-    features = encode_texts(model, ["a" * 3, "a" * 12, "a"], batch_size=2)
-    assert features[:, 0].tolist() == [12, 21, 10]
-    assert model.lengths == [16, 16]
-
-
-def test_texts_as_long_as_the_context_are_not_cut():
-    model = _CountingModel()
-    assert encode_texts(model, ["a" * 43])[0, 0] == 52
-    assert model.lengths == [44]
+def test_a_text_that_becomes_nan_is_refused(lookup_model):
+    model = lookup_model(lambda text: np.array([float(text)]))
+    with pytest.raises(ValueError, match=r"1 of 3 are not finite .*first row 1"):
+        encode_texts(model, ["1", "nan", "2"])

@@ -78,14 +78,15 @@ def fit_cross_validated(
     Raises:
       ValueError: if some fold has no row to train or validate on.
     """
-    path = _path(features, labels, train_rows, num_classes, penalties, 0, progress)
-    counts = np.array([len(rows) for rows in validation_rows])
-    losses = _validation_losses(path, features, labels, validation_rows)
-    mean = (losses * counts[:, None]).sum(0, keepdims=True) / counts.sum()
-    chosen = mean.argmin(1)
+    # One program for the folds and for all their rows: only the rows differ.
     everything = np.unique(np.concatenate([*train_rows, *validation_rows]))
-    final = _path(features, labels, [everything], num_classes, [penalties[chosen[0]]], 0)
-    return _kept(final, mean[:, chosen], np.zeros(1, int), [penalties[chosen[0]]])
+    runs = [*train_rows, everything]
+    weight, bias = _path(features, labels, runs, num_classes, penalties, 0, progress)
+    folds = weight[:-1], bias[:-1]
+    counts = np.array([len(rows) for rows in validation_rows])
+    losses = _validation_losses(folds, features, labels, validation_rows)
+    mean = (losses * counts[:, None]).sum(0, keepdims=True) / counts.sum()
+    return _kept((weight[-1:], bias[-1:]), mean, mean.argmin(1), penalties)
 
 
 def _path(features, labels, train_rows, num_classes, penalties, pad_to, progress=False):

@@ -158,31 +158,33 @@ class FewShot:
     def _official_sets(self, data, path, tested) -> tuple[Sets, dict[str, Any]]:
         """Complete support sets only: one of which a patient is missing is of another size."""
         given = splits.read_support_sets(path)
+        asked = {size: given.get(size, []) for size in sorted(set(self.settings.sizes))}
+        if not any(asked.values()):
+            raise ValueError(
+                f"{path} holds no support set of {list(asked)} patients; it has sizes {list(given)}"
+            )
         listed = np.unique(
-            [one for draws in given.values() for draw in draws for part in draw for one in part]
+            [one for draws in asked.values() for draw in draws for part in draw for one in part]
         )
-        said = take_lists(data, path, listed, tested)
+        said = take_lists(data, path, listed, tested, sampled=True)
         sets, dropped = {}, {}
-        for size in sorted(set(self.settings.sizes)):
-            draws = given.get(size, [])
+        for size, draws in asked.items():
             complete = [draw for draw in draws if _usable(draw, data)]
             if complete:
                 sets[size] = complete
             if not draws:
-                dropped[f"support sets of {size} patients in the file"] = 1
+                dropped[f"sizes, {size} patients, of which the file has no support set"] = 1
             elif len(complete) < len(draws):
                 reason = f"support sets of {size} patients of which one is missing"
                 dropped[reason] = len(draws) - len(complete)
         if not sets:
             raise ValueError(
-                f"{path}: the data has no complete support set of {list(self.settings.sizes)} "
+                f"{path}: the data has no complete support set of {list(asked)} "
                 f"patients: it lacks {said['lacking']}; complete the data set, or leave splits out "
                 "to draw support sets among its own patients"
             )
         said["lacking"] = said["lacking"] | dropped
-        said["sizes_without_support_set"] = [
-            size for size in sorted(set(self.settings.sizes)) if size not in sets
-        ]
+        said["sizes_without_support_set"] = [size for size in asked if size not in sets]
         return sets, said
 
 

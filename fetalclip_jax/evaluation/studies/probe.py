@@ -1,6 +1,7 @@
 """The linear-probe study: folds by patient, tested on a fixed set of other patients."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -117,17 +118,29 @@ def needs(task: str, settings: HeadSettings) -> tuple[Need, Need]:
 
 
 def take_lists(
-    data: ProbeData, path: Any, listed: np.ndarray, tested: np.ndarray | None
+    data: ProbeData,
+    path: pathlib.Path,
+    listed: np.ndarray,
+    tested: np.ndarray | None,
+    *,
+    sampled: bool = False,
 ) -> dict[str, Any]:
     """Tests the listed patients only; what the lists and the data do not share, as details.
+
+    Args:
+      path: of the lists.
+      listed: patients to learn from.
+      tested: patients to test; None tests those of the data.
+      sampled: the lists are draws among more patients, so that others are no surprise.
 
     Raises:
       ValueError: lists that do not go with the data, see `official.check`.
     """
     official.check(path, listed, tested, data.patients)
+    ours = dataclasses.replace(data.patients, fit=listed) if sampled else data.patients
     details = {
         "lacking": official.lacking(listed, tested, data.patients),
-        "unlisted": official.unlisted(listed, tested, data.patients),
+        "unlisted": official.unlisted(listed, tested, ours),
         # Present, but with nothing to show for this task: no fault of the data at hand.
         "without_image_of_the_task": len(
             np.setdiff1d(np.intersect1d(listed, data.patients.fit), data.owners)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from fetalclip_jax.evaluation.linear_probe import ProbeConfig, fit
+from fetalclip_jax.evaluation.heads.linear import ProbeConfig, fit
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fetalclip_jax.evaluation import metrics
+from fetalclip_jax.evaluation.statistics import metrics
 
 # Confusion [[2, 1, 0], [0, 1, 0], [1, 0, 1]]; class 3 is a distractor that nobody shows.
 LABELS = np.array([0, 0, 0, 1, 2, 2])
@@ -32,7 +32,7 @@ def test_macro_f1_is_over_classes_in_the_labels():
         ([0, 1], [0], "equally long"),
         ([0, -1], [0, 0], "labels must be class indices"),
         ([0, 1], [0.0, 1.0], "predictions must be class indices"),
-        ([0, 5], [0, 1], "class 5 found, but num_classes is 3"),
+        ([0, 5], [0, 1], "class 5 found, but there are 3 classes"),
     ],
 )
 def test_unusable_classes_are_refused(labels, predictions, message):
@@ -54,53 +54,11 @@ def test_weighted_forms_equal_repeating_images():
             expected = metrics.macro_f1(labels[drawn], predictions[m, drawn], 5)
             assert found[r, m] == pytest.approx(expected)
         assert metrics.weighted_mean(weights, values)[r] == pytest.approx(values[drawn].mean())
+        balanced = metrics.weighted_balanced_accuracy(weights, predictions[0] == labels, labels)[r]
+        recalls = [(predictions[0] == labels)[drawn][labels[drawn] == c] for c in range(4)]
+        assert balanced == pytest.approx(np.mean([one.mean() for one in recalls if len(one)]))
         lower_median = np.sort(values[drawn])[(len(drawn) - 1) // 2]
         assert metrics.weighted_median(weights, values)[r] == lower_median
-
-
-def test_bootstrap_by_patient_is_wider_for_clustered_images():
-    patients = np.repeat(np.arange(30), 10)
-    # All ten images of a patient are right or wrong together.
-    right = np.repeat(np.random.default_rng(0).random(30) < 0.5, 10)
-
-    def width(groups):
-        low, high = metrics.bootstrap_interval(lambda w: metrics.weighted_mean(w, right), groups)
-        assert low < right.mean() < high
-        return high - low
-
-    assert 2.5 < width(patients) / width(np.arange(300)) < 4  # sqrt(10) in expectation
-
-
-def test_bootstrap_matches_the_normal_approximation_and_its_seed():
-    right = np.arange(400) % 2
-    interval = [
-        metrics.bootstrap_interval(
-            lambda w: metrics.weighted_mean(w, right), np.arange(400), resamples=4000, seed=seed
-        )
-        for seed in (1, 1, 2)
-    ]
-    np.testing.assert_allclose(interval[0], [0.5 - 1.96 * 0.025, 0.5 + 1.96 * 0.025], atol=0.005)
-    assert interval[0] == interval[1] != interval[2]
-
-
-def test_bootstrap_in_chunks_is_the_same_draw(monkeypatch):
-    groups = np.repeat(np.arange(7), 3)
-    whole = np.concatenate(list(metrics.bootstrap_weights(groups, resamples=10, seed=3)))
-    monkeypatch.setattr(metrics, "_WEIGHTS_AT_ONCE", 50)
-    chunks = list(metrics.bootstrap_weights(groups, resamples=10, seed=3))
-    assert len(chunks) > 1
-    np.testing.assert_array_equal(np.concatenate(chunks), whole)
-    assert (whole.sum(1) == 21).all()
-    assert (whole.reshape(10, 7, 3) == whole.reshape(10, 7, 3)[:, :, :1]).all()
-
-
-def test_bootstrap_refuses_nonsense():
-    with pytest.raises(ValueError, match="at least one image"):
-        metrics.bootstrap_interval(lambda w: w.sum(1), np.array([]))
-    with pytest.raises(ValueError, match="level must lie"):
-        metrics.bootstrap_interval(lambda w: w.sum(1), np.arange(3), level=95)
-    with pytest.raises(ValueError, match="resamples"):
-        metrics.bootstrap_interval(lambda w: w.sum(1), np.arange(3), resamples=0)
 
 
 def test_top_k_counts_ties_for_the_lower_class():
@@ -111,6 +69,32 @@ def test_top_k_counts_ties_for_the_lower_class():
     assert metrics.top_k_hits(scores, labels, 3).tolist() == [True, True]
     assert metrics.top_k_hits(np.stack([scores, -scores]), labels, 1).shape == (2, 2)
     assert (metrics.top_k_hits(scores, labels, 1) == (scores.argmax(1) == labels)).all()
+
+
+def test_classes_may_be_names():
+    classes = ["femur", "brain", "heart"]
+    labels, predictions = (["brain", "femur", "brain"], ["brain", "brain", "brain"])
+    found = metrics.f1_per_class(labels, np.array(predictions), classes)
+    np.testing.assert_allclose(found, [0, 4 / 5, 0])
+    with pytest.raises(ValueError, match="labels hold 'spine', which is none of the classes"):
+        metrics.f1_per_class(["spine"], ["brain"], classes)
+
+
+def test_balanced_accuracy_counts_classes_not_images():
+    labels = np.array([0] * 8 + [2] * 2)
+    hits = np.array([True] * 8 + [True, False])
+    assert metrics.balanced_accuracy(hits, labels) == pytest.approx((1 + 0.5) / 2)
+    np.testing.assert_array_equal(
+        metrics.recall_per_class(hits, labels, 4), [1, np.nan, 0.5, np.nan]
+    )
+
+
+def test_what_is_not_finite_is_no_hit():
+    scores = np.array([[0.1, 0.9], [np.nan, np.nan], [0.2, np.inf]])
+    with pytest.raises(ValueError, match=r"scores: 2 of 3 are not finite .*first row 1"):
+        metrics.top_k_hits(scores, np.array([1, 1, 0]), 1)
+    with pytest.raises(ValueError, match="values: 1 of 2 are not finite"):
+        metrics.weighted_mean(np.ones((1, 2)), np.array([1, np.nan]))
 
 
 def test_chance_and_majority():

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from fetalclip_jax.evaluation import splits
+from fetalclip_jax.evaluation.statistics import splits
 
 
 def test_every_patient_validates_once():
