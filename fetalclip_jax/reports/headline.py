@@ -177,14 +177,11 @@ def _hardest(
     result: Result, metric: str, raw: Result | None, raw_words: str
 ) -> tuple[float | None, str]:
     """The baseline that is hardest to beat, and what it is."""
-    known = {}
-    for name, baseline in result.baselines.items():
-        if baseline.metric != metric:
-            continue
-        stem = name.removesuffix("_baseline")
-        days = [result.details.get(f"{prefix}_days") for prefix in (name, stem)]
-        at = next((f" ({naming.weeks(d)})" for day in days if (d := number(day))), "")
-        known[baseline.description + at] = baseline.estimate.value
+    known = {
+        baseline.description: baseline.estimate.value
+        for baseline in result.baselines.values()
+        if baseline.metric == metric
+    }
     if raw is not None and metric in raw.metrics:
         known[raw_words] = raw.metrics[metric].value
     if not known:

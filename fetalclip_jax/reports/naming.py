@@ -64,9 +64,8 @@ def metric(name: str, ages_from: str = "") -> Metric:
     if name == "mae_days" and ages_from == IMPLIED_AGES:
         words = "mean distance to the age implied by the circumference"
         return dataclasses.replace(_METRICS[name], words=words)
-    return _METRICS.get(name) or Metric(
-        name.replace("_", " "), lower_is_better="error" in name or "loss" in name
-    )
+    words = name.replace("_f1", " F1").replace("_", " ")
+    return _METRICS.get(name) or Metric(words, lower_is_better="error" in name or "loss" in name)
 
 
 def title(study: str) -> str:
@@ -94,11 +93,6 @@ def display(name: str) -> str:
 def slug(name: str) -> str:
     """`name` as part of a file's name: nothing in it leads out of a folder."""
     return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_") or "unnamed"
-
-
-def weeks(days: float) -> str:
-    """Days as weeks and days."""
-    return f"{int(days) // 7} weeks {int(days) % 7} days"
 
 
 def number(value: Any) -> float | None:

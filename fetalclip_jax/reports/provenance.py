@@ -13,6 +13,8 @@ from fetalclip_jax.reports.reading import Contents, Evaluated
 
 _PACKAGES = ("fetalclip_jax", "jax", "jaxlib", "flax", "optax", "grain", "numpy")
 _IN_WORDS = ("name", "resample_by", "resamples", "seed")
+# Details in which studies say what they could not use, and how such reasons begin.
+_LEFT_OUT = {"left_out": "images not judged: ", "lacking": "", "unlisted": "", "notes": ""}
 _SHOWN_BAD_EXAMPLES = 20
 _TRANSFORM = TRANSFORMS[0]  # what models are made for; only others are worth a word
 
@@ -24,8 +26,9 @@ def left_out(contents: Contents) -> str:
     for one in contents.evaluated:
         title = naming.title(one.result.study)
         found = [(one.data_name, *line) for line in _unread(one.result.data)]
-        for key in ("left_out", "lacking"):
-            found += [(one.label, *line) for line in _reasons(one.result.details.get(key))]
+        for key, words in _LEFT_OUT.items():
+            reasons = _reasons(one.result.details.get(key))
+            found += [(one.label, words + reason, count) for reason, count in reasons]
         for line in found:
             titles = lines.setdefault(line, [])
             titles += [title] * (title not in titles)

@@ -51,7 +51,7 @@ class Report:
 def add_all(report: Report) -> None:
     """Adds every section of figures for which the sources hold something."""
     report.add("Training", *(_training(report, run) for run in report.contents.runs))
-    report.add("Classification", *_confusions(report), *_class_f1(report), _class_table(report))
+    report.add("Classification", *_confusions(report), *_class_f1(report), *_tables(report))
     report.add("Gestational age", *_ages(report))
     report.add("Data efficiency", *_few_shot(report))
     report.add("Example images", *_gallery(report))
@@ -135,9 +135,15 @@ def _class_f1(report: Report) -> Iterator[str]:
             )
 
 
-def _class_table(report: Report) -> str:
-    """All metrics of the classifications, opened on demand."""
-    rows = [
+def _tables(report: Report) -> Iterator[str]:
+    """Classes one by one where a study lists them, and all metrics, opened on demand."""
+    for one in _classifications(report):
+        if rows := one.result.details.get("table"):
+            title = report.whose(one.label) + naming.title(one.result.study)
+            columns = [display(name) for name in rows[0]]
+            cells = [[_cell(value) for value in row.values()] for row in rows]
+            yield page.details(title, page.plain_table(columns, cells))
+    metrics = [
         (
             naming.title(one.result.study),
             one.label,
@@ -151,10 +157,13 @@ def _class_table(report: Report) -> str:
         for one in _classifications(report, baselines=True)
         for name, estimate in one.result.metrics.items()
     ]
-    if not rows:
-        return ""
-    columns = ("Task", "Model / data", "Metric", "Value", "95 % interval", "Images")
-    return page.details("All metrics of classification", page.plain_table(columns, rows))
+    if metrics:
+        columns = ("Task", "Model / data", "Metric", "Value", "95 % interval", "Images")
+        yield page.details("All metrics of classification", page.plain_table(columns, metrics))
+
+
+def _cell(value: Any) -> Any:
+    return f"{value:.3f}" if isinstance(value, float) else value
 
 
 def _classifications(report: Report, baselines: bool = False) -> list[Evaluated]:
@@ -244,6 +253,8 @@ def _few_shot(report: Report) -> Iterator[str]:
 def _gallery(report: Report) -> Iterator[str]:
     for one in report.contents.evaluated:
         study = one.result.study
+        if study == headline.RAW_PIXELS or one.result.curve:
+            continue  # a baseline, and a study of how much, not of which
         try:
             found = examples.load(one.folder, study)
         except ValueError as error:
@@ -259,8 +270,8 @@ def _gallery(report: Report) -> Iterator[str]:
             "the images, with the classes taking turns. Wrong predictions get as much room as "
             "right ones, whatever their true share."
         )
-        if study.startswith("zero_shot."):
-            caption += " Scores are 100 x cosine."
+        if scores := one.result.details.get("scores"):
+            caption += f" Scores: {scores}."
         rows = [
             (
                 judged.example_id,

@@ -77,6 +77,7 @@ def classification(study, classes, labels=None, *, accuracy=0.9, count=120, runs
             "labels": list(labels),
             "confusion": (runs * confusion[judged]).tolist(),
             "runs": runs,
+            "scores": "100 x cosine",
         },
         "predictions": Predictions(
             example_id=np.array([f"p{i:04d}" for i in range(count)]),
@@ -134,6 +135,23 @@ def age_result(**fields):
         ),
     } | fields
     return Result("age", **fields)
+
+
+def merged_result(**fields):
+    """Classes of two tasks in one table, without a confusion."""
+    table = [
+        {"class": name, "task": task, "f1": f1, "recall": 0.5, "count": 12}
+        for name, task, f1 in (("brain", "planes", 0.9125), ("trans-thalamic", "brain", 0.6))
+    ]
+    fields = {
+        "metrics": {"macro_f1": Estimate(0.756, 0.7, 0.8, 120, 20)},
+        "model": MODEL,
+        "data": DATA,
+        "protocol": PROTOCOL,
+        "details": {"table": table, "per_class_f1": {row["class"]: row["f1"] for row in table}},
+        "cost": cost(3.0, 1.1),
+    } | fields
+    return Result("zero_shot.merged", **fields)
 
 
 def few_shot_result(**fields):

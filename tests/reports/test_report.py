@@ -21,6 +21,7 @@ from tests.reports.conftest import (
     age_result,
     classification,
     few_shot_result,
+    merged_result,
     save,
     save_examples,
 )
@@ -43,6 +44,7 @@ def test_a_whole_run_gives_a_self_contained_page(evaluated):
     assert not page.open
     assert len(text) < 3_000_000
     assert "Not in this report" not in text
+    assert "Scores: 100 x cosine." in text
     # Nothing is loaded from anywhere: every picture is in the page, and there are no links out.
     assert len(page.sources) == 8
     assert all(s.startswith("data:image/png;base64,") for s in page.sources)
@@ -168,6 +170,23 @@ def test_where_ages_come_from_decides_their_name(tmp_path):
     assert "WHO median at the true size" not in build(tmp_path / "b", recorded).text
 
 
+def test_a_table_of_classes_is_shown_as_it_is(tmp_path):
+    page = build(tmp_path, merged_result())
+    assert page.row("brain") == ["brain", "planes", "0.912", "0.500", "12"]
+    assert page.row("Zero-shot, planes and brain planes merged", "macro F1", "0.756")
+    assert len(page.sources) == 1
+
+
+def test_curves_and_baselines_show_no_examples(tmp_path):
+    raw = classification("probe.raw_pixels", BRAIN_PLANES)
+    curve = few_shot_result(predictions=raw.predictions)
+    save([raw, curve], tmp_path / "results")
+    for result in (raw, curve):
+        save_examples(result, tmp_path / "results")
+    page = read_page(reports.build([tmp_path / "results"], tmp_path / "page.html"))
+    assert "Example images" not in page.text
+
+
 def test_several_models_and_data_sets_keep_apart(tmp_path):
     other = MODEL | {"name": "../other model"}
     ours = classification("zero_shot.brain", BRAIN_PLANES)
@@ -189,7 +208,7 @@ def test_what_was_left_out_is_told_once_with_its_reason(tmp_path, workdir):
     stores = {"images": STORE | {"split": "all", "missing_files": 11074}}
     bad = {f"x{k}": "truncated" for k in range(3)} | {"y": "not an image"}
     data = REAL | {"stores": stores, "left_out": bad}
-    lacking = {"lacking": ["3 of 5 support sets lack a patient"]}
+    lacking = {"lacking": {"3 of 5 support sets lack a patient": 3}, "notes": ["a remark"]}
     save([age_result(data=data), few_shot_result(data=data, details=lacking)], tmp_path / "results")
     folder = workdir / "records" / "train"
     folder.mkdir(parents=True)
@@ -203,9 +222,10 @@ def test_what_was_left_out_is_told_once_with_its_reason(tmp_path, workdir):
         ["clinic", "not an image (y)", "1", tasks],
     ]
     own = "quickstart / clinic"
-    assert page.row(own, "without hc mm") == [own, "without hc mm", "3", "Zero-shot age"]
-    assert page.row(own, lacking["lacking"][0])[2:] == ["", "Few-shot planes"]
-    assert "without spacing" not in [row[1] for row in page.rows if row[0] == own]
+    assert page.row(own, "images not judged: without hc mm")[2:] == ["3", "Zero-shot age"]
+    assert page.row(own, "3 of 5 support sets lack a patient")[2:] == ["3", "Few-shot planes"]
+    assert page.row(own, "a remark")[2:] == ["", "Few-shot planes"]
+    assert not any("without spacing" in row[1] for row in page.rows if row[0] == own)
     assert page.row("x7") == ["x7", "truncated"]
 
 
