@@ -11,6 +11,7 @@ from fetalclip_jax.datasets import files, measurements, patients, tables
 from fetalclip_jax.datasets.measurements import Measurement
 from fetalclip_jax.datasets.protocol import SourceFacts
 
+ONE_DATA_SET = True
 ROLES = {
     "train": "train",
     "validation": "validation",

@@ -23,6 +23,7 @@ from fetalclip_jax.data.example import (
 from fetalclip_jax.datasets import files, patients, tables
 from fetalclip_jax.datasets.protocol import SourceFacts
 
+ONE_DATA_SET = True
 ROLES = {"train": "train", "validation": "validation", "fit": "train", "test": "test", "all": "all"}
 DEFAULTS = {"test_share": 0.2, "validation_share": 0.1, "with_masks": False}
 # The challenge's own test images, whose circumferences were never published.

@@ -14,6 +14,7 @@ from fetalclip_jax.data.example import NO_IMAGE, BadExampleError, Example, check
 from fetalclip_jax.datasets import files, patients, tables
 from fetalclip_jax.datasets.protocol import SourceFacts
 
+ONE_DATA_SET = False
 ROLES = {"train": "train", "validation": "validation", "fit": "train", "test": "test", "all": "all"}
 _TEXTS = ("caption", "plane", "brain_plane", "patient_id", "label")
 _NUMBERS = ("ga_days", "pixel_spacing_mm", "hc_mm")

@@ -9,6 +9,7 @@ from fetalclip_jax.data.checks import PLAUSIBLE
 from fetalclip_jax.data.example import NO_IMAGE, Example, checked_index
 from fetalclip_jax.datasets.protocol import SourceFacts
 
+ONE_DATA_SET = True
 ROLES = {"train": "train", "validation": "pool", "fit": "pool", "test": "test", "all": "all"}
 # Three groups of patients: pretraining, fitting probes, and testing.
 DEFAULTS = {

@@ -3,6 +3,7 @@
 A module of a data set holds
   DEFAULTS    its options with their defaults; `config.data.<name>` is made of them
   ROLES       what a split is for -> its name: "train", "validation", "fit", "test", "all"
+  ONE_DATA_SET  whether every folder of the kind holds the same data set, or a part of it
   open_split(root, split, options, image_size, seed) -> Source
 and imports neither JAX nor TFDS: processes that prepare records import it.
 """
@@ -76,6 +77,15 @@ def roles(kind: str) -> dict[str, str]:
       ValueError: unknown kind.
     """
     return dict(_module(kind).ROLES)
+
+
+def is_one_data_set(kind: str) -> bool:
+    """Whether every folder of a kind holds the same patients, so that splits must agree.
+
+    Raises:
+      ValueError: unknown kind.
+    """
+    return _module(kind).ONE_DATA_SET
 
 
 def _module(kind: str) -> types.ModuleType:

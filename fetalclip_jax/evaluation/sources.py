@@ -99,9 +99,10 @@ class Sources:
 
 
 def _as_trained(one: DataSet, trained) -> DataSet:
+    """The data set with the splits of training, where it is the one that was trained on."""
     if trained is None or trained.source != one.kind or one.options:
         return one
-    if one.root not in ("", trained.root):
-        return one
     root = one.root or trained.root
+    if root != trained.root and not registry.is_one_data_set(one.kind):
+        return one
     return DataSet(one.kind, root, trained[one.kind].to_dict(), trained.seed)

@@ -148,12 +148,26 @@ class FewShot:
     def _sets(self, data: ProbeData) -> tuple[Sets, dict[str, Any]]:
         settings = self.settings
         if not settings.splits:
-            return {
-                size: splits.support_sets(data.owners, size, settings.support_sets, settings.seed)
-                for size in sorted(set(settings.sizes))
-            }, {}
+            return self._drawn_sets(data)
         path, test_path = official.find(settings.splits, "few_data_training", self.task)
         return self._official_sets(data, path, official.test_ids(test_path))
+
+    def _drawn_sets(self, data) -> tuple[Sets, dict[str, Any]]:
+        """Sets of every size that the patients are enough for; the others are said.
+
+        Raises:
+          ValueError: they are enough for none.
+        """
+        settings, enough = self.settings, len(np.unique(data.owners)) // 2
+        sizes = sorted(set(settings.sizes))
+        fitting = [size for size in sizes if size <= enough] or sizes[:1]
+        sets = {
+            size: splits.support_sets(data.owners, size, settings.support_sets, settings.seed)
+            for size in fitting
+        }
+        reason = "patients too few for support sets of {} and as many to validate on"
+        dropped = {reason.format(size): size - enough for size in sizes if size not in sets}
+        return sets, {"lacking": dropped} if dropped else {}
 
     def _official_sets(self, data, path, tested) -> tuple[Sets, dict[str, Any]]:
         """Complete support sets only: one of which a patient is missing is of another size."""

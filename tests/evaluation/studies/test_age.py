@@ -146,7 +146,7 @@ def test_refuses_what_cannot_be_judged(brain_store, lookup_model):
     with pytest.raises(ValueError, match=r"of 1 images 0 show the brain"):
         run(brain_store.select([6]), lookup_model(embed))
     brain_store.image_features[:] = np.nan
-    with pytest.raises(ValueError, match="image features: 5 of 5 are not finite"):
+    with pytest.raises(ValueError, match="of 7 of 7 images are nan or infinite"):
         run(brain_store, lookup_model(embed))
     model = lookup_model(embed)
     model.fingerprint = "another"

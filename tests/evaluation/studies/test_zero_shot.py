@@ -196,7 +196,7 @@ def test_refuses(make_store, axes_model, write):
     with pytest.raises(ValueError, match=r"none of 2 images has one \(found kidney, other\)"):
         study.run({"images": store}, model)
     broken = make_store([[1.0] * 9, [np.nan] * 9, [np.inf] * 9], plane=["brain"] * 3)
-    with pytest.raises(ValueError, match=r"image features: 2 of 3 are not finite .*'image1'"):
+    with pytest.raises(ValueError, match=r"of 2 of 3 images are nan or infinite.* of image1"):
         study.run({"images": broken}, model)
     nothing = axes_model(PLANES)
     nothing.embed = lambda text: np.full(9, np.nan)
