@@ -8,11 +8,12 @@ import dataclasses
 import json
 import os
 import pathlib
-import shutil
 import zipfile
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+
+from fetalclip_jax.run import whole_folder
 
 _ARRAYS, _META = "arrays.npz", "meta.json"
 
@@ -100,14 +101,9 @@ class FeatureStore:
         Raises:
           ValueError: if `directory` exists.
         """
-        directory = pathlib.Path(directory)
-        if directory.exists():
-            raise ValueError(f"{directory} exists already: choose another folder")
-        partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            columns = {f"columns/{name}": values for name, values in self.columns.items()}
+        columns = {f"columns/{name}": values for name, values in self.columns.items()}
+        meta = {"fingerprint": self.fingerprint, "left_out": self.left_out}
+        with whole_folder(pathlib.Path(directory)) as partial:
             np.savez(
                 partial / _ARRAYS,
                 image_features=self.image_features,
@@ -115,11 +111,7 @@ class FeatureStore:
                 copy=self.copy,
                 **columns,
             )
-            meta = {"fingerprint": self.fingerprint, "left_out": self.left_out}
             (partial / _META).write_text(json.dumps(meta, indent=2))
-            partial.rename(directory)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> "FeatureStore":

@@ -154,7 +154,7 @@ def test_a_failed_save_leaves_nothing(make_store, tmp_path):
         broken.save(tmp_path / "store")
     assert list(tmp_path.iterdir()) == []
     make_store([[1.0]]).save(tmp_path / "store")
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match="is there already"):
         make_store([[2.0]]).save(tmp_path / "store")
 
 
