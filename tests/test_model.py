@@ -185,3 +185,54 @@ def test_a_path_that_is_nothing_is_named(tmp_path):
         fetalclip_jax.load(tmp_path / "nothing.safetensors", "ViT-B-32")
     with pytest.raises(ValueError, match="dtype='int8' is not one of"):
         fetalclip_jax.load("ViT-B-32", dtype="int8")
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (np.zeros((1, 24, 24, 3), np.uint8), r"images are uint8 \[1, 24, 24, 3\]; pass float32"),
+        (["head.png"], "images are <U8"),
+        ([], r"images are float64 \[0\]; pass float32"),
+        (np.zeros((0, 24, 24, 3), np.float32), r"images are float32 \[0, 24, 24, 3\]"),
+        (np.zeros((24, 24, 3), np.float32), r"images are float32 \[24, 24, 3\]"),
+        (np.full((1, 24, 24, 3), 128.0, np.float32), "pixels run from 128 to 128"),
+        (np.full((1, 24, 24, 3), np.nan, np.float32), "pixels run from nan to nan"),
+    ],
+)
+def test_what_is_no_preprocessed_image_is_refused(folder, batch, message):
+    with pytest.raises(ValueError, match=message):
+        fetalclip_jax.load(folder).encode_image(batch)
+
+
+@pytest.mark.parametrize("tokens", [[], ["a text"], np.zeros((2, 12), np.float32), [3, 4]])
+def test_what_is_no_row_of_ids_is_refused(folder, tokens):
+    with pytest.raises(ValueError, match="pass what `tokenize` gives"):
+        fetalclip_jax.load(folder).encode_text(tokens)
+
+
+def test_features_that_are_not_finite_are_refused(folder):
+    model = fetalclip_jax.load(folder)
+    images, _ = drawn.inputs(drawn.fields("plain"))
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, model.params["visual"]["projection"])
+    model.params = model.params | {"visual": model.params["visual"] | {"projection": broken}}
+    with pytest.raises(ValueError, match="features of 3 of 3 images are nan or infinite"):
+        model.encode_image(images)
+
+
+def test_a_text_that_is_cut_is_told(folder, recwarn):
+    model = fetalclip_jax.load(folder)
+    model.tokenize(["a femur"])
+    assert not recwarn
+    long = "femur " * 40
+    with pytest.warns(UserWarning, match="1 of 2 texts are longer than the model's 12 tokens"):
+        tokens = model.tokenize(["a femur", long])
+    assert tokens[1, -1] == model.tokenizer.eot_id
+
+
+def test_uint8_pixels_of_the_models_size_are_normalised_on_the_device(folder):
+    model = fetalclip_jax.load(folder)
+    size = model.config.vision_cfg.image_size
+    grey = np.random.default_rng(0).integers(0, 256, (2, size, size), np.uint8)
+    expected = model.encode_image(np.stack([model.preprocess(one) for one in grey]))
+    for pixels in (grey, np.repeat(grey[..., None], 3, -1)):
+        np.testing.assert_allclose(model.encode_pixels(pixels), expected, rtol=1e-4, atol=1e-5)

@@ -136,7 +136,7 @@ def _store(path: pathlib.Path, rows: Sequence[Mapping[str, str]]) -> FeatureStor
     ids = np.array([row.get("example_id") or f"row {i}" for i, row in enumerate(rows, start=1)])
     names, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
-        raise ValueError(f"{path}: example_id {names[counts.argmax()]!r} occurs twice")
+        raise ValueError(f"{path}: example_id {str(names[counts.argmax()])!r} occurs twice")
     columns = {name: np.full(len(rows), "") for name in TEXT_COLUMNS}
     columns |= {name: np.full(len(rows), np.nan) for name in NUMBER_COLUMNS}
     columns["example_id"] = ids
