@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -30,7 +31,7 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "B H W 3"], taps: Sequence[int] = ()
+        self, images: Float[Array | np.ndarray, "B H W 3"], taps: Sequence[int] = ()
     ) -> Float[Array, "B E"] | tuple[Float[Array, "B E"], tuple[Float[Array, "B L D"], ...]]:
         """Encodes normalised NHWC images of `config.image_size`.
 
