@@ -51,7 +51,7 @@ class VisionTransformer(nn.Module):
             raise ValueError(
                 f"images are {images.shape}, the model takes [n, {c.image_size}, {c.image_size}, 3]"
             )
-        images = images.astype(self.dtype)
+        images = jnp.asarray(images, self.dtype)
         if c.stem == "conv":
             x = ConvStem(c.width, self.dtype, name="stem")(images)  # B G G D
             x = x.reshape(batch, -1, c.width)  # B N D
