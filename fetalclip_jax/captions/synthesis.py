@@ -41,7 +41,7 @@ def caption(
     label: str | None = None,
     ga_days: Real | None = None,
     resized_spacing_mm: Real | None = None,
-    key: Sequence[int | str],
+    key: Sequence[int | np.integer | str],
 ) -> str:
     """One caption for one image; unknown fields are None and go unsaid.
 
@@ -116,7 +116,7 @@ def _checked_plane(plane: str | None, brain_plane: str | None) -> str | None:
     return "brain"
 
 
-def _seed_of(key: Sequence[int | str]) -> int:
+def _seed_of(key: Sequence[int | np.integer | str]) -> int:
     """A 64-bit seed from the key; Python's own hash of a string changes from run to run."""
     # A NumPy integer must give the captions of the Python integer it equals.
     parts = [

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
@@ -43,7 +44,7 @@ class CLIP(nn.Module):
         )
 
     def encode_image(
-        self, images: Float[Array, "B H W 3"], taps: Sequence[int] = ()
+        self, images: Float[Array | np.ndarray, "B H W 3"], taps: Sequence[int] = ()
     ) -> Float[Array, "B E"] | tuple[Float[Array, "B E"], tuple[Float[Array, "B L D"], ...]]:
         """Projected image features, float32, not normalised.
 
@@ -62,12 +63,12 @@ class CLIP(nn.Module):
         features, outputs = self.visual(images, taps)
         return features.astype(jnp.float32), outputs
 
-    def encode_text(self, tokens: Int[Array, "B L"]) -> Float[Array, "B D"]:
+    def encode_text(self, tokens: Int[Array | np.ndarray, "B L"]) -> Float[Array, "B D"]:
         """Projected text features, float32, not normalised."""
         return self.text(tokens).astype(jnp.float32)
 
     def __call__(
-        self, images: Float[Array, "B H W 3"], tokens: Int[Array, "B L"]
+        self, images: Float[Array | np.ndarray, "B H W 3"], tokens: Int[Array | np.ndarray, "B L"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B D"], Float[Array, ""]]:
         """Unit-length image and text features and the exponentiated logit scale."""
         return (

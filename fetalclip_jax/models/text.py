@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
@@ -27,7 +28,7 @@ class TextTransformer(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B embed_dim"]:
+    def __call__(self, tokens: Int[Array | np.ndarray, "B L"]) -> Float[Array, "B embed_dim"]:
         """Encodes ids of any length up to `context_length`.
 
         The largest id is the end of text. Attention is causal, so whatever follows it, padding

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -30,7 +31,7 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "B H W 3"], taps: Sequence[int] = ()
+        self, images: Float[Array | np.ndarray, "B H W 3"], taps: Sequence[int] = ()
     ) -> Float[Array, "B E"] | tuple[Float[Array, "B E"], tuple[Float[Array, "B L D"], ...]]:
         """Encodes normalised NHWC images of `config.image_size`.
 
@@ -50,7 +51,7 @@ class VisionTransformer(nn.Module):
             raise ValueError(
                 f"images are {images.shape}, the model takes [n, {c.image_size}, {c.image_size}, 3]"
             )
-        images = images.astype(self.dtype)
+        images = jnp.asarray(images, self.dtype)
         if c.stem == "conv":
             x = ConvStem(c.width, self.dtype, name="stem")(images)  # B G G D
             x = x.reshape(batch, -1, c.width)  # B N D

@@ -79,7 +79,7 @@ def to_tensors(params: Mapping[str, Any], config: CLIPConfig, style: str) -> dic
         tensor = tensors.get(piece.name)
         if tensor is None:
             tensor = tensors[piece.name] = np.empty(piece.file_shape, leaf.dtype)
-        part = piece.to_tensor(leaf[piece.place()])
+        part = piece.to_tensor(leaf[(*piece.place(), ...)])
         if piece.rows is None:
             tensor[...] = part
         else:

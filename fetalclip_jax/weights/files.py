@@ -91,7 +91,7 @@ class ArrayEntry:
         return self.array
 
     def read_slice(self, index: tuple[slice, ...]) -> np.ndarray:
-        return self.array[index]
+        return self.array[(*index, ...)]
 
 
 def open_weights(path: pathlib.Path) -> WeightFile:

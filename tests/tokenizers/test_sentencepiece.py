@@ -8,6 +8,7 @@ import pytest
 from fetalclip_jax.captions.synthesis import caption_corpus
 from fetalclip_jax.models import presets
 from fetalclip_jax.tokenizers import Tokenizer
+from fetalclip_jax.tokenizers.protocol import check_texts
 from fetalclip_jax.tokenizers.sentencepiece import NUMBERS, SentencePieceTokenizer
 
 
@@ -137,7 +138,7 @@ def test_wrong_texts_are_clear_errors(tokenizer):
     with pytest.raises(ValueError, match="single string 'fetal heart'; give a list"):
         tokenizer("fetal heart")
     with pytest.raises(ValueError, match="text 1 is None"):
-        tokenizer(["a", None])
+        check_texts(["a", None])
 
 
 def test_training_errors_say_what_to_change():
