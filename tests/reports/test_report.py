@@ -209,7 +209,9 @@ def test_what_was_left_out_is_told_once_with_its_reason(tmp_path, workdir):
     bad = {f"x{k}": "truncated" for k in range(3)} | {"y": "not an image"}
     data = REAL | {"stores": stores, "left_out": bad}
     lacking = {"lacking": {"3 of 5 support sets lack a patient": 3}, "notes": ["a remark"]}
-    save([age_result(data=data), few_shot_result(data=data, details=lacking)], tmp_path / "results")
+    results = [age_result(data=data), few_shot_result(data=data, details=lacking)]
+    # A second model on the same data says the same of them.
+    save([*results, age_result(data=data, model=MODEL | {"name": "b"})], tmp_path / "results")
     folder = workdir / "records" / "train"
     folder.mkdir(parents=True)
     (folder / "bad_examples.csv").write_text("example_id,reason\nx7,truncated\n")
