@@ -1,5 +1,6 @@
 """Figures of classification, training and data efficiency. Each function returns PNG bytes."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ _PANELS = (
     ("duplicate_caption_share", "Repeated captions"),
 )
 _WRAP_WIDTH = 13
+_TITLE_WIDTH = 28
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]], chance_loss: float | None) -> bytes:
@@ -130,7 +132,7 @@ def confusion_matrix(
         axes.tick_params(which="minor", length=0)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true", labelpad=8)
-        axes.set_title(title, pad=10)
+        axes.set_title(textwrap.fill(title, _TITLE_WIDTH), pad=10)
         return style.png(fig)
 
 
@@ -177,7 +179,7 @@ def _f1_panel(axes: Axes, panel: Mapping[str, Any], longest: int) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, 1.16)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.set_title(panel["title"])
+    axes.set_title(textwrap.fill(panel["title"], _TITLE_WIDTH))
 
 
 def few_shot(
