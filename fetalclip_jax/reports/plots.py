@@ -21,6 +21,8 @@ _PANELS = (
 )
 _WRAP_WIDTH = 13
 _TITLE_WIDTH = 28
+# Numbers stay legible where a line crosses them.
+_HALO = (patheffects.withStroke(linewidth=3, foreground="white"),)
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]], chance_loss: float | None) -> bytes:
@@ -169,7 +171,8 @@ def _f1_panel(axes: Axes, panel: Mapping[str, Any], longest: int) -> None:
         axes.barh(places, [v or 0 for v in values], thickness * 0.88, color=colour, label=label)
         for place, value in zip(places, values, strict=True):
             text = "no image" if value is None else f"{value:.2f}"
-            axes.text((value or 0) + 0.015, place, text, va="center", fontsize=7.8)
+            spot = {"va": "center", "fontsize": 7.8, "path_effects": _HALO}
+            axes.text((value or 0) + 0.015, place, text, **spot)
     if panel.get("chance") is not None:
         axes.axvline(panel["chance"], color=style.INK, ls="--", lw=1.1, label="chance, macro F1")
     axes.set_yticks(range(len(names)), [display(n) for n in names])
@@ -204,8 +207,7 @@ def few_shot(
         axes.plot(patients, mean, color=style.BLUE, marker="o", ms=5, label=label)
         for x, y in zip(patients, mean, strict=True):
             options = {"textcoords": "offset points", "ha": "center", "fontsize": 8.4}
-            halo = [patheffects.withStroke(linewidth=3, foreground="white")]
-            axes.annotate(f"{y:.2f}", (x, y), (0, -15), path_effects=halo, **options)
+            axes.annotate(f"{y:.2f}", (x, y), (0, -15), path_effects=_HALO, **options)
         for k, (name, value) in enumerate(references.items()):
             colour, dashes = ((style.GREEN, "-."), (style.VERMILLION, "--"))[k]
             axes.axhline(value, color=colour, ls=dashes, lw=1.4, label=f"{name}: {value:.2f}")
