@@ -38,7 +38,7 @@ def figure(examples: Sequence[tuple[Judged, UInt8[np.ndarray, "..."]]]) -> bytes
 
 
 def _draw(judged: Judged, image: np.ndarray, image_axes, bar_axes) -> None:
-    image_axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
+    image_axes.imshow(_square(image), cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
     image_axes.set_title(f"true: {display(judged.label)}", fontsize=8.6, loc="center", pad=4)
     image_axes.set_axis_off()
     bar_axes.set_axis_off()
@@ -57,3 +57,13 @@ def _draw(judged: Judged, image: np.ndarray, image_axes, bar_axes) -> None:
             bar_axes.text(1.24, place, f"{score:.2f}", va="center", ha="right", fontsize=7.2)
     bar_axes.set_xlim(0, 1.25)
     bar_axes.set_ylim(2.6, -0.6)
+
+
+def _square(image: np.ndarray) -> np.ndarray:
+    """The image in the middle of a black square, as the model sees it."""
+    height, width = image.shape[:2]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.zeros((side, side, *image.shape[2:]), np.uint8)
+    square[top : top + height, left : left + width] = image
+    return square

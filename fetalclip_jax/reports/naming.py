@@ -9,7 +9,7 @@ from typing import Any
 STUDIES = {
     "zero_shot.planes": "Zero-shot planes",
     "zero_shot.brain": "Zero-shot brain planes",
-    "zero_shot.merged": "Zero-shot, planes and brain planes merged",
+    "zero_shot.merged": "Zero-shot, planes merged",
     "age": "Zero-shot age",
     "probe.planes": "Linear probe, six planes",
     "probe.brain": "Linear probe, brain planes",

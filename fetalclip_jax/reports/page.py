@@ -22,6 +22,7 @@ a { color: var(--accent); }
 nav { margin: .9rem 0 0; font-size: .92rem; }
 nav a { display: inline-block; margin-right: 1.1rem; }
 .quiet { color: var(--quiet); font-size: .92rem; }
+.title { font-weight: 600; margin: 1.4rem 0 0; }
 .banner { background: var(--warn-bg); color: var(--warn-ink); border-radius: 8px;
   padding: .75rem 1rem; margin: 1.2rem 0; font-weight: 600; max-width: none; }
 .tiles { display: flex; flex-wrap: wrap; gap: .7rem 2.4rem; margin: 1rem 0 .4rem; padding: 0; }

@@ -1,5 +1,6 @@
 """Figures of classification, training and data efficiency. Each function returns PNG bytes."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ _PANELS = (
     ("duplicate_caption_share", "Repeated captions"),
 )
 _WRAP_WIDTH = 13
+_TITLE_WIDTH = 28
+# Numbers stay legible where a line crosses them.
+_HALO = (patheffects.withStroke(linewidth=3, foreground="white"),)
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]], chance_loss: float | None) -> bytes:
@@ -130,7 +134,7 @@ def confusion_matrix(
         axes.tick_params(which="minor", length=0)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true", labelpad=8)
-        axes.set_title(title, pad=10)
+        axes.set_title(textwrap.fill(title, _TITLE_WIDTH), pad=10)
         return style.png(fig)
 
 
@@ -167,7 +171,8 @@ def _f1_panel(axes: Axes, panel: Mapping[str, Any], longest: int) -> None:
         axes.barh(places, [v or 0 for v in values], thickness * 0.88, color=colour, label=label)
         for place, value in zip(places, values, strict=True):
             text = "no image" if value is None else f"{value:.2f}"
-            axes.text((value or 0) + 0.015, place, text, va="center", fontsize=7.8)
+            spot = {"va": "center", "fontsize": 7.8, "path_effects": _HALO}
+            axes.text((value or 0) + 0.015, place, text, **spot)
     if panel.get("chance") is not None:
         axes.axvline(panel["chance"], color=style.INK, ls="--", lw=1.1, label="chance, macro F1")
     axes.set_yticks(range(len(names)), [display(n) for n in names])
@@ -177,7 +182,7 @@ def _f1_panel(axes: Axes, panel: Mapping[str, Any], longest: int) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, 1.16)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.set_title(panel["title"])
+    axes.set_title(textwrap.fill(panel["title"], _TITLE_WIDTH))
 
 
 def few_shot(
@@ -202,8 +207,7 @@ def few_shot(
         axes.plot(patients, mean, color=style.BLUE, marker="o", ms=5, label=label)
         for x, y in zip(patients, mean, strict=True):
             options = {"textcoords": "offset points", "ha": "center", "fontsize": 8.4}
-            halo = [patheffects.withStroke(linewidth=3, foreground="white")]
-            axes.annotate(f"{y:.2f}", (x, y), (0, -15), path_effects=halo, **options)
+            axes.annotate(f"{y:.2f}", (x, y), (0, -15), path_effects=_HALO, **options)
         for k, (name, value) in enumerate(references.items()):
             colour, dashes = ((style.GREEN, "-."), (style.VERMILLION, "--"))[k]
             axes.axhline(value, color=colour, ls=dashes, lw=1.4, label=f"{name}: {value:.2f}")

@@ -150,13 +150,10 @@ def _store(name: str, about: Mapping[str, Any]) -> str:
 
 def _unread(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(reason, count) of files that are missing and of images that could not be read."""
-    missing = {
-        about["split"]: about["missing_files"]
-        for about in data.get("stores", {}).values()
-        if about.get("missing_files")
-    }
-    for split, count in missing.items():
-        yield f"files listed in split {split!r} and missing", f"{count:,}"
+    # Of the whole data set, whichever of its splits was read.
+    stores = data.get("stores", {}).values()
+    if missing := max((about.get("missing_files", 0) for about in stores), default=0):
+        yield "files that the data set lists and that are missing", f"{missing:,}"
     examples: dict[str, list[str]] = {}
     for example_id, reason in data.get("left_out", {}).items():
         examples.setdefault(str(reason), []).append(str(example_id))

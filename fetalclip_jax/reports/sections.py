@@ -111,7 +111,8 @@ def _class_f1(report: Report) -> Iterator[str]:
         panels = []
         for one in _classifications(report):
             scores = one.result.details.get("per_class_f1")
-            if one.label != label or not scores:
+            # Classes of several tasks repeat those of their own panels, and have a table.
+            if one.label != label or not scores or "table" in one.result.details:
                 continue
             series = {"model": scores}
             raw = report.contents.beside(one, headline.RAW_PIXELS)
@@ -136,13 +137,13 @@ def _class_f1(report: Report) -> Iterator[str]:
 
 
 def _tables(report: Report) -> Iterator[str]:
-    """Classes one by one where a study lists them, and all metrics, opened on demand."""
+    """Classes one by one where a study lists them; all metrics, opened on demand."""
     for one in _classifications(report):
         if rows := one.result.details.get("table"):
             title = report.whose(one.label) + naming.title(one.result.study)
             columns = [display(name) for name in rows[0]]
             cells = [[_cell(value) for value in row.values()] for row in rows]
-            yield page.details(title, page.plain_table(columns, cells))
+            yield page.paragraph(title, "title") + page.plain_table(columns, cells)
     metrics = [
         (
             naming.title(one.result.study),
@@ -273,13 +274,8 @@ def _gallery(report: Report) -> Iterator[str]:
         if scores := one.result.details.get("scores"):
             caption += f" Scores: {scores}."
         rows = [
-            (
-                judged.example_id,
-                display(judged.label),
-                display(judged.prediction),
-                ", ".join(f"{display(name)} {score:.3f}" for name, score in judged.candidates),
-            )
-            for judged, _ in found
+            (row.example_id, display(row.label), display(row.prediction), _candidates(row))
+            for row, _ in found
         ]
         columns = ("Image", "True", "Predicted", "Three best candidates")
         yield report.picture(
@@ -288,6 +284,10 @@ def _gallery(report: Report) -> Iterator[str]:
             f"Example images: {title}",
             report.whose(one.label) + caption,
         ) + page.details("These images as a table", page.plain_table(columns, rows))
+
+
+def _candidates(row: examples.Judged) -> str:
+    return ", ".join(f"{display(name)} {score:.3f}" for name, score in row.candidates)
 
 
 def _find(config: Mapping[str, Any], key: str) -> Any:

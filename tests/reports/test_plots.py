@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from fetalclip_jax.biometry import who_chart
 from fetalclip_jax.evaluation.examples import Judged
@@ -51,6 +52,19 @@ def test_true_classes_without_images_get_no_row(drawn):
 def test_a_confusion_matrix_must_fit_its_names():
     with pytest.raises(ValueError, match=r"planes: confusion has the shape \(1, 2\) for 2 labels"):
         plots.confusion_matrix([[1, 2]], ["a", "b"], ["a", "b"], "planes")
+
+
+def test_long_titles_stay_in_their_panel(drawn):
+    title = "Zero-shot a column whose name its owner chose to be long"
+    plots.confusion_matrix([[1.0]], ["a"], ["a"], title)
+    plots.f1_bars([{"title": title, "series": {"model": {"a": 0.5}}, "chance": None}] * 3)
+    for fig in drawn:
+        fig.draw_without_rendering()  # sizes of texts are those of the figure again
+        ends = [axes.get_window_extent().x0 for axes in fig.axes[1:]] + [fig.bbox.x1]
+        for axes, end in zip(fig.axes, ends, strict=True):
+            texts = [child for child in axes.get_children() if isinstance(child, Text)]
+            (shown,) = [text for text in texts if " ".join(text.get_text().split()) == title]
+            assert shown.get_window_extent().x1 <= end
 
 
 def test_training_curves_show_the_given_values(drawn):
@@ -125,11 +139,13 @@ def test_the_band_over_true_age_agrees_with_the_chart(drawn):
 def test_a_gallery_keeps_right_and_wrong_in_rows_of_their_own(drawn):
     right = Judged("e1", "brain", "brain", (("brain", 30.0), ("femur", 20.0)))
     wrong = Judged("e2", "femur", "heart", (("heart", 25.0), ("femur", 24.0)))
-    dark, bright = np.zeros((4, 4), np.uint8), np.full((4, 4, 3), 200, np.uint8)
+    dark, bright = np.zeros((4, 4), np.uint8), np.full((2, 4, 3), 200, np.uint8)
     gallery.figure([(wrong, bright), (right, dark)])
     bands = drawn[0].subfigs
     assert [band.get_suptitle() for band in bands] == ["Right", "Wrong"]
     shown = [np.asarray(band.axes[0].images[0].get_array()) for band in bands]
     np.testing.assert_array_equal(shown[0], dark)
-    np.testing.assert_array_equal(shown[1], bright)
+    # Wide images lie in the middle of a black square.
+    np.testing.assert_array_equal(shown[1][1:3], bright)
+    np.testing.assert_array_equal(shown[1][[0, 3]], 0)
     assert words(bands[1]) == ["heart", "25.00", "femur (true)", "24.00"]

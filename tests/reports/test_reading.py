@@ -118,3 +118,14 @@ def test_a_baseline_study_belongs_to_the_same_model_and_data(tmp_path):
     assert contents.beside(curve, "age") is None
     (age,) = [one for one in contents.evaluated if one.result.study == "age"]
     assert contents.beside(age, "age") is age.result
+
+
+def test_of_two_baselines_the_one_under_the_same_label_counts(tmp_path):
+    for name in ("paper", "tuned"):
+        protocol = PROTOCOL | {"name": name}
+        save([age_result(protocol=protocol), few_shot_result(protocol=protocol)], tmp_path / name)
+    contents = read([tmp_path / "paper", tmp_path / "tuned"])
+    curves = [one for one in contents.evaluated if one.result.curve]
+    assert len(curves) == 2
+    for one in curves:
+        assert contents.beside(one, "age").protocol == one.result.protocol
