@@ -36,16 +36,14 @@ class ValidPredictionRate(NamedTuple):
     interval: tuple[float | None, float | None]
 
 
-def days_from_similarity(
-    scores: Float[np.ndarray, "n 175"], top_n: int = 15
-) -> Int[np.ndarray, "n"]:
+def days_from_similarity(scores: np.ndarray, top_n: int = 15) -> Int[np.ndarray, "n"]:
     """Predicted age in days: the middle of the best days.
 
     The `top_n` days of the highest scores are taken (of equal scores, the earlier day), sorted by
     day, and element `top_n // 2` is the answer.
 
     Args:
-      scores: similarity of each image with each day of `DAYS`.
+      scores: [n, 175], similarity of each image with each day of `DAYS`.
       top_n: number of best days, 1 to 175.
 
     Raises:
@@ -63,8 +61,8 @@ def days_from_similarity(
 
 
 def valid_prediction_rate(
-    days: Int[np.ndarray, "n"],
-    hc_mm: Float[np.ndarray, "n"],
+    days: np.ndarray,
+    hc_mm: np.ndarray,
     groups: np.ndarray | None = None,
     *,
     resamples: int = 1000,
@@ -73,8 +71,8 @@ def valid_prediction_rate(
     """Share of valid ages among the images with a head circumference of 100 to 342 mm.
 
     Args:
-      days: predicted ages.
-      hc_mm: true head circumferences; values out of range or nan are left out.
+      days: [n], predicted ages.
+      hc_mm: [n], true head circumferences; values out of range or nan are left out.
       groups: patient ids for the bootstrap; None resamples images.
       resamples: bootstrap samples.
       seed: of the bootstrap.

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fetalclip_jax.evaluation.features.store import FeatureStore
 from fetalclip_jax.evaluation.result import Result
@@ -40,6 +40,7 @@ class Need:
     only: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
+@runtime_checkable
 class Study(Protocol):
     """Made of its settings by `studies.create`; run once per model and data set.
 

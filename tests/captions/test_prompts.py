@@ -177,7 +177,7 @@ def test_template_errors_name_the_file(tmp_path, content, message):
 
 def test_age_prompts_refuse_a_spacing_that_is_none():
     with pytest.raises(ValueError, match="pixel spacing is -1"):
-        ga_prompts([143], -1)
+        ga_prompts([143], -1.0)
 
 
 def test_every_prompt_is_whole_in_a_vocabulary_of_captions(corpus):

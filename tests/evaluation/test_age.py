@@ -54,14 +54,14 @@ class TestDaysFromSimilarity:
 
 class TestValidPredictionRate:
     def test_counts_at_the_edges_of_band_and_range(self):
-        low, high = who_chart.hc_mm(20, 2.5), who_chart.hc_mm(20, 97.5)
+        low, high = who_chart.hc_mm(20.0, 2.5), who_chart.hc_mm(20.0, 97.5)
         hc = np.array([low, high, low - 0.01, high + 0.01, 99.99, 342.01, np.nan])
         found = age.valid_prediction_rate(np.full(7, 140), hc)
         assert (found.count, found.total, found.rate) == (2, 4, 0.5)
         assert found.interval[0] < 0.5 < found.interval[1]
 
     def test_unpacks_and_resamples_patients(self):
-        hc = np.full(4, who_chart.hc_mm(20))
+        hc = np.full(4, who_chart.hc_mm(20.0))
         days = np.array([140, 140, 250, 250])
         rate, count, total, (low, high) = age.valid_prediction_rate(
             days, hc, np.array(list("aabb"))

@@ -80,7 +80,7 @@ def fit(
     *,
     num_classes: int,
     config: ProbeConfig,
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | np.ndarray | None = None,
     pad_to: tuple[int, int] = (0, 0),
     progress: bool = False,
 ) -> LinearProbes:

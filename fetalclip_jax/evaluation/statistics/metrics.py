@@ -7,7 +7,7 @@ then two matrix products instead of a thousand evaluations.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from fetalclip_jax.evaluation.statistics.finite import require_finite
 
@@ -127,7 +127,7 @@ def weighted_f1_per_class(
 
 
 def weighted_mean(
-    weights: Float[np.ndarray, "r n"], values: Float[np.ndarray, "n"]
+    weights: Float[np.ndarray, "r n"], values: Shaped[np.ndarray, "n"]
 ) -> Float[np.ndarray, "r"]:
     """Mean of `values` in every resample.
 
@@ -139,7 +139,7 @@ def weighted_mean(
 
 
 def weighted_median(
-    weights: Float[np.ndarray, "r n"], values: Float[np.ndarray, "n"]
+    weights: Float[np.ndarray, "r n"], values: Shaped[np.ndarray, "n"]
 ) -> Float[np.ndarray, "r"]:
     """Lower median of `values` in every resample."""
     order = np.argsort(values, kind="stable")

@@ -107,9 +107,20 @@ def check(
         )
 
 
-def lacking(listed: np.ndarray, tested: np.ndarray | None, patients: Patients) -> dict[str, int]:
-    """How many patients the files ask for that the data has no image of, by what they are for."""
-    found = {"patients to learn from that the data lacks": np.setdiff1d(listed, patients.fit)}
+def lacking(
+    listed: np.ndarray, tested: np.ndarray | None, patients: Patients, owners: np.ndarray
+) -> dict[str, int]:
+    """How many patients the files ask for that the data cannot show, by what is the matter.
+
+    Args:
+      owners: patients to learn from with an image of the task. In the complete FETAL_PLANES_DB
+        every listed patient has one, so that one without is an image missing here.
+    """
+    present = np.intersect1d(listed, patients.fit)
+    found = {
+        "patients to learn from that the data lacks": np.setdiff1d(listed, present),
+        "patients to learn from without an image of the task": np.setdiff1d(present, owners),
+    }
     if tested is not None:
         found["patients to test that the data lacks"] = np.setdiff1d(tested, patients.test)
     return {reason: len(missing) for reason, missing in found.items() if len(missing)}

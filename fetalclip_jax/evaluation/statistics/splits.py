@@ -14,7 +14,9 @@ import numpy as np
 Split = tuple[np.ndarray, np.ndarray]
 
 
-def folds_by_patient(patient_ids: Sequence[str], folds: int = 5, seed: int = 0) -> list[Split]:
+def folds_by_patient(
+    patient_ids: Sequence[str] | np.ndarray, folds: int = 5, seed: int = 0
+) -> list[Split]:
     """Splits of the distinct patients; each patient validates exactly once.
 
     Raises:
@@ -33,7 +35,7 @@ def folds_by_patient(patient_ids: Sequence[str], folds: int = 5, seed: int = 0) 
 
 
 def support_sets(
-    patient_ids: Sequence[str], size: int, count: int = 5, seed: int = 0
+    patient_ids: Sequence[str] | np.ndarray, size: int, count: int = 5, seed: int = 0
 ) -> list[Split]:
     """`count` draws of `size` training and as many other validation patients.
 
@@ -103,7 +105,7 @@ def read_test_ids(path: str | os.PathLike) -> np.ndarray:
 
 
 def hc18_test_ids(
-    test_ids: Sequence[str], splits: Sequence[Split], variant: str = "clean"
+    test_ids: Sequence[str] | np.ndarray, splits: Sequence[Split], variant: str = "clean"
 ) -> np.ndarray:
     """Test ids of HC18 in the zero-padded form of its files, as published or without the leak.
 

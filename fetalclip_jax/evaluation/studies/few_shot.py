@@ -183,14 +183,14 @@ class FewShot:
         said = take_lists(data, path, listed, tested, sampled=True)
         sets, dropped = {}, {}
         for size, draws in asked.items():
-            complete = [draw for draw in draws if _usable(draw, data)]
+            gaps = [_gap(draw, data) for draw in draws]
+            complete = [draw for draw, gap in zip(draws, gaps, strict=True) if not gap]
             if complete:
                 sets[size] = complete
             if not draws:
                 dropped[f"sizes, {size} patients, of which the file has no support set"] = 1
-            elif len(complete) < len(draws):
-                reason = f"support sets of {size} patients of which one is missing"
-                dropped[reason] = len(draws) - len(complete)
+            for gap in sorted(set(gaps) - {""}):
+                dropped[f"support sets of {size} patients of which one {gap}"] = gaps.count(gap)
         if not sets:
             raise ValueError(
                 f"{path}: the data has no complete support set of {list(asked)} "
@@ -202,13 +202,12 @@ class FewShot:
         return sets, said
 
 
-def _usable(draw: splits.Split, data: ProbeData) -> bool:
-    """Whether every patient is there, and some image of the task on either side.
-
-    A patient may be there without an image of the task, as in the official data: that is no gap.
-    """
-    present = all(np.isin(part, data.patients.fit).all() for part in draw)
-    return present and all(len(rows) for rows in data.rows(draw))
+def _gap(draw: splits.Split, data: ProbeData) -> str:
+    """Why a support set is not what its size says; "" for a complete one."""
+    patients = np.concatenate(draw)
+    if not np.isin(patients, data.patients.fit).all():
+        return "is missing"
+    return "" if np.isin(patients, data.owners).all() else "has no image of the task"
 
 
 def _nested_draws(rng, resamples, sets, runs):

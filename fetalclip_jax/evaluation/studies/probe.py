@@ -139,12 +139,8 @@ def take_lists(
     official.check(path, listed, tested, data.patients)
     ours = dataclasses.replace(data.patients, fit=listed) if sampled else data.patients
     details = {
-        "lacking": official.lacking(listed, tested, data.patients),
+        "lacking": official.lacking(listed, tested, data.patients, data.owners),
         "unlisted": official.unlisted(listed, tested, ours),
-        # Present, but with nothing to show for this task: no fault of the data at hand.
-        "without_image_of_the_task": len(
-            np.setdiff1d(np.intersect1d(listed, data.patients.fit), data.owners)
-        ),
     }
     if tested is not None:
         data.keep_test(tested)

@@ -149,7 +149,7 @@ def test_seeds_decide(data):
 def test_refuses(data):
     features, labels = data
     with pytest.raises(ValueError, match="run 1 has no validation image"):
-        fit(features, labels, ROWS[:2], [HELD_OUT[0], []], num_classes=3, config=CONFIG)
+        fit(features, labels, ROWS[:2], [HELD_OUT[0], ROWS[0][:0]], num_classes=3, config=CONFIG)
     with pytest.raises(ValueError, match="'none' or 'standardise', found 'l2'"):
         ProbeConfig(feature_scaling="l2")
     with pytest.raises(ValueError, match="never reached a finite"):

@@ -94,8 +94,8 @@ def test_padding_changes_nothing(data):
 def test_refuses(data):
     features, labels = data
     with pytest.raises(ValueError, match="run 1 has no validation image"):
-        logistic.fit_chosen(features, labels, ROWS, [HELD_OUT[0], []], num_classes=3)
+        logistic.fit_chosen(features, labels, ROWS, [HELD_OUT[0], ROWS[0][:0]], num_classes=3)
     with pytest.raises(ValueError, match="run 0 has no training image"):
-        logistic.fit_chosen(features, labels, [[], ROWS[1]], HELD_OUT, num_classes=3)
+        logistic.fit_chosen(features, labels, [ROWS[0][:0], ROWS[1]], HELD_OUT, num_classes=3)
     with pytest.raises(ValueError, match="never reached a finite"):
         logistic.fit_chosen(features * np.nan, labels, ROWS, HELD_OUT, num_classes=3)

@@ -44,7 +44,7 @@ def test_bootstrap_refuses_nonsense():
     with pytest.raises(ValueError, match="at least one image"):
         bootstrap.bootstrap_interval(lambda w: w.sum(1), np.array([]))
     with pytest.raises(ValueError, match="level must lie"):
-        bootstrap.bootstrap_interval(lambda w: w.sum(1), np.arange(3), level=95)
+        bootstrap.bootstrap_interval(lambda w: w.sum(1), np.arange(3), level=95.0)
     with pytest.raises(ValueError, match="resamples"):
         bootstrap.bootstrap_interval(lambda w: w.sum(1), np.arange(3), resamples=0)
 

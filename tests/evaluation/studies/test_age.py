@@ -75,7 +75,7 @@ def test_evaluation_end_to_end(brain_store, lookup_model, train_store):
     assert metrics["mean_implied_hc_error_percent"].value == pytest.approx(expected_error)
     assert metrics["median_implied_hc_error_percent"].value == pytest.approx(0, abs=1e-9)
     assert details["train_median_days"] == 152
-    assert who_chart.is_valid(details["train_constant_days"], train_hc[0])
+    assert who_chart.is_valid(np.array([details["train_constant_days"]]), train_hc[:1]).all()
     best, chosen = (
         baselines[name].estimate.value for name in ("constant_baseline", "train_constant_baseline")
     )
@@ -87,7 +87,7 @@ def test_similarity_is_the_mean_cosine_over_templates(brain_store, lookup_model)
     rng = np.random.default_rng(0)
     table = {}
     model = lookup_model(lambda text: table.setdefault(text, rng.normal(size=3)))
-    store = brain_store.select([3])
+    store = brain_store.select(np.array([3]))
     found = age.similarity(store, model, progress=False)
     texts = np.stack([table[text] for text in model.texts]).reshape(5, 175, 3)
     texts /= np.linalg.norm(texts, axis=-1, keepdims=True)
@@ -108,7 +108,7 @@ def test_templates_of_a_file_are_what_the_model_reads(brain_store, lookup_model,
 
 
 def test_without_training_images_or_ages(brain_store, lookup_model):
-    store = brain_store.select([4])  # an age that nobody knows
+    store = brain_store.select(np.array([4]))  # an age that nobody knows
     result = run(store, lookup_model(embed))
     assert result.details["train_constant_baseline"] is None
     assert result.details["train_median_days"] is None
@@ -144,7 +144,7 @@ def test_templates_whose_age_is_cut_off_are_refused(brain_store, tmp_path):
 
 def test_refuses_what_cannot_be_judged(brain_store, lookup_model):
     with pytest.raises(ValueError, match=r"of 1 images 0 show the brain"):
-        run(brain_store.select([6]), lookup_model(embed))
+        run(brain_store.select(np.array([6])), lookup_model(embed))
     brain_store.image_features[:] = np.nan
     with pytest.raises(ValueError, match="of 7 of 7 images are nan or infinite"):
         run(brain_store, lookup_model(embed))

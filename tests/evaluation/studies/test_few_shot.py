@@ -100,15 +100,20 @@ def test_no_complete_support_set_is_an_error(pool, held_out, model, write_splits
         run(pool, held_out, model, splits=root, sizes=(8,))
 
 
-def test_an_empty_patient_is_no_gap(make_classes, held_out, model, write_splits):
-    pool = make_classes(6, prefix="pool", distance=4)
+def test_a_patient_without_an_image_of_the_task_is_told_from_a_missing_one(
+    make_classes, held_out, model, write_splits
+):
+    pool = make_classes(8, prefix="pool", distance=4)
     pool.columns["plane"][pool.columns["patient_id"] == "pool1"] = ""
-    draw = [names("pool", (0, 1)), names("pool", (2, 3))]
-    root = write_splits("few_data_training", SIX, {"2": [draw]})
+    draws = [[names("pool", (0, 1)), names("pool", (2, 3))],
+             [names("pool", (4, 5)), names("pool", (6, 7))]]  # fmt: skip
+    root = write_splits("few_data_training", SIX, {"2": draws})
     result = run(pool, held_out, model, splits=root, sizes=(2,))
-    assert result.curve[0]["train_images"] == 6
-    assert result.details["lacking"] == {}
-    assert result.details["without_image_of_the_task"] == 1
+    assert result.curve[0]["support_sets"] == 1
+    assert result.details["lacking"] == {
+        "patients to learn from without an image of the task": 1,
+        "support sets of 2 patients of which one has no image of the task": 1,
+    }
 
 
 def test_official_files_of_both_tasks_are_found(shared_reference):
