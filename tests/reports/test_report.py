@@ -177,6 +177,15 @@ def test_a_table_of_classes_is_shown_as_it_is(tmp_path):
     assert page.row("Zero-shot, planes merged", "macro F1", "0.756")
 
 
+def test_classes_without_images_are_distractors_in_zero_shot_alone(tmp_path):
+    classes = ("brain", "femur", "cervix")
+    zero_shot = classification("zero_shot.planes", classes, classes[:2])
+    probe = classification("probe.planes", classes, classes[:2])
+    page = build(tmp_path, zero_shot, probe)
+    assert "Candidates without any image, offered as distractors: cervix." in page.text
+    assert "Classes without any image: cervix." in page.text
+
+
 def test_curves_and_baselines_show_no_examples(tmp_path):
     raw = classification("probe.raw_pixels", BRAIN_PLANES)
     curve = few_shot_result(predictions=raw.predictions)
