@@ -203,6 +203,7 @@ class _Judged:
             "licence": facts.licence,
             "stores": {},
             "left_out": {},
+            "notes": [],
         }
         for need in needs:
             split, source = sources.open(name, need.role)
@@ -215,8 +216,8 @@ class _Judged:
                 "transform": need.transform,
                 "missing_files": len(source.missing),
             }
-            for example_id, reason in store.left_out:
-                about["left_out"][example_id] = reason
+            about["left_out"] |= dict(store.left_out)
+            about["notes"] += [note for note in source.notes if note not in about["notes"]]
         return about
 
 

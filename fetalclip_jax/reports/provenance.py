@@ -149,11 +149,9 @@ def _store(name: str, about: Mapping[str, Any]) -> str:
 
 
 def _unread(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(reason, count) of files that are missing and of images that could not be read."""
-    # Of the whole data set, whichever of its splits was read.
-    stores = data.get("stores", {}).values()
-    if missing := max((about.get("missing_files", 0) for about in stores), default=0):
-        yield "files that the data set lists and that are missing", f"{missing:,}"
+    """(reason, count) of what a data set says of itself and of images that could not be read."""
+    for note in data.get("notes", ()):
+        yield str(note), ""
     examples: dict[str, list[str]] = {}
     for example_id, reason in data.get("left_out", {}).items():
         examples.setdefault(str(reason), []).append(str(example_id))

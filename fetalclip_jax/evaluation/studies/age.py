@@ -94,6 +94,7 @@ class Age:
         answers = _Answers(days, store.columns["hc_mm"], store.columns["ga_days"], bootstrap)
         baselines, constants = _baselines(answers, stores.get("train"))
         errors, unknown = answers.errors()
+        baselines |= answers.constant_error()
         return Result(
             study=self.name,
             metrics={"valid_prediction_rate": answers.rate(days)} | errors,
@@ -217,14 +218,26 @@ class _Answers:
         known = np.flatnonzero(self.known)
         if not len(known):
             return found, {"mae_days": None, "mae_days_interval": None, "mae_constant_days": None}
-        true_days = self.ga_days[known]
-        error = np.abs(self.days[known] - true_days)
+        error = np.abs(self.days[known] - self.ga_days[known])
         mae = self.bootstrap.select(known).estimate(
             error.mean(), lambda w: metrics.weighted_mean(w, error)
         )
-        # The strongest constant for a mean absolute error is the median of the true ages.
-        constant = np.abs(np.median(true_days) - true_days).mean()
-        return {"mae_days": mae} | found, {"mae_constant_days": float(constant)}
+        return {"mae_days": mae} | found, {}
+
+    def constant_error(self) -> dict[str, Baseline]:
+        """The strongest constant for a mean absolute error, the median of the true ages."""
+        true_days = self.ga_days[self.known]
+        if not len(true_days):
+            return {}
+        error = np.abs(np.median(true_days) - true_days).mean()
+        days = round(float(np.median(true_days)))
+        return {
+            "mae_constant_days": Baseline(
+                "mae_days",
+                self.bootstrap.select(np.flatnonzero(self.known)).constant(error),
+                f"always the median age of these images: {days // 7} weeks and {days % 7} days",
+            )
+        }
 
 
 def _baselines(

@@ -70,7 +70,9 @@ def test_evaluation_end_to_end(brain_store, lookup_model, train_store):
     assert metrics["mae_days"].value == pytest.approx(3 / 4)
     assert metrics["mae_days"].n == details["ages_known"] == 4
     # Ages 120, 150, 180, 213 about their median 165.
-    assert details["mae_constant_days"] == pytest.approx((45 + 15 + 15 + 48) / 4)
+    constant = result.baselines["mae_constant_days"]
+    assert constant.metric == "mae_days"
+    assert constant.estimate.value == pytest.approx((45 + 15 + 15 + 48) / 4)
     expected_error = 80 / (who_chart.hc_mm(240 / 7) - 80) * 100 / 5
     assert metrics["mean_implied_hc_error_percent"].value == pytest.approx(expected_error)
     assert metrics["median_implied_hc_error_percent"].value == pytest.approx(0, abs=1e-9)
