@@ -1,9 +1,9 @@
 """The quickstart's model, trained for longer on more of the built-in phantom.
 
     fetalclip train --config configs/phantom_small.py --workdir runs/small
-    fetalclip features --workdir runs/small --split test
-    fetalclip zeroshot --workdir runs/small --task planes      (or: --task brain)
-    fetalclip ga --workdir runs/small
+    fetalclip evaluate --model runs/small --output runs/small/results --study \
+        zero_shot.planes zero_shot.brain age probe.planes few_shot.planes
+    fetalclip report runs/small
 
 Hardware: two CPU cores, 4 GiB. Expect about an hour of training, and on phantom test patients
 (one seed): planes 0.985 macro F1, brain planes 0.969, valid prediction rate of age 0.977 (best

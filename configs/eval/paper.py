@@ -22,6 +22,7 @@ from fetalclip_jax.evaluation.config import add_data, add_study, default_config
 
 def get_config(official: str = ""):
     config = default_config()
+    config.keep_going = True  # a part of the data gives a part of the tables
     add_data(config, "fetal_planes_db", kind="fetal_planes_db", needs_root=True)
     add_data(config, "hc18", kind="hc18", needs_root=True)
     folder, lacking = pathlib.Path(official), []

@@ -15,7 +15,10 @@ fetalclip evaluate --model runs/quickstart --study zero_shot.planes age --output
   fetalclip evaluate --config configs/eval/paper.py --config.data.hc18.root=HC18 --output results"""
 
 # Options of studies that have flags of their own; only those given reach a study.
-_OPTIONS = ("protocol", "resample_by", "resamples", "prompts", "templates", "splits", "copies")
+_OPTIONS = (
+    *("protocol", "resample_by", "resamples", "seed"),
+    *("prompts", "templates", "splits", "copies"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +58,7 @@ def run(given: argparse.Namespace, overrides: list[str]) -> None:
         batch_size=config.batch_size,
         workers=config.workers,
         seed=config.seed,
+        keep_going=config.keep_going,
     )
     for line in configs.lacking(config):
         print(f"lacking: {line}")
@@ -66,6 +70,7 @@ def run(given: argparse.Namespace, overrides: list[str]) -> None:
 def _take(config, given: argparse.Namespace) -> None:
     """Puts what the flags say into the configuration."""
     from fetalclip_jax.evaluation import config as configs
+    from fetalclip_jax.evaluation import studies
 
     for text in given.model or ():
         name, path = arguments.split_name(text, "")
@@ -83,8 +88,15 @@ def _take(config, given: argparse.Namespace) -> None:
         configs.add_data(config, name or kind, kind=kind, root=root)
     options = {name: getattr(given, name) for name in _OPTIONS}
     options = {name: value for name, value in options.items() if value is not None}
-    for study in given.study:
-        configs.add_study(config, study, options)
+    taken = {study: studies.option_names(study) for study in given.study}
+    unread = [name for name in options if not any(name in names for names in taken.values())]
+    if unread:
+        raise ValueError(
+            f"--{unread[0].replace('_', '-')} is read by none of --study {' '.join(given.study)}"
+            + ("" if given.study else "; options of a --config file are changed in it")
+        )
+    for study, names in taken.items():
+        configs.add_study(config, study, {k: v for k, v in options.items() if k in names})
     for name in ("batch_size", "workers", "seed"):
         if getattr(given, name) is not None:
             config[name] = getattr(given, name)

@@ -25,6 +25,7 @@ def default_config() -> ConfigDict:
     config.batch_size = 64  # images per call of the image tower
     config.workers = 2  # processes that read images
     config.seed = 0  # of augmented copies
+    config.keep_going = False  # a study that cannot be run is said and passed over
     config.lacking = ()  # what the matrix cannot measure and why; printed at the end
     return config
 

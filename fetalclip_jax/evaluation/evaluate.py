@@ -50,6 +50,7 @@ def evaluate(
     batch_size: int = 64,
     workers: int = 2,
     seed: int = 0,
+    keep_going: bool = False,
     progress: bool = True,
     say: Callable[[str], None] = print,
 ) -> list[Result]:
@@ -63,6 +64,7 @@ def evaluate(
       batch_size: images per call of the image tower.
       workers: processes that read images.
       seed: of the augmented copies.
+      keep_going: a study that cannot be run is said and passed over.
       progress: show progress bars.
       say: gets a line for everything a user should know, such as what was left out.
 
@@ -72,12 +74,19 @@ def evaluate(
     results = []
     for name, load in models.items():
         model = load()
-        judged = _Judged(name, model, pathlib.Path(output) / name, batch_size, workers, seed, say)
-        judged.progress = progress
+        judged = _Judged(
+            name, model, pathlib.Path(output) / name, batch_size, workers, seed, say, progress
+        )
         chosen = data or _own_data(name, model)
         sources = Sources(chosen, model, say)
         for data_name, planned in _pairs(sources, studies, say).items():
-            results += judged.run(data_name, sources, planned)
+            for study in planned:
+                try:
+                    results.append(judged.run(data_name, sources, study, planned))
+                except ValueError as error:
+                    if not keep_going:
+                        raise
+                    say(f"lacking: {data_name}, {study.name}: {error}")
     return results
 
 
@@ -111,42 +120,42 @@ def _pairs(
 class _Judged:
     """One model with the stores that studies share."""
 
-    progress: bool = True
-
-    def __init__(self, name, model, folder, batch_size, workers, seed, say):
+    def __init__(self, name, model, folder, batch_size, workers, seed, say, progress):
         self._name, self._model, self._folder = name, model, folder
-        self._batch_size, self._workers, self._seed, self._say = batch_size, workers, seed, say
+        self._batch_size, self._workers, self._seed = batch_size, workers, seed
+        self._say, self._progress = say, progress
+        self._stores: dict[tuple, FeatureStore] = {}
 
-    def run(self, data_name: str, sources: Sources, studies: Sequence[Study]) -> list[Result]:
-        plan = _merged([need for study in studies for need in study.needs])
-        stores: dict[tuple, FeatureStore] = {}
-        results = []
-        for study in studies:
-            start = time.time()
-            needs = [need for need in study.needs if sources.has(data_name, need)]
-            for need in needs:
-                key = _key(need)
-                if key not in stores:
-                    stores[key] = self._store(data_name, sources, plan[key])
-            views = {need.name: _view(stores[_key(need)], need) for need in needs}
-            result = study.run(views, self._model)
-            cost = {"seconds": time.time() - start, "peak_rss_gib": peak_rss_gib()}
-            result = dataclasses.replace(
-                result,
-                model={"name": self._name, "fingerprint": self._model.fingerprint},
-                data=self._data(data_name, sources, needs, views),
-                cost=cost,
-            )
-            folder = self._folder / data_name
-            result.save(folder)
-            if _shows_pictures(result):
-                first = result.predictions.example_id[0]
-                shown = next(n for n in needs if first in views[n.name].columns["example_id"])
-                _, source = sources.open(data_name, shown.role)
-                examples.keep(folder, result.study, result.predictions, source)
-            results.append(result)
-            self._say(terminal.lines(result))
-        return results
+    def run(
+        self, data_name: str, sources: Sources, study: Study, planned: Sequence[Study]
+    ) -> Result:
+        """Runs one of the studies planned for a data set, which share their stores."""
+        start = time.time()
+        plan = _merged([need for one in planned for need in one.needs])
+        needs = [need for need in study.needs if sources.has(data_name, need)]
+        views = {}
+        for need in needs:
+            key = (data_name, *_key(need))
+            if key not in self._stores:
+                self._stores[key] = self._store(data_name, sources, plan[_key(need)])
+            views[need.name] = _view(self._stores[key], need)
+        result = study.run(views, self._model)
+        cost = {"seconds": time.time() - start, "peak_rss_gib": peak_rss_gib()}
+        result = dataclasses.replace(
+            result,
+            model={"name": self._name, "fingerprint": self._model.fingerprint},
+            data=self._data(data_name, sources, needs, views),
+            cost=cost,
+        )
+        folder = self._folder / data_name
+        result.save(folder)
+        if _shows_pictures(result):
+            first = result.predictions.example_id[0]
+            shown = next(n for n in needs if first in views[n.name].columns["example_id"])
+            _, source = sources.open(data_name, shown.role)
+            examples.keep(folder, result.study, result.predictions, source)
+        self._say(terminal.lines(result))
+        return result
 
     def _store(self, data_name: str, sources: Sources, need: Need) -> FeatureStore:
         split, source = sources.open(data_name, need.role)
@@ -181,7 +190,7 @@ class _Judged:
             workers=self._workers,
             seed=self._seed,
             fingerprint=fingerprint,
-            progress=self.progress,
+            progress=self._progress,
         )
         if store.left_out:
             name, reason = store.left_out[0]

@@ -1,5 +1,6 @@
 """The registry of studies: a name and its options make a `Study`."""
 
+import dataclasses
 import importlib
 
 from fetalclip_jax.evaluation.study import Study
@@ -39,6 +40,22 @@ def create(name: str, **options) -> Study:
     Raises:
       ValueError: an unknown name or option, or files among the options that cannot be used.
     """
+    study, arguments = _found(name)
+    return study(*arguments, **options)
+
+
+def option_names(name: str) -> set[str]:
+    """What `create` takes for a study beside its name.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    study, _ = _found(name)
+    return {field.name for field in dataclasses.fields(study.settings_type)}
+
+
+def _found(name: str) -> tuple[type, tuple[str, ...]]:
+    """The class of a study, and what its name hands to it."""
     family, _, task = name.partition(".")
     if name in STUDIES and task != "*":
         where, arguments = STUDIES[name], ()
@@ -50,5 +67,4 @@ def create(name: str, **options) -> Study:
             f"data set {', '.join(one for one in STUDIES if one.endswith('*'))}"
         )
     module, _, attribute = where.partition(":")
-    study = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), attribute)
-    return study(*arguments, **options)
+    return getattr(importlib.import_module(f"{_PACKAGE}.{module}"), attribute), arguments

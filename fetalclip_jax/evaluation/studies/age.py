@@ -60,11 +60,13 @@ class AgeSettings(Settings):
 class Age:
     """Zero-shot gestational age of brain images with a head circumference."""
 
+    settings_type = AgeSettings
+
     name = "age"
 
     def __init__(self, **options):
         protocols = {"default": {}, "paper": PAPER}
-        self.settings = resolve(self.name, AgeSettings, protocols, options)
+        self.settings = resolve(self.name, self.settings_type, protocols, options)
         file = self.settings.templates
         self.templates = load_templates(file) if file else GA_TEMPLATES
         brain = {"plane": ("brain",)}

@@ -57,10 +57,12 @@ _PAPER_OF_TASK = {
 class FewShot:
     """Few-shot probes of one column: "planes", "brain", or a column of the data set."""
 
+    settings_type = FewShotSettings
+
     def __init__(self, task: str, **options):
         self.name, self.task = f"few_shot.{task}", task
         protocols = {"tuned": {}, "paper": PAPER | _PAPER_OF_TASK.get(task, {})}
-        self.settings = resolve(self.name, FewShotSettings, protocols, options)
+        self.settings = resolve(self.name, self.settings_type, protocols, options)
         check_used(self.name, self.settings, options)
         self.needs = needs(task, self.settings)
 

@@ -48,11 +48,13 @@ class MergedSettings(Settings):
 class Merged:
     """Zero-shot classification of planes and brain planes, averaged over all their classes."""
 
+    settings_type = MergedSettings
+
     name = "zero_shot.merged"
 
     def __init__(self, **options):
         protocols = {"default": {}, "paper": PAPER}
-        self.settings = resolve(self.name, MergedSettings, protocols, options)
+        self.settings = resolve(self.name, self.settings_type, protocols, options)
         self.prompts = {
             "planes": prompt_files.load_prompts(self.settings.prompts),
             "brain": prompt_files.load_prompts(self.settings.brain_prompts),

@@ -45,6 +45,8 @@ PROTOCOLS = {"tuned": {}, "paper": PAPER_HEAD | {"copies": 5}}
 class Probe:
     """A linear probe of one column: "planes", "brain", or a column of the data set."""
 
+    settings_type = ProbeSettings
+
     inputs = "features"
 
     def __init__(self, task: str, **options):
@@ -52,7 +54,7 @@ class Probe:
 
     def _prepare(self, name: str, task: str, options: Mapping[str, Any]) -> None:
         self.name, self.task = name, task
-        self.settings = resolve(name, ProbeSettings, PROTOCOLS, options)
+        self.settings = resolve(name, self.settings_type, PROTOCOLS, options)
         check_used(name, self.settings, options)
         self.needs = needs(self.task, self.settings)
 

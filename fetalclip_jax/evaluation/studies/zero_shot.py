@@ -61,6 +61,8 @@ class ZeroShotSettings(Settings):
 class ZeroShot:
     """Zero-shot classification of one column: "planes", "brain", or a column of the data set."""
 
+    settings_type = ZeroShotSettings
+
     def __init__(self, task: str, **options):
         self.name, self.task = f"zero_shot.{task}", task
         own = {
@@ -68,7 +70,7 @@ class ZeroShot:
             "distractors": DISTRACTORS.get(task, ()),
         }
         protocols = {"default": own, "paper": own | PAPER}
-        self.settings = resolve(self.name, ZeroShotSettings, protocols, options)
+        self.settings = resolve(self.name, self.settings_type, protocols, options)
         if not self.settings.prompts:
             raise ValueError(
                 f"{self.name} needs prompts: a JSON file of the classes of column {task!r}, "
