@@ -99,9 +99,9 @@ class Result:
     Attributes:
       study: its name, such as "zero_shot.planes".
       model: `name`, and `fingerprint` of what was judged.
-      data: `name`, `kind`, `simulated`, `ages_from`, `citation` and `licence`; `stores`, by the name
-        of a need: `split`, `images`, `patients`, `copies`, `transform`, `missing_files`; `left_out`
-        (example id -> reason) and `notes`, what the data set says of itself.
+      data: `name`, `kind`, `simulated`, `ages_from`, `citation` and `licence`; `stores`, by the
+        name of a need: `split`, `images`, `patients`, `copies`, `transform`, `missing_files`;
+        `left_out` (example id -> reason) and `notes`, what the data set says of itself.
       protocol: the settings, JSON-able: `name` ("paper", "tuned", ...), `resample_by`, ...
       metrics: by name. The first one is the study's headline.
       baselines: by name.
