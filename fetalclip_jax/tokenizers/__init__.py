@@ -70,7 +70,7 @@ def new(kind: str, text: TextConfig | ConfigDict, seed: int = 0) -> Tokenizer:
     raise ValueError(f"config.tokenizer.kind={kind!r} is not one of sentencepiece, clip_bpe")
 
 
-def check_fits(tokenizer: Tokenizer, text: TextConfig) -> None:
+def check_fits(tokenizer: Tokenizer, text: TextConfig | ConfigDict) -> None:
     """That a text tower knows every id of a tokenizer, and takes rows of its length.
 
     Raises:
