@@ -117,8 +117,8 @@ class VisionTransformer(nn.Module):
 
 
 def drop_patches(
-    x: Float[Array, "B N+1 D"], key: jax.Array, share: float
-) -> Float[Array, "B M+1 D"]:
+    x: Float[Array, "B tokens D"], key: jax.Array, share: float | int
+) -> Float[Array, "B kept D"]:
     """The first token and another random choice of `1 - share` of the others in each row."""
     batch, tokens, _ = x.shape
     kept = max(1, int((tokens - 1) * (1 - share)))
@@ -145,7 +145,7 @@ class ConvStem(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B H/16 W/16 D"]:
+    def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B H//16 W//16 D"]:
         # CLIP's normalisation centres photographs; ultrasound is darker, and an offset common to
         # all images would fill the features of an untrained network.
         x = 1.1 * x + 0.9
@@ -186,7 +186,9 @@ class Convolution(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/stride W/stride channels"]:
+    def __call__(
+        self, x: Float[Array, "B H W C"]
+    ) -> Float[Array, "B H//{self.stride} W//{self.stride} {self.channels}"]:
         _, height, width, channels = x.shape
         # As "SAME" pads: on both sides, or after the image where every other pixel is left out.
         before = 1 if self.stride == 1 else 0

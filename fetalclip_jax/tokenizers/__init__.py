@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+from ml_collections import ConfigDict
+
 from fetalclip_jax.models.presets import TextConfig
 from fetalclip_jax.tokenizers import description
 from fetalclip_jax.tokenizers.protocol import Tokenizer
@@ -47,7 +49,7 @@ def load(directory: str | os.PathLike[str]) -> Tokenizer:
     return tokenizer
 
 
-def new(kind: str, text: TextConfig, seed: int = 0) -> Tokenizer:
+def new(kind: str, text: TextConfig | ConfigDict, seed: int = 0) -> Tokenizer:
     """CLIP's own vocabulary, or one learned from synthetic captions.
 
     Raises:
@@ -68,7 +70,7 @@ def new(kind: str, text: TextConfig, seed: int = 0) -> Tokenizer:
     raise ValueError(f"config.tokenizer.kind={kind!r} is not one of sentencepiece, clip_bpe")
 
 
-def check_fits(tokenizer: Tokenizer, text: TextConfig) -> None:
+def check_fits(tokenizer: Tokenizer, text: TextConfig | ConfigDict) -> None:
     """That a text tower knows every id of a tokenizer, and takes rows of its length.
 
     Raises:
