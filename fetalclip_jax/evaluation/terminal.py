@@ -73,4 +73,4 @@ def _counts(found) -> list[tuple[str, int]]:
 
 
 def _words(name: str) -> str:
-    return str(name).replace("_", " ")
+    return str(name).replace("_", " ").replace("f1", "F1").replace("hc mm", "hc_mm")

@@ -89,7 +89,7 @@ def test_stored_features_are_used_again(evaluated, run, monkeypatch, tmp_path):
 
 def test_score_agrees_with_evaluate(evaluated, run):
     folder = evaluated / "results" / "tiny" / "phantom"
-    for study, metric in (("zero_shot.planes", "macro f1"), ("age", "valid prediction rate")):
+    for study, metric in (("zero_shot.planes", "macro F1"), ("age", "valid prediction rate")):
         found = json.loads((folder / f"{study}.json").read_text())["metrics"]
         value = next(iter(found.values()))["value"]
         printed, error, status = run("score", folder / f"{study}.csv", "--resamples=20")

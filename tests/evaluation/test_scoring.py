@@ -39,7 +39,7 @@ def test_classes(write, name):
     assert metrics["accuracy"].groups == 3
     assert "top2_accuracy" not in metrics
     text = terminal.lines(result)
-    assert text.startswith("classification: macro f1 0.583 [")
+    assert text.startswith("classification: macro F1 0.583 [")
     assert "of 3 patients" in text
     assert result.details["labels"] == ["brain", "femur"]
     matrix = [line.split() for line in text.splitlines() if line.split()[0] == "femur"]

@@ -160,7 +160,12 @@ def head_details(probes: LinearProbes, settings: HeadSettings) -> dict[str, Any]
             "median_best_epoch": float(np.median(probes.best_epoch)),
         }
     chosen, times = np.unique(probes.penalty, return_counts=True)
-    return {"penalties_chosen": {f"{one:g}": int(n) for one, n in zip(chosen, times, strict=True)}}
+    return {
+        "penalties_chosen": {f"{one:g}": int(n) for one, n in zip(chosen, times, strict=True)},
+        # Names that readers of results know; there are no rates and epochs here.
+        "learning_rates_chosen": {},
+        "median_best_epoch": None,
+    }
 
 
 def deviation(values: np.ndarray) -> float | None:
