@@ -195,7 +195,8 @@ def test_refuses(make_store, axes_model, write):
     store = make_store(np.eye(9)[:2], brain_plane=["", ""], plane=["other", "kidney"])
     with pytest.raises(ValueError, match=r"none of 2 images has one \(found kidney, other\)"):
         study.run({"images": store}, model)
-    broken = make_store([[1.0] * 9, [np.nan] * 9, [np.inf] * 9], plane=["brain"] * 3)
+    broken = make_store([[1.0] * 9] * 3, plane=["brain"] * 3)
+    broken.image_features[1:] = [[np.nan] * 9, [np.inf] * 9]
     with pytest.raises(ValueError, match=r"of 2 of 3 images are nan or infinite.* of image1"):
         study.run({"images": broken}, model)
     nothing = axes_model(PLANES)
