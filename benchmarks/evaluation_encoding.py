@@ -78,7 +78,7 @@ def main() -> None:
     ours_text = ours.encode_text(ours.tokenize(prompts))
     same = (_nearest(found, ours_text) == _nearest(expected, text)).mean()
 
-    batch = np.zeros((arguments.batch, size, size), np.uint8)
+    batch = np.zeros((arguments.batch, size, size, 3), np.uint8)
     ours.encode_pixels(batch)
     start, calls = time.perf_counter(), -(-len(store) // arguments.batch)
     for _ in range(calls):

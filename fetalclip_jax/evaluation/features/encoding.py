@@ -142,13 +142,12 @@ def _batches(pixels: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarra
         yield batch
 
 
-def _filled(batch: list[np.ndarray], size: int) -> UInt8[np.ndarray, "n s s *c"]:
-    """One array of the compiled size; grey images gain channels where another one has colour."""
-    colour = any(one.ndim == 3 for one in batch)
+def _filled(batch: list[np.ndarray], size: int) -> UInt8[np.ndarray, "n s s 3"]:
+    """One array of the compiled size, with colour throughout: one program for all data sets."""
     side = len(batch[0])
-    filled = np.zeros((size, side, side, 3) if colour else (size, side, side), np.uint8)
+    filled = np.zeros((size, side, side, 3), np.uint8)
     for row, one in zip(filled, batch, strict=False):
-        row[...] = one[..., None] if colour and one.ndim == 2 else one
+        row[...] = one[..., None] if one.ndim == 2 else one
     return filled
 
 

@@ -69,7 +69,7 @@ def test_encodes_clean_and_augmented_rows(dataset):
     store = features.encode(model, dataset, batch_size=4, copies=2, seed=5, progress=False)
     assert store.copy.tolist() == [0, 1, 2] * 3
     assert store.columns["example_id"].tolist() == ["e0"] * 3 + ["e1"] * 3 + ["e2"] * 3
-    assert model.calls == [(4, SIZE, SIZE)] * 3  # the last batch is filled up
+    assert model.calls == [(4, SIZE, SIZE, 3)] * 3  # the last batch is filled up
     np.testing.assert_allclose(store.image_features[3], means(dataset[1].image[None])[0])
     changed = augment.probe_augment(dataset[1].image, np.random.default_rng([5, 1, 2]))
     np.testing.assert_allclose(store.image_features[5], means(changed[None])[0])
