@@ -9,8 +9,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from fetalclip_jax.models.layers import layer_norm, logical
 from fetalclip_jax.models.presets import TextConfig
-from fetalclip_jax.models.transformer import Transformer, layer_norm, logical
+from fetalclip_jax.models.transformer import Transformer
 
 _EMBEDDING_STDDEV = 0.02
 # Sines, and as many cosines, in the embedding of a number.

@@ -1,7 +1,6 @@
 """The pre-LayerNorm transformer both towers are made of."""
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,14 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
+
+from fetalclip_jax.models.attention import attend, attend_written_out, causal_mask
+from fetalclip_jax.models.layers import Projection, exact_gelu, layer_norm, logical, quick_gelu
 
 # Picks tokens: from [B L D] to [B Q D], whatever D is.
 Choice = Callable[[Array], Array]
-
-# XLA's CPU products of many small matrices fall to half their speed where each is larger: measured
-# from 54,000 to 83,000 numbers, by shape.
-_LOGITS_PER_PRODUCT = 40_000
 
 # Rematerialisation by name; None keeps every activation.
 REMAT_POLICIES = {
@@ -24,150 +22,6 @@ REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-def logical(initialiser: Callable, *axes: str | None) -> Callable:
-    """Names the axes of a parameter; `parallel.sharding` maps the names to the mesh."""
-    return nn.with_logical_partitioning(initialiser, axes)
-
-
-def layer_norm(name: str) -> nn.LayerNorm:
-    """LayerNorm in float32, eps 1e-5 (open_clip's; flax's default of 1e-6 differs)."""
-    return nn.LayerNorm(
-        epsilon=1e-5,
-        dtype=jnp.float32,
-        scale_init=logical(nn.initializers.ones, "embed"),
-        bias_init=logical(nn.initializers.zeros, "embed"),
-        name=name,
-    )
-
-
-def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-def exact_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    # jax.nn.gelu takes erfc, three times as slow on a CPU.
-    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
-
-
-def attend(
-    query: Float[Array, "B L H K"],
-    key: Float[Array, "B L H K"],
-    value: Float[Array, "B L H K"],
-    *,
-    causal: bool,
-) -> Float[Array, "B L H K"]:
-    """Softmax attention of all tokens to all, or to those before them; the softmax is float32.
-
-    Accelerators get `jax.nn.dot_product_attention`, cuDNN's fused kernel where there is one; a CPU
-    is faster with `attend_written_out`, some queries at a time.
-    """
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        capability = str(getattr(device, "compute_capability", ""))
-        fused = has_cudnn_kernel(device.platform, capability, query.dtype, query.shape[-1])
-        return jax.nn.dot_product_attention(
-            query, key, value, is_causal=causal, implementation="cudnn" if fused else "xla"
-        )
-    groups = -(-(query.shape[1] ** 2) // _LOGITS_PER_PRODUCT)
-    queries = jnp.array_split(query, groups, axis=1)
-    masks = jnp.array_split(causal_mask(query), groups, axis=1) if causal else [None] * groups
-    mixed = [
-        attend_written_out(part, key, value, mask)
-        for part, mask in zip(queries, masks, strict=True)
-    ]
-    return jnp.concatenate(mixed, axis=1)
-
-
-def causal_mask(x: Float[Array, "B L ..."]) -> Bool[Array, "B L L"]:
-    """For each token, which tokens it sees: those up to itself."""
-    batch, length = x.shape[:2]
-    return jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (batch, length, length))
-
-
-def attend_written_out(
-    query: Float[Array, "B Q H K"],
-    key: Float[Array, "B L H K"],
-    value: Float[Array, "B L H K"],
-    mask: Bool[Array, "B Q L"] | None,
-) -> Float[Array, "B Q H K"]:
-    """Softmax attention of chosen tokens, in the order of products that a CPU is fastest with.
-
-    Heads lead, and the softmax's denominator is divided by last, where the array is small.
-    """
-    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # B H L K
-    query *= query.shape[-1] ** -0.5
-    logits = jnp.einsum("bhqk,bhlk->bhql", query, key, preferred_element_type=jnp.float32)
-    if mask is not None:
-        logits = jnp.where(mask[:, None], logits, -jnp.inf)
-    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
-    mixed = jnp.einsum(
-        "bhql,bhlk->bhqk",
-        weights.astype(value.dtype),
-        value,
-        preferred_element_type=jnp.float32,
-    )
-    mixed /= weights.sum(axis=-1, keepdims=True)
-    return mixed.astype(value.dtype).swapaxes(1, 2)  # B Q H K
-
-
-def has_cudnn_kernel(platform: str, capability: str, dtype: DTypeLike, head_width: int) -> bool:
-    """Whether cuDNN's flash attention takes these on such a device.
-
-    `jax.nn.dot_product_attention` does not choose it by itself, and fails where it does not fit.
-
-    Args:
-      platform: "gpu" or another.
-      capability: NVIDIA's compute capability, such as "8.0"; other makers have another notation, or
-        none.
-    """
-    major = capability.split(".")[0]
-    ampere_or_later = platform == "gpu" and major.isdigit() and int(major) >= 8
-    return (
-        ampere_or_later
-        and jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
-        and head_width <= 128
-        and head_width % 8 == 0
-    )
-
-
-class Projection(nn.Module):
-    """A linear map of the trailing axes of x, as one product of two matrices.
-
-    `nn.DenseGeneral` contracts arrays of more axes; on a CPU the gradient of its kernel then takes
-    almost twice as long.
-
-    Attributes:
-      shape_in, shape_out: the axes consumed and made; the kernel is stored as `shape_in +
-        shape_out`.
-      axes: logical names of the kernel's axes.
-      stddev: of the kernel at initialisation.
-    """
-
-    shape_in: tuple[int, ...]
-    shape_out: tuple[int, ...]
-    axes: tuple[str | None, ...]
-    stddev: float
-    dtype: DTypeLike
-    use_bias: bool = True
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "*batch_and_in"], part: slice = slice(None)
-    ) -> Float[Array, "*batch_and_out"]:
-        """Makes the whole of `shape_out`, or `part` of its first axis."""
-        batch = x.shape[: x.ndim - len(self.shape_in)]
-        initialiser = logical(nn.initializers.normal(self.stddev), *self.axes)
-        kernel = self.param("kernel", initialiser, self.shape_in + self.shape_out)
-        rows = math.prod(self.shape_in)
-        kernel = kernel.astype(self.dtype).reshape(rows, *self.shape_out)[:, part]
-        y = x.astype(self.dtype).reshape(-1, rows) @ kernel.reshape(rows, -1)
-        if self.use_bias:
-            initialiser = logical(nn.initializers.zeros, *self.axes[len(self.shape_in) :])
-            bias = self.param("bias", initialiser, self.shape_out)
-            y += bias.astype(self.dtype)[part].reshape(-1)
-        return y.reshape(*batch, *kernel.shape[1:])
 
 
 class Attention(nn.Module):
@@ -218,7 +72,7 @@ class Block(nn.Module):
     causal: bool
     layers: int
     quick_gelu: bool
-    ls_init_value: float | None
+    ls_init_value: float | int | None
     dtype: DTypeLike
 
     @nn.compact
@@ -274,7 +128,7 @@ class Transformer(nn.Module):
     mlp_width: int
     causal: bool
     quick_gelu: bool = False
-    ls_init_value: float | None = None
+    ls_init_value: float | int | None = None
     scan_layers: bool = True
     remat: str = "none"
     dtype: DTypeLike = jnp.float32

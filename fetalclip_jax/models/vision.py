@@ -10,8 +10,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from fetalclip_jax.models.layers import Projection, layer_norm, logical
 from fetalclip_jax.models.presets import VisionConfig
-from fetalclip_jax.models.transformer import Projection, Transformer, layer_norm, logical
+from fetalclip_jax.models.transformer import Transformer
 
 # What is kept of each patch where the feature is read from all of them ("grid").
 _GRID_CHANNELS = 32

@@ -1,0 +1,40 @@
+"""Attention as it is written out here, and the choice of a kernel."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fetalclip_jax.models import attention
+from fetalclip_jax.models.attention import attend, has_cudnn_kernel
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("logits", [1_000, 20])
+def test_attention_equals_the_reference_kernel(monkeypatch, causal, logits):
+    # With 20 the seven queries go in three groups.
+    monkeypatch.setattr(attention, "_LOGITS_PER_PRODUCT", logits)
+    query, key, value = jax.random.normal(jax.random.key(0), (3, 2, 7, 4, 8))
+    np.testing.assert_allclose(
+        attend(query, key, value, causal=causal),
+        jax.nn.dot_product_attention(query, key, value, is_causal=causal),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "dtype", "head_width", "expected"),
+    [
+        ("gpu", "9.0", jnp.bfloat16, 64, True),
+        ("gpu", "8.0", jnp.float16, 128, True),
+        ("gpu", "9.0", jnp.float32, 64, False),
+        ("gpu", "7.5", jnp.bfloat16, 64, False),
+        ("gpu", "9.0", jnp.bfloat16, 20, False),
+        ("gpu", "gfx942", jnp.bfloat16, 64, False),
+        ("tpu", "", jnp.bfloat16, 64, False),
+    ],
+)
+def test_the_fused_kernel_is_chosen_where_it_exists(
+    platform, capability, dtype, head_width, expected
+):
+    assert has_cudnn_kernel(platform, capability, dtype, head_width) == expected
