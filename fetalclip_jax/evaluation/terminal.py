@@ -1,6 +1,6 @@
 """A result as text for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from fetalclip_jax.evaluation.result import Estimate, Result
 
@@ -42,7 +42,7 @@ def shown(estimate: Estimate) -> str:
 
 
 def _headline(result: Result) -> str:
-    where = f"{result.data['name']}, " if result.data else ""
+    where = f"{result.model['name']} on {result.data['name']}, " if result.data else ""
     if not result.metrics:
         return f"{where}{result.study}"
     name, estimate = next(iter(result.metrics.items()))
@@ -68,8 +68,13 @@ def _matrix(labels: Sequence[str], classes: Sequence[str], counts) -> list[str]:
     return rows
 
 
-def _counts(found) -> list[tuple[str, int]]:
-    return [(reason, count) for reason, count in (found or {}).items() if count]
+def _counts(found, of: str = "") -> Iterator[tuple[str, int]]:
+    """(reason, count) of all that is not zero; parts of a study count by themselves."""
+    for reason, count in (found or {}).items():
+        if isinstance(count, Mapping):
+            yield from _counts(count, f"{of}{reason}: ")
+        elif count:
+            yield f"{of}{reason}", count
 
 
 def _words(name: str) -> str:
