@@ -7,6 +7,7 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 
 from fetalclip_jax import compilation_cache
 
@@ -28,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     compilation_cache.enable()
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # a log file keeps every redrawn bar
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         given.run(given, rest)
     except (ValueError, OSError) as error:

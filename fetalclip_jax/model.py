@@ -129,7 +129,9 @@ class Model:
         """
         return _finite(self._encode_pixels(self.params, self._place(batch)), "images")
 
-    def encode_text(self, tokens: Int[Array, "n context"]) -> Float[np.ndarray, "n embed_dim"]:
+    def encode_text(
+        self, tokens: Int[Array, "n context"] | Int[np.ndarray, "n context"]
+    ) -> Float[np.ndarray, "n embed_dim"]:
         """Projected features, not normalised. Compiles once for every n and length class.
 
         Raises:
@@ -250,7 +252,7 @@ def _finite(features: jax.Array, what: str) -> np.ndarray:
 
 def load(
     path: str | pathlib.Path,
-    config: presets.CLIPConfig | Mapping | str | None = None,
+    config: presets.CLIPConfig | Mapping | str | pathlib.Path | None = None,
     *,
     tokenizer: str | pathlib.Path | None = None,
     dtype: str | None = None,

@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import jaxtyping
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -29,6 +30,14 @@ def shared_data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no real images: {folder.name} folder is not beside the checkout")
     return folder
+
+
+@pytest.fixture
+def unchecked():
+    """Lets a test pass what annotations forbid, where the function itself is to refuse it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

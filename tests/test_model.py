@@ -199,12 +199,14 @@ def test_a_path_that_is_nothing_is_named(tmp_path):
         (np.full((1, 24, 24, 3), np.nan, np.float32), "pixels run from nan to nan"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_no_preprocessed_image_is_refused(folder, batch, message):
     with pytest.raises(ValueError, match=message):
         fetalclip_jax.load(folder).encode_image(batch)
 
 
 @pytest.mark.parametrize("tokens", [[], ["a text"], np.zeros((2, 12), np.float32), [3, 4]])
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_no_row_of_ids_is_refused(folder, tokens):
     with pytest.raises(ValueError, match="pass what `tokenize` gives"):
         fetalclip_jax.load(folder).encode_text(tokens)

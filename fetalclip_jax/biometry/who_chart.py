@@ -39,8 +39,10 @@ def ga_days_from_hc(
     return days[np.abs(np.asarray(hc, np.float64)[..., None] - median).argmin(-1)]
 
 
-def is_valid(ga_days: Real[np.ndarray, "n"], hc: Real[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
-    """Whether `hc` mm lies within the 2.5th to 97.5th percentile at `ga_days`; bool [n]."""
+def is_valid(
+    ga_days: Real[np.ndarray, "n"] | int | np.integer, hc: Real[np.ndarray, "n"]
+) -> Bool[np.ndarray, "n"]:
+    """Whether `hc` mm lies within the 2.5th to 97.5th percentile at `ga_days`, or one for all."""
     weeks = np.asarray(ga_days, np.float64) / 7.0
     hc = np.asarray(hc, np.float64)
     return (hc_mm(weeks, 2.5) <= hc) & (hc <= hc_mm(weeks, 97.5))

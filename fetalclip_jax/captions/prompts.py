@@ -6,6 +6,7 @@ import os
 import pathlib
 import string
 from collections.abc import Sequence
+from numbers import Real
 
 from fetalclip_jax.captions import wording
 
@@ -87,7 +88,7 @@ def load_templates(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def ga_prompts(
-    days: Sequence[int], spacing_mm: float, templates: Sequence[str] = GA_TEMPLATES
+    days: Sequence[int], spacing_mm: Real, templates: Sequence[str] = GA_TEMPLATES
 ) -> list[list[str]]:
     """Age prompts for a fetal head, indexed [template][day].
 

@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace, overrides: list[str]) -> None:
     from fetalclip_jax.evaluation import config as configs
     from fetalclip_jax.evaluation.evaluate import evaluate
+    from fetalclip_jax.reports import published
 
     config = configs.parse(given.config, overrides)
     _take(config, given)
@@ -60,6 +61,8 @@ def run(given: argparse.Namespace, overrides: list[str]) -> None:
         seed=config.seed,
         keep_going=config.keep_going,
     )
+    for line in dict.fromkeys(filter(None, map(published.beside, results))):
+        print(line)
     for line in configs.lacking(config):
         print(f"lacking: {line}")
     print(

@@ -18,12 +18,12 @@ class View:
     Attributes:
       example: its `image` is empty.
       resized_spacing_mm: of the pixels, or None.
-      pixels: the clean image and its copies.
+      pixels: the clean image and its copies; empty where they are not needed any more.
     """
 
     example: Example
     resized_spacing_mm: float | None
-    pixels: UInt8[np.ndarray, "copies s s *c"]
+    pixels: UInt8[np.ndarray, "copies s s *c"] | UInt8[np.ndarray, "0"]
 
 
 @dataclasses.dataclass(frozen=True)

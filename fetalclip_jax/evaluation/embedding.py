@@ -10,6 +10,7 @@ import numpy as np
 
 from fetalclip_jax import run
 from fetalclip_jax.data.example import Example
+from fetalclip_jax.datasets.protocol import Source
 from fetalclip_jax.evaluation import age
 from fetalclip_jax.evaluation.features import FeatureStore
 from fetalclip_jax.evaluation.studies import zero_shot
@@ -25,7 +26,7 @@ class WithSpacing:
       pixel_spacing_mm: millimetres per pixel of the images as they are.
     """
 
-    source: Sequence[Example]
+    source: Source
     pixel_spacing_mm: float
 
     def __len__(self) -> int:

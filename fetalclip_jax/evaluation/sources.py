@@ -75,8 +75,16 @@ class Sources:
         return ""
 
     def has(self, name: str, need: Need) -> bool:
-        """Whether a data set has the images of a need."""
-        return need.role in self.facts(name).roles
+        """Whether a data set has the images of a need; says why one that may be absent is."""
+        if need.role not in self.facts(name).roles:
+            return False
+        if need.optional:
+            try:
+                self.open(name, need.role)
+            except ValueError as error:
+                self._say(f"{name}: done without the images to {need.role}: {error}")
+                return False
+        return True
 
     def open(self, name: str, role: str) -> tuple[str, Source]:
         """The split that a role means, and its source."""

@@ -6,9 +6,8 @@ The origin is the centre of the displayed window, x to the right, y away from th
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float
 
-Points = Float[np.ndarray, "n 2"]
+from fetalclip_jax.phantom.shapes import Number, Points
 
 # Mean echo of tissues in dB against reference soft tissue.
 FLUID_DB, TISSUE_DB, MUSCLE_DB, LIVER_DB, LUNG_DB, PLACENTA_DB = -42.0, 0.0, -7.0, -4.0, -2.0, 2.0
@@ -27,10 +26,10 @@ class Region:
     """
 
     points: np.ndarray
-    echo_db: float
-    attenuation: float
-    texture_db: float
-    streak_db: float
+    echo_db: Number
+    attenuation: Number
+    texture_db: Number
+    streak_db: Number
     opaque: bool
 
 
@@ -47,10 +46,10 @@ class Interface:
     """
 
     points: np.ndarray
-    echo_db: float
-    thickness_mm: float
-    loss_db: float
-    directivity: float
+    echo_db: Number
+    thickness_mm: Number
+    loss_db: Number
+    directivity: Number
     closed: bool
 
 
@@ -64,11 +63,11 @@ class Scene:
     def fill(
         self,
         points: Points,
-        echo_db: float,
+        echo_db: Number,
         *,
-        attenuation: float = 0.0,
-        texture_db: float = 2.0,
-        streak_db: float = 0.0,
+        attenuation: Number = 0.0,
+        texture_db: Number = 2.0,
+        streak_db: Number = 0.0,
         opaque: bool = False,
         mask: str | None = None,
     ) -> None:
@@ -77,18 +76,18 @@ class Scene:
         if mask:
             self.outline(mask, points)
 
-    def fluid(self, points: Points, *, mask: str | None = None, echo_db: float = FLUID_DB) -> None:
+    def fluid(self, points: Points, *, mask: str | None = None, echo_db: Number = FLUID_DB) -> None:
         """Paints an echo-free region, bright behind because it does not attenuate."""
         self.fill(points, echo_db, attenuation=-0.9, texture_db=0.0, mask=mask)
 
     def line(
         self,
         points: Points,
-        echo_db: float,
-        thickness_mm: float = 1.0,
+        echo_db: Number,
+        thickness_mm: Number = 1.0,
         *,
-        loss_db: float = 0.0,
-        directivity: float = 1.0,
+        loss_db: Number = 0.0,
+        directivity: Number = 1.0,
         closed: bool = False,
     ) -> None:
         """Paints an interface."""

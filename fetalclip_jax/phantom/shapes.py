@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 Points = Float[np.ndarray, "_ 2"]
+Number = float | int | np.floating
 # A point, or two lengths.
-Pair = tuple[float, float] | Float[np.ndarray, "2"]
+Pair = tuple[Number, Number] | Float[np.ndarray, "2"]
 
 
 @functools.lru_cache(maxsize=64)
@@ -21,7 +22,7 @@ def _circle(count: int) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], -1).astype(np.float32)
 
 
-def _rotation(angle: float | np.floating) -> np.ndarray:
+def _rotation(angle: Number) -> np.ndarray:
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, s], [-s, c]], np.float32)
 
@@ -31,7 +32,7 @@ class Pose:
     """Places a structure: mirror (x -> x, y -> -y), turn by `angle` radians, then move."""
 
     center: Pair
-    angle: float | np.floating = 0.0
+    angle: Number = 0.0
     mirror: bool = False
 
     def __call__(self, points: Points) -> Points:
@@ -40,7 +41,7 @@ class Pose:
             points = points * np.array([1, -1], np.float32)
         return points @ _rotation(self.angle) + np.array(self.center, np.float32)
 
-    def at(self, x: float, y: float) -> tuple[float, float]:
+    def at(self, x: Number, y: Number) -> tuple[float, float]:
         """One local point in scene coordinates."""
         moved = self(np.array([[x, y]], np.float32))[0]
         return float(moved[0]), float(moved[1])
@@ -49,7 +50,7 @@ class Pose:
 def ellipse(
     center: Pair,
     semi_axes: Pair,
-    angle: float | np.floating = 0.0,
+    angle: Number = 0.0,
     count: int = 40,
 ) -> Points:
     """A closed ellipse."""
@@ -62,8 +63,8 @@ def ellipse(
 def arc(
     center: Pair,
     semi_axes: Pair,
-    start: float,
-    stop: float,
+    start: Number,
+    stop: Number,
     count: int = 16,
 ) -> Points:
     """An open piece of an axis-aligned ellipse between two angles in radians."""
@@ -76,8 +77,8 @@ def blob(
     rng: np.random.Generator,
     center: Pair,
     semi_axes: Pair,
-    angle: float | np.floating = 0.0,
-    roughness: float = 0.1,
+    angle: Number = 0.0,
+    roughness: Number = 0.1,
     count: int = 36,
 ) -> Points:
     """A closed smooth irregular outline: an ellipse whose radius wobbles by `roughness`."""
@@ -116,7 +117,7 @@ def curve(knots: Points, count: int = 24, closed: bool = False) -> Points:
     return _spline_weights(len(knots), count, closed) @ np.asarray(knots, np.float32)
 
 
-def tube(centreline: Points, widths: Float[np.ndarray, "n"] | float) -> Points:
+def tube(centreline: Points, widths: Float[np.ndarray, "n"] | Number) -> Points:
     """The closed outline of a band of the given full widths around an open curve."""
     line = np.asarray(centreline, np.float32)
     along = np.gradient(line, axis=0)
@@ -126,7 +127,7 @@ def tube(centreline: Points, widths: Float[np.ndarray, "n"] | float) -> Points:
     return np.concatenate([line + normal * half, (line - normal * half)[::-1]])
 
 
-def capsule(start: tuple[float, float], stop: tuple[float, float], radius: float) -> Points:
+def capsule(start: Pair, stop: Pair, radius: Number) -> Points:
     """A closed rounded bar."""
     p, q = np.array(start, np.float32), np.array(stop, np.float32)
     angle = np.arctan2(*(q - p)[::-1])

@@ -7,6 +7,8 @@ MobileFetalCLIP: arXiv 2603.05421.
 import dataclasses
 from collections.abc import Mapping
 
+from fetalclip_jax.evaluation.result import Result
+
 SOURCE = "arXiv 2502.14807; MobileFetalCLIP: arXiv 2603.05421"
 MODELS = ("FetalCLIP", "MobileFetalCLIP", "UniMed-CLIP", "BiomedCLIP", "CLIP ViT-L/14")
 
@@ -44,3 +46,17 @@ BY_STUDY = {
     "probe.planes": _row("macro_f1", _PLANES, None, 94.73, 93.0, 85.96, 85.64, 86.74),
     "probe.brain": _row("macro_f1", _PLANES, None, 82.01, 79.9, 60.67, 58.20, 63.42),
 }
+
+
+def beside(result: Result) -> str:
+    """Published figures of a result's study in one line; "" unless it is by the paper's protocol.
+
+    Figures of simulated images stand beside none: they say nothing about patients.
+    """
+    known = BY_STUDY.get(result.study)
+    by_paper = result.protocol.get("name") == "paper" and not result.data.get("simulated")
+    if known is None or known.metric not in result.metrics or not by_paper:
+        return ""
+    values = ", ".join(f"{model} {value:.3f}" for model, value in known.values.items())
+    on = known.data + (f", {known.images:,} images" if known.images else "")
+    return f"published ({SOURCE}), {result.study} {known.metric} on {on}: {values}"

@@ -160,6 +160,7 @@ def test_the_papers_matrix_says_what_it_lacks(trained, run, tmp_path, hc18_folde
     assert "lacking: fetal_planes_db: no folder given" in printed
     assert "zero_shot.planes" in printed
     assert "heart defects (CHD): the four-chamber clips are private" in printed
+    assert "age valid_prediction_rate on HC18 training set, 999 images: FetalCLIP 0.834" in printed
     result = json.loads((tmp_path / "tiny" / "hc18" / "age.json").read_text())
     assert result["protocol"]["name"] == "paper"
     assert result["protocol"]["resample_by"] == "image"
