@@ -218,6 +218,11 @@ class Model:
         """The temperature's inverse, already exponentiated."""
         return float(jnp.exp(self.params["logit_scale"].astype(jnp.float32)))
 
+    @property
+    def logit_bias(self) -> float:
+        """What is added to scaled similarities; 0 of models trained by the softmax loss."""
+        return 0.0
+
     @functools.cached_property
     def fingerprint(self) -> str:
         digest = hashlib.sha256(self.tokenizer.fingerprint.encode())

@@ -1,7 +1,7 @@
 """Every classification, age and few-shot table of the FetalCLIP paper (arXiv 2502.14807).
 
     fetalclip evaluate --config configs/eval/paper.py:OFFICIAL --output results/paper \\
-        --model fetalclip=FetalCLIP_weights.pt --model-config FetalCLIP \\
+        --config.models.fetalclip.path=FetalCLIP_weights.pt \\
         --config.data.fetal_planes_db.root=FPDB --config.data.hc18.root=HC18
     fetalclip report results/paper --output paper.html
 
@@ -17,15 +17,18 @@ for its published weights, to the spread of augmented copies and seeds.
 
 import pathlib
 
-from fetalclip_jax.evaluation.config import add_data, add_study, default_config
+from fetalclip_jax.evaluation.config import add_data, add_model, add_study, default_config
 
 
 def get_config(official: str = ""):
     config = default_config()
     config.keep_going = True  # a part of the data gives a part of the tables
+    add_model(config, "fetalclip", config="FetalCLIP")
     add_data(config, "fetal_planes_db", kind="fetal_planes_db", needs_root=True)
     add_data(config, "hc18", kind="hc18", needs_root=True)
     folder, lacking = pathlib.Path(official), []
+    if official and not folder.is_dir():
+        raise ValueError(f"{official} is no folder; give that of the official data files, or none")
 
     def file(name: str, what: str) -> dict:
         if official and (folder / name).exists():

@@ -13,7 +13,7 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "--config",
         required=required,
         metavar="FILE.py[:ARGUMENT]",
-        help="experiment; change fields with --config.a.b=VALUE",
+        help="of configs/; change fields with --config.a.b=VALUE",
     )
 
 

@@ -12,7 +12,8 @@ fetalclip evaluate --model runs/quickstart --study zero_shot.planes age --output
   fetalclip evaluate --model FetalCLIP_weights.pt --model-config FetalCLIP \\
       --data fetal_planes_db=FPDB --data hc18=HC18 --protocol paper \\
       --study zero_shot.planes zero_shot.brain age --output results/fetalclip
-  fetalclip evaluate --config configs/eval/paper.py --config.data.hc18.root=HC18 --output results"""
+  fetalclip evaluate --config configs/eval/paper.py --config.data.hc18.root=HC18 \\
+      --config.models.fetalclip.path=FetalCLIP_weights.pt --output results/paper"""
 
 # Options of studies that have flags of their own; only those given reach a study.
 _OPTIONS = (
@@ -45,12 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, overrides: list[str]) -> None:
+    from fetalclip_jax import config_files
     from fetalclip_jax.evaluation import config as configs
     from fetalclip_jax.evaluation.evaluate import evaluate
     from fetalclip_jax.reports import published
 
-    config = configs.parse(given.config, overrides)
+    config = configs.read(given.config)
     _take(config, given)
+    config = config_files.override(config, overrides, given.config or "this evaluation")
     results = evaluate(
         {name: functools.partial(_load, entry) for name, entry in configs.models(config).items()},
         configs.data_sets(config),
@@ -91,15 +94,17 @@ def _take(config, given: argparse.Namespace) -> None:
         configs.add_data(config, name or kind, kind=kind, root=root)
     options = {name: getattr(given, name) for name in _OPTIONS}
     options = {name: value for name, value in options.items() if value is not None}
-    taken = {study: studies.option_names(study) for study in given.study}
+    # Without --study, the flags are for those of the file.
+    asked = given.study or [entry.study for entry in config.studies.values()]
+    taken = {study: studies.option_names(study) for study in asked}
     unread = [name for name in options if not any(name in names for names in taken.values())]
     if unread:
         raise ValueError(
-            f"--{unread[0].replace('_', '-')} is read by none of --study {' '.join(given.study)}"
-            + ("" if given.study else "; options of a --config file are changed in it")
+            f"--{unread[0].replace('_', '-')} is read by none of the studies: {', '.join(asked)}"
         )
     for study, names in taken.items():
         configs.add_study(config, study, {k: v for k, v in options.items() if k in names})
+    configs.keep_studies(config, asked)
     for name in ("batch_size", "workers", "seed"):
         if getattr(given, name) is not None:
             config[name] = getattr(given, name)

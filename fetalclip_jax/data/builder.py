@@ -14,9 +14,9 @@ import tqdm
 
 from fetalclip_jax.data import record_files
 from fetalclip_jax.data.encoding import (
-    COLUMNS,
-    NUMBER_COLUMNS,
-    TEXT_COLUMNS,
+    RECORD_COLUMNS,
+    RECORD_NUMBER_COLUMNS,
+    RECORD_TEXT_COLUMNS,
     decode_extra,
     is_colour_png,
 )
@@ -93,8 +93,10 @@ class ImageText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "masks": tfds.features.Scalar(dtype=np.object_, doc="PNG bytes, masks stacked"),
             "mask_names": tfds.features.Text(doc="names of the masks, one per line"),
         }
-        features |= {column: tfds.features.Text() for column in TEXT_COLUMNS}
-        features |= {column: tfds.features.Scalar(dtype=np.float32) for column in NUMBER_COLUMNS}
+        features |= {column: tfds.features.Text() for column in RECORD_TEXT_COLUMNS}
+        features |= {
+            column: tfds.features.Scalar(dtype=np.float32) for column in RECORD_NUMBER_COLUMNS
+        }
         if stores_extra(self._source):
             features["extra"] = tfds.features.Text(doc="JSON: further labels and groups")
         return _LocalInfo(
@@ -113,7 +115,7 @@ class ImageText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         total = len(self._source)
         if total == 0:
             raise ValueError(f"{self.name}: the source is empty; there is nothing to prepare")
-        columns: dict[str, list[Any]] = {column: [] for column in COLUMNS}
+        columns: dict[str, list[Any]] = {column: [] for column in RECORD_COLUMNS}
         extra: list[dict[str, str]] = []
         bad_examples: list[BadExampleError] = []
         indices: dict[str, int] = {}

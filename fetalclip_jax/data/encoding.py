@@ -17,7 +17,7 @@ from fetalclip_jax.data.checks import PLAUSIBLE, Ranges, check_example
 from fetalclip_jax.data.example import Example
 from fetalclip_jax.models.preprocess import square_resize
 
-TEXT_COLUMNS = (
+RECORD_TEXT_COLUMNS = (
     "example_id",
     "caption",
     "plane",
@@ -26,8 +26,8 @@ TEXT_COLUMNS = (
     "label",
 )
 # `pixel_spacing_mm` is that of the stored, resized image; height and width are the original's.
-NUMBER_COLUMNS = ("ga_days", "resized_spacing_mm", "hc_mm", "height", "width")
-COLUMNS = TEXT_COLUMNS + NUMBER_COLUMNS
+RECORD_NUMBER_COLUMNS = ("ga_days", "resized_spacing_mm", "hc_mm", "height", "width")
+RECORD_COLUMNS = RECORD_TEXT_COLUMNS + RECORD_NUMBER_COLUMNS
 
 
 def encode_example(
@@ -50,7 +50,7 @@ def encode_example(
         "image": encode_png(square_resize(image, image_size)),
         **_encode_masks(example, image_size),
     }
-    for column in TEXT_COLUMNS:
+    for column in RECORD_TEXT_COLUMNS:
         record[column] = _without_nul(getattr(example, column) or "")
     numbers = {
         "ga_days": example.ga_days,
@@ -68,8 +68,8 @@ def encode_example(
 
 def decode_record(record: Mapping[str, Any], *, colour: bool) -> Example:
     """The example of a record; `image` is [S, S], or [S, S, 3] with `colour`."""
-    text = {column: _text(record[column]) or None for column in TEXT_COLUMNS}
-    number = {column: _storable(record[column]) for column in NUMBER_COLUMNS}
+    text = {column: _text(record[column]) or None for column in RECORD_TEXT_COLUMNS}
+    number = {column: _storable(record[column]) for column in RECORD_NUMBER_COLUMNS}
     number = {column: None if math.isnan(x) else x for column, x in number.items()}
     ga_days = number["ga_days"]
     return Example(

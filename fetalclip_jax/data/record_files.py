@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from fetalclip_jax.data.encoding import (
-    NUMBER_COLUMNS,
-    TEXT_COLUMNS,
+    RECORD_NUMBER_COLUMNS,
+    RECORD_TEXT_COLUMNS,
     pack_strings,
     unpack_strings,
 )
@@ -85,13 +85,13 @@ def write(
     Args:
       folder: of the records.
       summary: what they are.
-      columns: keyed by `encoding.COLUMNS`, a value for each record.
+      columns: keyed by `encoding.RECORD_COLUMNS`, a value for each record.
       bad_examples: what was left out.
       extra: of each record; any keys.
       files: that the source read.
     """
-    packed = {column: pack_strings(columns[column]) for column in TEXT_COLUMNS}
-    packed |= {column: np.array(columns[column], np.float64) for column in NUMBER_COLUMNS}
+    packed = {column: pack_strings(columns[column]) for column in RECORD_TEXT_COLUMNS}
+    packed |= {column: np.array(columns[column], np.float64) for column in RECORD_NUMBER_COLUMNS}
     for key in sorted(set().union(*extra)):
         packed[_EXTRA + key] = pack_strings([one.get(key, "") for one in extra])
     np.savez(folder / _METADATA, **packed)
@@ -165,11 +165,11 @@ def read_columns(folder: pathlib.Path) -> dict[str, np.ndarray]:
     """All columns: strings ("" where missing) and float64 (NaN where missing), each [n]."""
     columns: dict[str, np.ndarray] = {}
     with np.load(folder / _METADATA) as stored:
-        for column in TEXT_COLUMNS:
+        for column in RECORD_TEXT_COLUMNS:
             # Captions differ much in length: a fixed-width array would be mostly padding.
             dtype = object if column == "caption" else str
             columns[column] = np.array(unpack_strings(stored[column]), dtype=dtype)
-        for column in NUMBER_COLUMNS:
+        for column in RECORD_NUMBER_COLUMNS:
             columns[column] = stored[column]
         for name in stored.files:
             if name.startswith(_EXTRA):

@@ -53,7 +53,7 @@ class Views:
             example = self.source[index]
         except BadExampleError as error:
             return error
-        if any(getattr(example, name) not in values for name, values in self.only.items()):
+        if any(_known(example, name) not in values for name, values in self.only.items()):
             return None
         square = self._shown(example.image)
         pixels = [self._resized(square)]
@@ -77,3 +77,8 @@ class Views:
         if self.transform == "opencv":
             return preprocess.opencv_resize(image, self.image_size)
         return preprocess.square_resize(image, self.image_size)
+
+
+def _known(example: Example, name: str) -> object:
+    """A field of an example, or one of its further labels and group columns."""
+    return getattr(example, name) if hasattr(example, name) else example.extra.get(name)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from fetalclip_jax.data.checks import check_example, implausible
-from fetalclip_jax.data.encoding import COLUMNS
 from fetalclip_jax.data.example import NO_IMAGE, BadExampleError, Example, checked_index, read_image
 from fetalclip_jax.datasets import files, patients, tables
 from fetalclip_jax.datasets.protocol import SourceFacts
@@ -261,7 +260,7 @@ def _entries(table: tables.Table, names: Mapping[str, str]) -> list[_Entry]:
 
 
 def _free_name(column: str) -> str:
-    taken = (*COLUMNS, *(field.name for field in dataclasses.fields(Example)))
+    taken = (*RECORD_COLUMNS, *(field.name for field in dataclasses.fields(Example)))
     return f"{column}_" if column in taken else column
 
 

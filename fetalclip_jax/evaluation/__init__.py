@@ -3,15 +3,8 @@
 import importlib
 
 _MODULES = (
-    "age",
-    "features",
-    "heads",
-    "metrics",
-    "result",
-    "statistics",
-    "studies",
-    "study",
-    "text_features",
+    *("age", "config", "embedding", "evaluate", "examples", "features", "heads", "metrics"),
+    *("result", "scoring", "sources", "statistics", "studies", "study", "terminal"),
 )
 
 

@@ -1,10 +1,11 @@
 """What an evaluation is made of, as ml_collections fields: models, data sets, studies."""
 
+import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from fetalclip_jax import config_files
 from fetalclip_jax.evaluation import studies
@@ -30,18 +31,17 @@ def default_config() -> ConfigDict:
     return config
 
 
-def parse(path: str | None, overrides: list[str]) -> ConfigDict:
-    """Reads `configs/eval/x.py[:argument]`, or starts from nothing, and applies overrides.
+def read(path: str | None) -> ConfigDict:
+    """The evaluation of `configs/eval/x.py[:argument]`, or one of nothing.
 
     Raises:
-      ValueError: no such file, a key that does not exist, or a value of the wrong type.
+      ValueError: no such file, or an error in it.
     """
-    config = default_config() if path is None else config_files.read(path)
-    return config_files.override(config, overrides, path or "an evaluation without --config")
+    return default_config() if path is None else config_files.read(path)
 
 
 def add_model(evaluation: ConfigDict, name: str, path: str = "", **fields: str) -> None:
-    """Adds a model.
+    """Adds a model, or gives one that has no path yet its own.
 
     Args:
       name: of its folder of results.
@@ -51,8 +51,11 @@ def add_model(evaluation: ConfigDict, name: str, path: str = "", **fields: str) 
     Raises:
       ValueError: the name is taken, or no name of a folder.
     """
-    _check_name(evaluation.models, "model", name)
     entry = {"path": path, "config": "", "tokenizer": "", "dtype": ""} | fields
+    if name in evaluation.models and not evaluation.models[name].path:
+        evaluation.models[name].update({k: v for k, v in entry.items() if v})
+        return
+    _check_name(evaluation.models, "model", name)
     with evaluation.unlocked():
         evaluation.models[name] = ConfigDict(entry)
 
@@ -74,7 +77,8 @@ def add_data(
         config.data[name].root = root
         return
     _check_name(config.data, "data set", name)
-    entry = {"kind": kind, "root": root, "seed": 0, "needs_root": needs_root}
+    entry = {"kind": kind, "root": root, "needs_root": needs_root}
+    entry["seed"] = config_dict.placeholder(int)  # that of training, else 0
     with config.unlocked():
         config.data[name] = ConfigDict(entry | {"options": ConfigDict(dict(options or {}))})
 
@@ -87,16 +91,30 @@ def add_study(
 ) -> None:
     """Adds a study of `studies.names()` on some data sets, or on all that serve it.
 
+    Of one that is there already the options are changed, and nothing else.
+
     Raises:
       ValueError: no such study or option.
     """
-    options = dict(options or {})
-    studies.create(study, **options)
+    given = dict(options or {})
+    there = config.studies.get(study.replace(".", "_"))
+    if there is not None:
+        given, data = dict(there.given.items()) | given, there.data
     # A ConfigDict sorts its keys; studies run in the order they were given.
-    entry = {"study": study, "data": tuple(data), "place": len(config.studies)}
-    entry["options"] = ConfigDict(options)
+    place = len(config.studies) if there is None else there.place
+    entry = {"study": study, "data": tuple(data), "place": place}
+    entry["given"] = ConfigDict(given)
+    entry["options"] = ConfigDict(_effective(study, given))
     with config.unlocked():
         config.studies[study.replace(".", "_")] = ConfigDict(entry)
+
+
+def keep_studies(config: ConfigDict, chosen: Sequence[str]) -> None:
+    """Takes all other studies out."""
+    with config.unlocked():
+        for key, entry in list(config.studies.items()):
+            if entry.study not in chosen:
+                del config.studies[key]
 
 
 def models(config: ConfigDict) -> dict[str, ConfigDict]:
@@ -136,8 +154,11 @@ def planned(config: ConfigDict) -> list[Planned]:
     for entry in sorted(config.studies.values(), key=lambda entry: entry.place):
         data = tuple(name for name in entry.data if name not in absent)
         if data or not entry.data:
-            options = {k: v for k, v in entry.options.items()}
-            found.append(Planned(studies.create(entry.study, **options), data))
+            given = dict(entry.given.items())
+            effective = _effective(entry.study, given)
+            # What was changed since; the rest follows from the protocol, which may be among it.
+            given |= {k: v for k, v in entry.options.items() if v != effective[k]}
+            found.append(Planned(studies.create(entry.study, **given), data))
     if not found:
         raise ValueError(
             "none of the studies has its data: "
@@ -157,6 +178,11 @@ def lacking(config: ConfigDict) -> list[str]:
                 f"{', '.join(waiting)}"
             )
     return [*lines, *config.lacking]
+
+
+def _effective(study: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option of a study as it would run."""
+    return dataclasses.asdict(studies.create(study, **given).settings)
 
 
 def _is_absent(entry: ConfigDict) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fetalclip_jax.evaluation import examples, features, terminal
+from fetalclip_jax.evaluation import result as result_files
 from fetalclip_jax.evaluation.features import FeatureStore
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.sources import DataSet, Sources
@@ -78,8 +79,8 @@ def evaluate(
             name, model, pathlib.Path(output) / name, batch_size, workers, seed, say, progress
         )
         chosen = data or _own_data(name, model)
-        sources = Sources(chosen, model, say)
-        for data_name, planned in _pairs(sources, studies, say).items():
+        sources = Sources(chosen, model.data, model.config.vision_cfg.image_size, say)
+        for data_name, planned in _pairs(sources, studies, say, keep_going).items():
             for study in planned:
                 try:
                     results.append(judged.run(data_name, sources, study, planned))
@@ -87,6 +88,7 @@ def evaluate(
                     if not keep_going:
                         raise
                     say(f"lacking: {data_name}, {study.name}: {error}")
+        del model, judged, sources  # before the next one is loaded
     return results
 
 
@@ -100,20 +102,29 @@ def _own_data(name: str, model: Model) -> dict[str, DataSet]:
 
 
 def _pairs(
-    sources: Sources, studies: Sequence[Planned], say: Callable[[str], None]
+    sources: Sources, studies: Sequence[Planned], say: Callable[[str], None], keep_going: bool
 ) -> dict[str, list[Study]]:
     """Which studies run on which data set, and a line for each that cannot."""
     pairs: dict[str, list[Study]] = {}
     for planned in studies:
-        reasons = {name: sources.lacks(name, planned.study) for name in planned.data or sources}
+        reasons = {}
+        for name in planned.data or sources:
+            try:
+                reasons[name] = sources.lacks(name, planned.study)
+            except ValueError as error:
+                if not keep_going:
+                    raise
+                reasons[name] = f"cannot be opened ({error})"
         serving = [name for name, reason in reasons.items() if not reason]
         refused = [f"{name} {reason}" for name, reason in reasons.items() if reason]
-        if not serving or (planned.data and refused):
+        if not keep_going and (not serving or (planned.data and refused)):
             raise ValueError(f"study {planned.study.name} cannot be run: {'; '.join(refused)}")
         for name in serving:
             pairs.setdefault(name, []).append(planned.study)
         if refused:
             say(f"{planned.study.name}: not on {'; '.join(refused)}")
+    if not pairs:
+        raise ValueError("no data set serves any of the studies")
     return pairs
 
 
@@ -148,6 +159,7 @@ class _Judged:
             cost=cost,
         )
         folder = self._folder / data_name
+        self._check_place(folder / f"{study.name}.json", result)
         result.save(folder)
         if _shows_pictures(result):
             first = result.predictions.example_id[0]
@@ -156,6 +168,23 @@ class _Judged:
             examples.keep(folder, result.study, result.predictions, source)
         self._say(terminal.lines(result))
         return result
+
+    def _check_place(self, path: pathlib.Path, result: Result) -> None:
+        """Says what is replaced; results of other weights are not mixed with these.
+
+        Raises:
+          ValueError: the folder holds a result of other weights under this name.
+        """
+        for other in result_files.find(self._folder):
+            kept = json.loads(other.read_text(encoding="utf-8"))
+            if kept["model"].get("fingerprint") != result.model["fingerprint"]:
+                raise ValueError(
+                    f"{other} is a result of other weights that are called {self._name!r} too; "
+                    "choose another --output, or another name: --model NAME=PATH"
+                )
+            before, now = kept["protocol"].get("name"), result.protocol.get("name")
+            if other == path and before != now:
+                self._say(f"{path} was of protocol {before!r} and is replaced")
 
     def _store(self, data_name: str, sources: Sources, need: Need) -> FeatureStore:
         split, source = sources.open(data_name, need.role)
@@ -174,13 +203,31 @@ class _Judged:
             return features.metadata_store(source, fingerprint)
         digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:12]
         path = self._folder / "features" / f"{data_name}-{split}-{digest}"
-        if path.is_dir():
-            try:
-                return FeatureStore.load(path)
-            except ValueError as error:
-                self._say(f"{error}; encoding again")
-                shutil.rmtree(path)
-        store = features.encode(
+        store = self._kept(path)
+        if store is None:
+            store = self._encoded(source, need, fingerprint)
+            store.save(path)
+        if store.left_out:
+            name, reason = store.left_out[0]
+            self._say(
+                f"{data_name} {split}: {len(store.left_out)} of {len(source)} images cannot be "
+                f"read and are left out, first {name}: {reason}"
+            )
+        return store
+
+    def _kept(self, path: pathlib.Path) -> FeatureStore | None:
+        """The store of an earlier evaluation, where there is one."""
+        if not path.is_dir():
+            return None
+        try:
+            return FeatureStore.load(path)
+        except ValueError as error:
+            self._say(f"{error}; encoding again")
+            shutil.rmtree(path)
+            return None
+
+    def _encoded(self, source, need: Need, fingerprint: Mapping[str, Any]) -> FeatureStore:
+        return features.encode(
             self._model,
             source,
             transform=need.transform,
@@ -192,14 +239,18 @@ class _Judged:
             fingerprint=fingerprint,
             progress=self._progress,
         )
-        if store.left_out:
-            name, reason = store.left_out[0]
-            self._say(
-                f"{data_name} {split}: {len(store.left_out)} of {len(source)} images cannot be "
-                f"read and are left out, first {name}: {reason}"
-            )
-        store.save(path)
-        return store
+
+    def _trained_on(self, name: str, sources: Sources, store: FeatureStore) -> list[str]:
+        """A line if a whole data set is judged and the model was trained on some of it."""
+        trained = np.isin(store.clean().patients(), list(sources.trained_patients(name)))
+        if not trained.any():
+            return []
+        line = (
+            f"{trained.sum()} of {len(trained)} judged images are of patients that this model was "
+            "trained on or chosen by; the protocol 'default' judges its test patients alone"
+        )
+        self._say(f"{name}: {line}")
+        return [line]
 
     def _data(self, name, sources: Sources, needs, stores) -> dict[str, Any]:
         facts = sources.facts(name)
@@ -223,8 +274,9 @@ class _Judged:
                 "patients": len(set(store.patients())),
                 "copies": need.copies,
                 "transform": need.transform,
-                "missing_files": len(source.missing),
             }
+            if need.role == "all":
+                about["notes"] += self._trained_on(name, sources, store)
             about["left_out"] |= dict(store.left_out)
             about["notes"] += [note for note in source.notes if note not in about["notes"]]
         return about
@@ -264,4 +316,8 @@ def _view(store: FeatureStore, need: Need) -> FeatureStore:
     rows = store.copy <= need.copies
     for name, values in need.only.items():
         rows &= [value in values for value in store.columns[name]]
+    if not rows.any():
+        raise ValueError(
+            f"none of {len(store)} images is of the kind the study judges ({dict(need.only)})"
+        )
     return store if rows.all() else store.select(rows)

@@ -50,7 +50,8 @@ def score(
     protocol = {"resample_by": resample_by, "resamples": resamples, "seed": seed}
     if not _are_ages(rows):
         found = Classification(*_answers(path, rows), store, bootstrap)
-        top_k = _TOP_K if any(name.startswith(_SCORE) for name in rows[0]) else ()
+        all_scored = all(_SCORE + name in rows[0] for name in found.candidates)
+        top_k = _TOP_K if all_scored else ()
         return Result(
             study="classification",
             metrics=found.metrics(top_k),
@@ -158,9 +159,11 @@ def _answers(path, rows):
     if not scored:
         scores[np.arange(len(rows)), predictions] = 1.0
         return scores[None], labels, candidates
-    scores[:] = -np.finfo(float).max  # a class without a score is the last to be chosen
     for name in scored:
         scores[:, index[name]] = _numbers(path, rows, _SCORE + name)
+    # A class without a score is the last to be chosen.
+    unscored = [index[name] for name in candidates if name not in scored]
+    scores[:, unscored] = scores.min() - 1
     other = np.flatnonzero(scores.argmax(1) != predictions)
     if len(other):
         row = rows[other[0]]

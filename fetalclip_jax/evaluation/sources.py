@@ -1,13 +1,15 @@
 """The data sets of an evaluation, each split opened once."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.protocol import Source, SourceFacts
 from fetalclip_jax.evaluation.study import Need, Study
-from fetalclip_jax.model import Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +20,13 @@ class DataSet:
       kind: one of `datasets.registry.KINDS`.
       root: its folder; "" for what needs none.
       options: of its kind.
-      seed: of its splits.
+      seed: of its splits; None for that of training, where a model was trained on the data, else 0.
     """
 
     kind: str
     root: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    seed: int = 0
+    seed: int | None = None
 
 
 class Sources:
@@ -35,10 +37,16 @@ class Sources:
     """
 
     def __init__(
-        self, data: Mapping[str, DataSet], model: Model, say: Callable[[str], None] = print
+        self,
+        data: Mapping[str, DataSet],
+        trained: ConfigDict | None,
+        image_size: int,
+        say: Callable[[str], None] = print,
     ):
-        self._data = {name: _as_trained(one, model.data) for name, one in data.items()}
-        self._image_size = model.config.vision_cfg.image_size
+        """`trained` is `config.data` of the run that made the model, or None."""
+        self._data = {name: _as_trained(one, trained) for name, one in data.items()}
+        self._trained = trained
+        self._image_size = image_size
         self._say = say
         self._opened: dict[tuple[str, str], Source] = {}
 
@@ -91,6 +99,14 @@ class Sources:
         split = self.facts(name).roles[role]
         return split, self._split(name, split)
 
+    def trained_patients(self, name: str) -> set[str]:
+        """Patients of a data set that the model learned from or was chosen by."""
+        if self._trained is None or self._trained.source != self.kind(name):
+            return set()
+        roles = self.facts(name).roles
+        opened = [self.open(name, role)[1] for role in ("train", "validation") if role in roles]
+        return {str(one) for source in opened for one in source.metadata()["patient_id"]} - {""}
+
     def _split(self, name: str, split: str) -> Source:
         if (name, split) not in self._opened:
             one = self._data[name]
@@ -107,10 +123,19 @@ class Sources:
 
 
 def _as_trained(one: DataSet, trained) -> DataSet:
-    """The data set with the splits of training, where it is the one that was trained on."""
-    if trained is None or trained.source != one.kind or one.options:
-        return one
+    """The data set with the splits of training, where it is the one that was trained on.
+
+    What is given still counts: with another seed a simulator draws other patients.
+    """
+    if trained is None or trained.source != one.kind:
+        return dataclasses.replace(one, seed=one.seed or 0)
     root = one.root or trained.root
-    if root != trained.root and not registry.is_one_data_set(one.kind):
-        return one
-    return DataSet(one.kind, root, trained[one.kind].to_dict(), trained.seed)
+    if _resolved(root) != _resolved(trained.root) and not registry.is_one_data_set(one.kind):
+        return dataclasses.replace(one, seed=one.seed or 0)
+    options = trained[one.kind].to_dict() | dict(one.options)
+    seed = trained.seed if one.seed is None else one.seed
+    return DataSet(one.kind, root, options, seed)
+
+
+def _resolved(root: str) -> pathlib.Path:
+    return pathlib.Path(root).resolve()

@@ -44,11 +44,17 @@ class Need:
 class Study(Protocol):
     """Made of its settings by `studies.create`; run once per model and data set.
 
+    Its class takes the options as keywords; of a family, "zero_shot.*", the task comes first.
+
     Attributes:
+      settings_type: a dataclass of its options, `studies.settings.Settings` and more.
+      settings: the options it was made with.
       name: such as "zero_shot.planes"; names its files.
       needs: the stores it reads.
     """
 
+    settings_type: type
+    settings: Any
     name: str
     needs: tuple[Need, ...]
 

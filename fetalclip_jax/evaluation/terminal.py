@@ -18,10 +18,8 @@ def lines(result: Result) -> str:
             f"{shown(baseline.estimate)}"
         )
     for point in result.curve:
-        parts.append(
-            f"  {point['patients']:>4} patients: {point['mean']:.3f} "
-            f"[{point['low']:.3f}, {point['high']:.3f}]"
-        )
+        estimate = Estimate(point["mean"], point["low"], point["high"])
+        parts.append(f"  {point['patients']:>4} patients: {shown(estimate)}")
     if "confusion" in result.details:
         details = result.details
         parts += _matrix(details["labels"], details["classes"], details["confusion"])

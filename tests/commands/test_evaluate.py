@@ -146,6 +146,10 @@ def test_images_that_cannot_be_read_are_said_and_read_again_once_mended(
     result = json.loads((tmp_path / "results" / "tiny" / "hc18" / "age.json").read_text())
     assert list(result["data"]["left_out"]) == ["003_HC.png"]
     assert result["metrics"]["valid_prediction_rate"]["n"] == 19
+    # Said again where the features of last time are used.
+    printed, error, status = run(*command)
+    assert status == 0, error
+    assert "1 of 20 images cannot be read" in printed
     broken.write_bytes(whole)
     printed, error, status = run(*command)
     assert status == 0, error
@@ -155,13 +159,41 @@ def test_images_that_cannot_be_read_are_said_and_read_again_once_mended(
 def test_the_papers_matrix_says_what_it_lacks(trained, run, tmp_path, hc18_folder):
     command = ["evaluate", "--config=configs/eval/paper.py", "--output", tmp_path]
     options = [f"--config.data.hc18.root={hc18_folder()}", "--model", trained]
+    # A mistaken folder costs its own tables alone.
+    options += ["--data", "fetal_planes_db=nowhere", "--config.studies.age.options.resamples=20"]
     printed, error, status = run(*command, *options)
     assert status == 0, error
-    assert "lacking: fetal_planes_db: no folder given" in printed
-    assert "zero_shot.planes" in printed
+    assert "zero_shot.planes: not on fetal_planes_db cannot be opened" in printed
     assert "heart defects (CHD): the four-chamber clips are private" in printed
     assert "age valid_prediction_rate on HC18 training set, 999 images: FetalCLIP 0.834" in printed
     result = json.loads((tmp_path / "tiny" / "hc18" / "age.json").read_text())
     assert result["protocol"]["name"] == "paper"
     assert result["protocol"]["resample_by"] == "image"
+    assert result["protocol"]["resamples"] == 20
     assert result["data"]["stores"]["images"]["split"] == "all"
+
+
+def test_studies_of_a_file_are_chosen_and_changed_by_flags(trained, run, tmp_path, hc18_folder):
+    command = ["evaluate", "--config=configs/eval/paper.py", "--output", tmp_path]
+    command += ["--study", "age", "--resample-by=patient", "--resamples=20", "--model", trained]
+    printed, error, status = run(*command, "--data", f"hc18={hc18_folder()}")
+    assert status == 0, error
+    assert "1 results" in printed
+    result = json.loads((tmp_path / "tiny" / "hc18" / "age.json").read_text())
+    assert (result["protocol"]["name"], result["protocol"]["resample_by"]) == ("paper", "patient")
+    _, error, status = run(*command, "--copies=3")
+    assert status == 2
+    assert "--copies is read by none of the studies: age" in error
+    _, error, status = run(
+        "evaluate", "--config=configs/eval/paper.py:nowhere", "--output", tmp_path
+    )
+    assert status == 2
+    assert "nowhere is no folder; give that of the official data files" in error
+
+
+def test_results_of_other_weights_are_not_mixed(evaluated, run, tmp_path):
+    command = ["evaluate", "--model", "tiny=ViT-Mi-16-96-conv", "--data=phantom"]
+    command += ["--output", evaluated / "results", "--study=zero_shot.planes", "--resamples=20"]
+    _, error, status = run(*command)
+    assert status == 2
+    assert "is a result of other weights that are called 'tiny' too" in error

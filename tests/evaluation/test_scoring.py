@@ -5,6 +5,7 @@ import json
 import pytest
 
 from fetalclip_jax.evaluation import scoring, terminal
+from fetalclip_jax.evaluation.result import Result
 
 ROWS = [
     {"example_id": "a", "patient_id": "p", "label": "brain", "prediction": "brain"},
@@ -70,6 +71,11 @@ def test_ages(write):
     estimate = result.metrics["valid_prediction_rate"]
     assert (estimate.value, estimate.n) == (0.5, 2)
     assert result.details["left_out"] == {"hc_mm_out_of_range": 1}
+
+
+def test_a_point_without_an_interval_is_shown():
+    curve = [{"patients": 2, "mean": 0.5, "low": None, "high": None}]
+    assert terminal.lines(Result("few_shot.planes", {}, curve=curve)).endswith("2 patients: 0.500")
 
 
 def test_one_patient_has_no_interval(write):

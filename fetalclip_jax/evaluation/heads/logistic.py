@@ -66,6 +66,7 @@ def fit_cross_validated(
     *,
     num_classes: int,
     penalties: Sequence[float] = PENALTIES,
+    final_rows: Int[np.ndarray, "_"] | None = None,
     progress: bool = False,
 ) -> LinearProbes:
     """One probe of the rows of all folds, its penalty chosen over the folds.
@@ -73,14 +74,16 @@ def fit_cross_validated(
     The loss of a penalty is the mean over the validation rows of all folds. As CLIP's protocol
     does, the rows that chose are trained on in the end.
 
-    Args: see `fit_chosen`; a run is a fold.
+    Args: see `fit_chosen`; a run is a fold. `final_rows` are those of the final probe; None for all
+      that the folds name.
 
     Raises:
       ValueError: if some fold has no row to train or validate on.
     """
     # One program for the folds and for all their rows: only the rows differ.
-    everything = np.unique(np.concatenate([*train_rows, *validation_rows]))
-    runs = [*train_rows, everything]
+    if final_rows is None:
+        final_rows = np.unique(np.concatenate([*train_rows, *validation_rows]))
+    runs = [*train_rows, final_rows]
     weight, bias = _path(features, labels, runs, num_classes, penalties, 0, progress)
     folds = weight[:-1], bias[:-1]
     counts = np.array([len(rows) for rows in validation_rows])

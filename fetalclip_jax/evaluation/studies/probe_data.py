@@ -122,7 +122,9 @@ class ProbeData:
             "progress": settings.progress,
         }
         if cross_validate:
-            return logistic.fit_cross_validated(*data, **options)
+            listed = np.concatenate([part for split in splits for part in split])
+            final = np.flatnonzero(self.trains & np.isin(self.owners, listed))
+            return logistic.fit_cross_validated(*data, **options, final_rows=final)
         return logistic.fit_chosen(*data, **options, pad_to=pad_to[0])
 
     def judge(self, probes: LinearProbes) -> Classification:

@@ -49,6 +49,8 @@ class HeadSettings(Settings):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.solver == "logistic":
+            object.__setattr__(self, "runs", 1)  # it has no seed that runs could differ by
         for name, value, known in (
             ("solver", self.solver, tuple(_ONLY)),
             ("transform", self.transform, TRANSFORMS),

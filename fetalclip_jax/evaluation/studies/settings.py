@@ -6,6 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 PROTOCOL_OPTION = "protocol"
+# Options under any value of which a protocol is still that protocol.
+_PART_OF_NO_PROTOCOL = (
+    *("resample_by", "resamples", "seed", "progress"),
+    *("prompts", "brain_prompts", "templates", "splits"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +82,15 @@ def resolve(
     checked = {
         name: _checked(study, name, value, fields[name].default) for name, value in options.items()
     }
+    default = settings(**{PROTOCOL_OPTION: protocol, **protocols[protocol]})
+    changed = sorted(
+        name
+        for name, value in checked.items()
+        if value != getattr(default, name) and name not in _PART_OF_NO_PROTOCOL
+    )
+    protocol_name = f"{protocol}, changed: {', '.join(changed)}" if changed else protocol
     try:
-        return settings(**{PROTOCOL_OPTION: protocol, **protocols[protocol], **checked})
+        return settings(**{PROTOCOL_OPTION: protocol_name, **protocols[protocol], **checked})
     except ValueError as error:
         raise ValueError(f"{study}: {error}") from error
 

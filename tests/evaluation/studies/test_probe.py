@@ -48,7 +48,7 @@ def test_separable_planes_are_learnt_by_the_tuned_protocol(pool, held_out, model
     assert details["macro_f1_deviation_over_runs"] is None
     assert (details["patients"], details["train_patients"]) == (15, 20)
     assert sum(details["penalties_chosen"].values()) == 1
-    assert result.protocol["name"] == "tuned"
+    assert result.protocol["name"] == "tuned, changed: penalties"
     assert result.predictions.candidates == SIX_PLANES
     np.testing.assert_allclose(result.predictions.scores.sum(1), 1, rtol=1e-6)
     assert (result.predictions.prediction == result.predictions.label).all()

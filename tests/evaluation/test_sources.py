@@ -1,0 +1,65 @@
+"""Which images a data set means to a model."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from fetalclip_jax.datasets import registry
+from fetalclip_jax.evaluation.sources import DataSet, Sources
+
+
+@pytest.fixture
+def trained_on():
+    """Settings of a run trained on `root` with seed 3 and other shares than the default ones."""
+
+    def make(kind, root, **options):
+        data = ConfigDict({"source": kind, "root": str(root), "seed": 3})
+        data[kind] = registry.default_options()[kind] | options
+        return data
+
+    return make
+
+
+def patients(source) -> set[str]:
+    return set(source.metadata()["patient_id"])
+
+
+def test_what_was_trained_on_is_split_as_for_training(trained_on, hc18_folder, tmp_path):
+    root = hc18_folder(patients=20)
+    trained = trained_on("hc18", root, test_share=0.3)
+    (tmp_path / "moved").symlink_to(root)
+    for given in (
+        DataSet("hc18", str(root)),
+        DataSet("hc18", str(tmp_path / "moved")),
+        DataSet("hc18", str(root), {"with_masks": False}),
+    ):
+        sources = Sources({"heads": given}, trained, 32)
+        assert len(patients(sources.open("heads", "test")[1])) == 6
+        everyone = patients(sources.open("heads", "all")[1])
+        learned_from = sources.trained_patients("heads")
+        assert len(learned_from) == 14
+        assert everyone - learned_from == patients(sources.open("heads", "test")[1])
+
+
+def test_data_of_another_kind_or_seed_is_not_that_of_training(trained_on, hc18_folder):
+    trained = trained_on("phantom", "", test_images=6, pool_images=6, train_images=6)
+    sources = Sources({"heads": DataSet("hc18", str(hc18_folder()))}, trained, 32)
+    assert sources.trained_patients("heads") == set()
+    other = Sources({"new": DataSet("phantom", seed=9)}, trained, 32)
+    source = other.open("new", "test")[1]
+    assert len(source) == 6
+    assert source[0].example_id.startswith("phantom-9-")
+
+
+def test_whole_data_sets_say_what_the_model_was_trained_on(trained_on, hc18_folder):
+    from fetalclip_jax.evaluation import evaluate, features
+
+    trained = trained_on("hc18", hc18_folder(patients=20))
+    sources = Sources({"heads": DataSet("hc18", "")}, trained, 32)
+    store = features.metadata_store(sources.open("heads", "all")[1], {})
+    said = []
+    judged = evaluate._Judged("m", None, None, 8, 0, 0, said.append, False)
+    (line,) = judged._trained_on("heads", sources, store)
+    learned_from = np.isin(store.patients(), list(sources.trained_patients("heads")))
+    assert line.startswith(f"{learned_from.sum()} of 40 judged images are of patients")
+    assert said == [f"heads: {line}"]
