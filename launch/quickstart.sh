@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pretrains a small FetalCLIP on the built-in phantom and judges it. Six to ten minutes on two
+# Pretrains a small FetalCLIP on the built-in phantom and judges it. Five to ten minutes on two
 # cores. Killed? Run it again: it goes on from the last checkpoint.
 #   bash launch/quickstart.sh [workdir]        (default: runs/quickstart)
 set -euo pipefail
