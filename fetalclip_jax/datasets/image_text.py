@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fetalclip_jax.data.checks import check_example, implausible
+from fetalclip_jax.data.encoding import RECORD_COLUMNS
 from fetalclip_jax.data.example import NO_IMAGE, BadExampleError, Example, checked_index, read_image
 from fetalclip_jax.datasets import files, patients, tables
 from fetalclip_jax.datasets.protocol import SourceFacts
