@@ -139,7 +139,10 @@ def take_lists(
       ValueError: lists that do not go with the data, see `official.check`.
     """
     official.check(path, listed, tested, data.patients)
-    ours = dataclasses.replace(data.patients, fit=listed) if sampled else data.patients
+    # Patients without an image of the task are missed by no list of it.
+    ours = official.Patients(
+        listed if sampled else np.unique(data.owners), np.unique(data.test.patients())
+    )
     details = {
         "lacking": official.lacking(listed, tested, data.patients, data.owners),
         "unlisted": official.unlisted(listed, tested, ours),
