@@ -357,10 +357,7 @@ def _random(name: str, config, tokenizer, dtype, param_dtype) -> Model:
     resolved = files.resolve_config(name if config is None else config)
     model = CLIP(resolved, dtype=_dtype("dtype", dtype) or jnp.float32)
     params = nn.meta.unbox(jax.jit(lambda: state.initial_params(model, jax.random.key(0)))())
-    kept = _dtype("param_dtype", param_dtype)
-    if kept is not None:
-        scale = params["logit_scale"]  # stays float32, as from a file
-        params = jax.tree.map(lambda leaf: leaf.astype(kept), params) | {"logit_scale": scale}
+    params = _cast(params, param_dtype, name)
     if tokenizer is not None:
         return Model(model, params, _tokenizer(pathlib.Path(name), resolved, tokenizer))
     # CLIP's own vocabulary where the model has room for it, as the published models do.
@@ -375,14 +372,33 @@ def _load_run(workdir: pathlib.Path, dtype, param_dtype) -> Model:
         model = model.clone(dtype=_dtype("dtype", dtype))
     # Encoding needs no optimiser state; each device holds the parameters whole.
     where = sharding.replicated(meshes.make_mesh())
-    kept = _dtype("param_dtype", param_dtype)
     abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, kept or leaf.dtype, sharding=where),
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         _abstract(model),
     )
-    abstract["logit_scale"] = jax.ShapeDtypeStruct((), jnp.float32, sharding=where)
+    # Cast afterwards: what overflows a data type is no sign of a damaged checkpoint.
     params = checkpoint.restore_params(workdir, abstract)
+    params = _cast(params, param_dtype, str(workdir))
     return Model(model, params, tokenizers.load(workdir / "tokenizer"), config.data)
+
+
+def _cast(params: dict[str, Any], param_dtype: str | None, name: str) -> dict[str, Any]:
+    """Parameters in another data type; the logit scale stays float32, as from a file.
+
+    Raises:
+      ValueError: a number that the data type cannot hold.
+    """
+    kept = _dtype("param_dtype", param_dtype)
+    if kept is None:
+        return params
+    cast = jax.tree.map(lambda leaf: leaf.astype(kept), params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(cast):
+        if not bool(jnp.isfinite(leaf).all()):
+            raise ValueError(
+                f"{name}: {jax.tree_util.keystr(path)} holds numbers beyond {param_dtype}, whose "
+                f"largest is {float(jnp.finfo(kept).max):g}; keep float32 or bfloat16"
+            )
+    return cast | {"logit_scale": params["logit_scale"]}
 
 
 def _abstract(model: CLIP) -> Any:

@@ -238,3 +238,19 @@ def test_uint8_pixels_of_the_models_size_are_normalised_on_the_device(folder):
     expected = model.encode_image(np.stack([model.preprocess(one) for one in grey]))
     for pixels in (grey, np.repeat(grey[..., None], 3, -1)):
         np.testing.assert_allclose(model.encode_pixels(pixels), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_weight_beyond_float16_is_no_damaged_checkpoint(tmp_path, folder, capsys):
+    model = fetalclip_jax.load(folder)
+    text = model.params["text"]
+    scale = text["ln_final"]["scale"].at[0].set(1e5)
+    large = text | {"ln_final": text["ln_final"] | {"scale": scale}}
+    model.params = model.params | {"text": large}
+    run, out = tmp_path / "run", tmp_path / "out"
+    model.save(run)
+    command = ["export", "--workdir", str(run), "--output", str(out), "--dtype", "float16"]
+    assert cli.main(command) == 2
+    error = capsys.readouterr().err
+    assert "['ln_final']['scale'] holds numbers beyond float16, whose largest is 65504" in error
+    assert not out.exists()
+    assert fetalclip_jax.load(run, param_dtype="bfloat16").params["logit_scale"].dtype == np.float32

@@ -14,4 +14,5 @@ def test_public_names_are_attributes_and_import_nothing_heavy():
         "fetalclip_jax.evaluation.age.valid_prediction_rate\n"
         "fetalclip_jax.losses.softmax_contrastive\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
