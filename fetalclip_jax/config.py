@@ -15,6 +15,8 @@ from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.models.presets import CLIPConfig
 
+# Biases, norms, LayerScales, the class token, the logit scale and bias.
+NOT_DECAYED = r"(.*/)?(bias|scale|ls_1|ls_2|class_embedding|logit_scale|logit_bias)"
 # Fields that runs of earlier versions carry and nothing reads any more.
 _FORMER_FIELDS = ("evaluation",)
 
@@ -52,6 +54,7 @@ def default_config() -> ConfigDict:
             "global_batch_size": 128,
             "checkpoint_every": 100,
             "log_every": 20,
+            "micro_batches": 1,  # parts of the batch encoded one by one: less memory, more time
             "ema_decay": 0.0,  # of the averaged parameters kept beside the trained ones; 0: none
         }
     )
@@ -64,6 +67,11 @@ def default_config() -> ConfigDict:
             "eps": 1e-6,
             "weight_decay": 0.1,
             "clip_norm": 1.0,  # largest norm of all gradients together; inf: none
+            # Rows of (pattern of parameter names, factor), see training.parameter_table; the first
+            # that matches decides. A learning rate times 0 is not trained.
+            "learning_rate_factors": (),
+            # As in open_clip, what has one axis in each layer is not pulled towards zero.
+            "weight_decay_factors": ((NOT_DECAYED, 0.0),),
         }
     )
     return config.lock()

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.models.text import TextTransformer
@@ -44,12 +44,16 @@ class CLIP(nn.Module):
         )
 
     def encode_image(
-        self, images: Float[Array | np.ndarray, "B H W 3"], taps: Sequence[int] = ()
+        self,
+        images: Float[Array | np.ndarray, "B H W 3"],
+        taps: Sequence[int] = (),
+        keys: Key[Array, "B"] | None = None,
     ) -> Float[Array, "B E"] | tuple[Float[Array, "B E"], tuple[Float[Array, "B L D"], ...]]:
         """Projected image features, float32, not normalised.
 
         Args:
           taps: numbers of transformer blocks, the first being 1, whose outputs are returned too.
+          keys: a random key for each image, in training: see `models.vision.VisionTransformer`.
 
         Returns:
           The features; with `taps` a pair of them and a tuple of what these blocks made of all
@@ -59,8 +63,8 @@ class CLIP(nn.Module):
           ValueError: images of another size than the model's; a tap that is no block.
         """
         if not taps:
-            return self.visual(images).astype(jnp.float32)
-        features, outputs = self.visual(images, taps)
+            return self.visual(images, keys=keys).astype(jnp.float32)
+        features, outputs = self.visual(images, taps, keys)
         return features.astype(jnp.float32), outputs
 
     def encode_text(self, tokens: Int[Array | np.ndarray, "B L"]) -> Float[Array, "B D"]:
@@ -68,11 +72,18 @@ class CLIP(nn.Module):
         return self.text(tokens).astype(jnp.float32)
 
     def __call__(
-        self, images: Float[Array | np.ndarray, "B H W 3"], tokens: Int[Array | np.ndarray, "B L"]
+        self,
+        images: Float[Array | np.ndarray, "B H W 3"],
+        tokens: Int[Array | np.ndarray, "B L"],
+        keys: Key[Array, "B"] | None = None,
     ) -> tuple[Float[Array, "B D"], Float[Array, "B D"], Float[Array, ""]]:
-        """Unit-length image and text features and the exponentiated logit scale."""
+        """Unit-length image and text features and the exponentiated logit scale.
+
+        Args:
+          keys: a random key for each image, in training; None for evaluation.
+        """
         return (
-            unit_length(self.encode_image(images)),
+            unit_length(self.encode_image(images, keys=keys)),
             unit_length(self.encode_text(tokens)),
             jnp.exp(self.logit_scale.astype(jnp.float32)),
         )

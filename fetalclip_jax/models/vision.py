@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from fetalclip_jax.models.layers import Projection, layer_norm, logical
 from fetalclip_jax.models.presets import VisionConfig
@@ -16,8 +16,6 @@ from fetalclip_jax.models.transformer import Transformer
 
 # What is kept of each patch where the feature is read from all of them ("grid").
 _GRID_CHANNELS = 32
-# The random stream that training gives to `apply`; without it all patches are seen.
-PATCH_DROPOUT = "patch_dropout"
 
 
 class VisionTransformer(nn.Module):
@@ -32,12 +30,17 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array | np.ndarray, "B H W 3"], taps: Sequence[int] = ()
+        self,
+        images: Float[Array | np.ndarray, "B H W 3"],
+        taps: Sequence[int] = (),
+        keys: Key[Array, "B"] | None = None,
     ) -> Float[Array, "B E"] | tuple[Float[Array, "B E"], tuple[Float[Array, "B L D"], ...]]:
         """Encodes normalised NHWC images of `config.image_size`.
 
         Args:
           taps: see `models.transformer.Transformer`.
+          keys: a random key for each image, which chooses the patches that training leaves out;
+            without them all patches are seen.
 
         Returns:
           Projected features; with `taps` a pair of them and the outputs of these blocks: all
@@ -78,8 +81,8 @@ class VisionTransformer(nn.Module):
         )
         first = jnp.broadcast_to(class_embedding.astype(x.dtype), (batch, 1, c.width))
         x = jnp.concatenate([first, x], axis=1) + positions.astype(x.dtype)  # B N+1 D
-        if c.patch_dropout and self.has_rng(PATCH_DROPOUT):
-            x = drop_patches(x, self.make_rng(PATCH_DROPOUT), c.patch_dropout)
+        if c.patch_dropout and keys is not None:
+            x = drop_patches(x, keys, c.patch_dropout)
         x = layer_norm("ln_pre")(x).astype(self.dtype)
         class_token_alone = c.pool_type == "tok" and not c.global_average_pool
         x = Transformer(
@@ -118,12 +121,16 @@ class VisionTransformer(nn.Module):
 
 
 def drop_patches(
-    x: Float[Array, "B tokens D"], key: jax.Array, share: float | int
+    x: Float[Array, "B tokens D"], keys: Key[Array, "B"], share: float | int
 ) -> Float[Array, "B kept D"]:
-    """The first token and another random choice of `1 - share` of the others in each row."""
+    """The first token and another random choice of `1 - share` of the others in each row.
+
+    A row's choice depends on its key alone, whatever other rows there are.
+    """
     batch, tokens, _ = x.shape
     kept = max(1, int((tokens - 1) * (1 - share)))
-    order = jnp.argsort(jax.random.uniform(key, (batch, tokens - 1)), axis=1)[:, :kept] + 1
+    scores = jax.vmap(lambda key: jax.random.uniform(key, (tokens - 1,)))(keys)  # B tokens-1
+    order = jnp.argsort(scores, axis=1)[:, :kept] + 1
     chosen = jnp.concatenate([jnp.zeros((batch, 1), order.dtype), order], axis=1)
     return jnp.take_along_axis(x, chosen[:, :, None], axis=1)
 

@@ -1,5 +1,6 @@
 """Which mesh axis each named array axis lies on."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -41,6 +42,11 @@ def _divisible(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> NamedShar
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Splits the leading axis over the devices that hold different examples."""
     return NamedSharding(mesh, BATCH)
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Into how many parts `batch_sharding` splits a batch."""
+    return math.prod(mesh.shape[axis] for axis in BATCH[0])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

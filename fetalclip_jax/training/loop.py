@@ -16,8 +16,17 @@ from fetalclip_jax.config import build_model, flatten, load_config
 from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.parallel import sharding
 from fetalclip_jax.run import Run, write_json
-from fetalclip_jax.training import checkpoint, hooks, inputs, metrics, objective, state, step
-from fetalclip_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from fetalclip_jax.training import (
+    checkpoint,
+    feeding,
+    hooks,
+    inputs,
+    metrics,
+    objective,
+    optimizer,
+    state,
+    step,
+)
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
@@ -57,8 +66,10 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
             print(f"Continuing from step {int(current.step)} in {run.workdir}", flush=True)
         first, last = int(current.step), config.train.steps
         held_out = [
-            sharding.global_batch(batch, mesh)
-            for batch in inputs.validation_batches(config, run.workdir, tokenizer, _shards(mesh))
+            feeding.cut_texts(batch, mesh)
+            for batch in inputs.validation_batches(
+                config, run.workdir, tokenizer, sharding.batch_shards(mesh)
+            )
         ]
         bar = tqdm(range(first, last), initial=first, total=last, desc="training", unit="step")
         # Preparing records and vocabulary is part of what a run costs; it happens once.
@@ -69,8 +80,9 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
             )
             save = hooks.Save(config.train.checkpoint_every, checkpointer, iterator, clock)
             actions = _in_order(config, _log(config, writer, bar, clock), evaluate, save)
+            batches = feeding.placed(iterator, mesh)
             for index in bar:
-                batch = sharding.global_batch(next(iterator), mesh)
+                batch, _ = next(batches)
                 current, values = parts.train_step(current, batch)
                 done = index + 1
                 hooks.call(actions, hooks.Moment(done, current, values, last=done == last))
@@ -93,19 +105,21 @@ class _Parts:
 def _build(config: ConfigDict, mesh: Mesh) -> _Parts:
     model = build_model(config)
     target = objective.create(config.loss.kind, model)
-    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    rule = optimizer.make_optimizer(config.optimizer, config.train.steps)
     born = {"seed": config.seed, "with_ema": config.train.ema_decay > 0}
-    abstract, shardings = state.abstract_state(model, optimizer, mesh, **born)
+    abstract, shardings = state.abstract_state(model, rule, mesh, **born)
     return _Parts(
         abstract=abstract,
-        new_state=functools.partial(state.create_state, model, optimizer, mesh, **born),
+        new_state=functools.partial(state.create_state, model, rule, mesh, **born),
         train_step=step.make_train_step(
             target,
-            optimizer,
+            rule,
             mesh,
             shardings,
             seed=config.seed,
             ema_decay=config.train.ema_decay,
+            micro_batches=config.train.micro_batches,
+            trained=functools.partial(optimizer.trained, config.optimizer),
         ),
         eval_step=step.make_eval_step(target, mesh, shardings),
     )
@@ -114,7 +128,7 @@ def _build(config: ConfigDict, mesh: Mesh) -> _Parts:
 def _log(
     config: ConfigDict, writer: metrics.MetricsWriter, bar: tqdm, clock: hooks.Clock
 ) -> hooks.Log:
-    schedule = learning_rate_schedule(config.optimizer, config.train.steps)
+    schedule = optimizer.learning_rate_schedule(config.optimizer, config.train.steps)
     settings = config.train
     return hooks.Log(settings.log_every, writer, bar, clock, schedule, settings.global_batch_size)
 
@@ -127,23 +141,20 @@ def _in_order(
     return (hooks.Watch(log.every, rate), log, hooks.Watch(save.every, rate), evaluate, save)
 
 
-def _shards(mesh: Mesh) -> int:
-    """How many parts a batch is split into."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
-
-
 def _check_numbers(config: ConfigDict, mesh: Mesh) -> None:
-    for name in ("steps", "log_every", "checkpoint_every", "global_batch_size"):
+    for name in ("steps", "log_every", "checkpoint_every", "global_batch_size", "micro_batches"):
         if config.train[name] < 1:
             raise ValueError(f"config.train.{name}={config.train[name]} must be at least 1")
     if not 0 <= config.train.ema_decay < 1:
         raise ValueError(
             f"config.train.ema_decay={config.train.ema_decay} is not from 0 (no average) to below 1"
         )
-    if config.train.global_batch_size % _shards(mesh):
+    size, parts = config.train.global_batch_size, config.train.micro_batches
+    if size % (sharding.batch_shards(mesh) * parts):
+        cut = f" times config.train.micro_batches={parts}" if parts > 1 else ""
         raise ValueError(
-            f"config.train.global_batch_size={config.train.global_batch_size} is not a multiple of "
-            f"the {_shards(mesh)} devices it is split over"
+            f"config.train.global_batch_size={size} is not a multiple of the "
+            f"{sharding.batch_shards(mesh)} devices it is split over{cut}"
         )
 
 

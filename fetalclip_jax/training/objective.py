@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from fetalclip_jax.losses import softmax_contrastive
 from fetalclip_jax.models.clip import CLIP
@@ -35,13 +35,14 @@ class Objective(Protocol):
         params: Any,
         frozen: Any,
         batch: Mapping[str, jax.Array],
-        rngs: Mapping[str, jax.Array] | None,
+        keys: Key[Array, "B"] | None,
     ) -> Features:
-        """Features of each example by itself: a batch may be encoded in parts.
+        """Features of each example by itself: a batch may be encoded in parts, in any order.
 
         Args:
-          batch: uint8 `image` [B H W] or [B H W 3], `tokens` [B L] and `caption_ids` [B].
-          rngs: random streams of the model by name; None for its evaluation.
+          batch: uint8 `image` [B H W] or [B H W 3], `tokens` [B L], `caption_ids` [B] or [B n],
+            and `record` [B], the number of each example in its data set.
+          keys: a random key for each example; None for the model's evaluation.
         """
         ...
 
@@ -59,9 +60,9 @@ class Contrastive:
     model: CLIP
     frozen: Any = ()
 
-    def encode(self, params, frozen, batch, rngs) -> Features:
+    def encode(self, params, frozen, batch, keys) -> Features:
         image_features, text_features, _ = self.model.apply(
-            {"params": params}, normalise(batch["image"]), batch["tokens"], rngs=rngs
+            {"params": params}, normalise(batch["image"]), batch["tokens"], keys
         )
         return {
             "image": image_features,

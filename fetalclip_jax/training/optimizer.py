@@ -1,26 +1,13 @@
-"""AdamW with a linear warm-up and a cosine decay to zero."""
+"""AdamW with a linear warm-up, and a table that says what is trained, how fast and with decay."""
 
 import math
 from typing import Any
 
-import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-# What has one axis in each layer is not pulled towards zero, as in open_clip: biases, norms,
-# LayerScales, the class token and the logit scale.
-_NOT_DECAYED = ("bias", "scale", "ls_1", "ls_2", "class_embedding", "logit_scale")
-
-
-def decay_mask(params: Any) -> Any:
-    """True at every parameter that weight decay applies to; goes by the parameter's name."""
-
-    def decays(path, _):
-        # Below the name there may be the box that holds the logical axes.
-        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-        return names[-1] not in _NOT_DECAYED
-
-    return jax.tree_util.tree_map_with_path(decays, params)
+from fetalclip_jax.training import parameter_table
 
 
 def _check_numbers(config: ConfigDict) -> None:
@@ -66,19 +53,56 @@ def learning_rate_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
-    """Clips the global gradient norm, then AdamW.
+    """Clips the global gradient norm, then AdamW, with the factors of the two tables.
+
+    `init` raises ValueError for a row of `config.learning_rate_factors` or
+    `config.weight_decay_factors` that decides over no parameter.
 
     Raises:
-      ValueError: as `learning_rate_schedule`.
+      ValueError: as `learning_rate_schedule`; a table that is not one.
     """
-    return optax.chain(
+    rates = parameter_table.read(config, "learning_rate_factors")
+    decays = parameter_table.read(config, "weight_decay_factors")
+    inner = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate_schedule(config, steps),
-            b1=config.beta1,
-            b2=config.beta2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            mask=decay_mask,
+        optax.chain(
+            optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.eps),
+            _add_decayed(decays, config.weight_decay),
+            _scale(rates),
+            optax.scale_by_learning_rate(learning_rate_schedule(config, steps)),
         ),
     )
+    if rates.rows:  # what is not trained has no moments
+        inner = optax.partition(
+            {"trained": inner, "held": optax.set_to_zero()},
+            lambda params: rates.map(lambda f, _: "trained" if np.any(f) else "held", params),
+        )
+
+    def init(params):
+        rates.check(params)
+        decays.check(params)
+        return inner.init(params)
+
+    return optax.GradientTransformation(init, inner.update)
+
+
+def trained(config: ConfigDict, params: Any) -> Any:
+    """For each parameter, whether any of it is trained: a learning rate factor above 0."""
+    rates = parameter_table.read(config, "learning_rate_factors")
+    return rates.map(lambda factor, _: bool(np.any(factor)), params)
+
+
+def _add_decayed(decays: parameter_table.Table, rate: float) -> optax.GradientTransformation:
+    """Adds to each update its parameter, times `rate` and its factor."""
+
+    def add(factor, update, param):
+        return update + rate * factor * param if np.any(factor) else update
+
+    return optax.stateless(lambda updates, params: decays.map(add, updates, params))
+
+
+def _scale(rates: parameter_table.Table) -> optax.GradientTransformation:
+    def scale(factor, update):
+        return update if np.all(factor == 1) else update * factor
+
+    return optax.stateless(lambda updates, _: rates.map(scale, updates))

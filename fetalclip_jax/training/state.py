@@ -87,5 +87,14 @@ def _boxed_state(model, optimizer, key, with_ema) -> TrainState:
         step=jnp.zeros((), jnp.int32),
         params=params,
         ema=jax.tree.map(jnp.copy, params) if with_ema else None,
-        opt_state=optimizer.init(params),
+        opt_state=jax.tree.map(_filled, optimizer.init(params), is_leaf=_is_box),
     )
+
+
+def _is_box(node: Any) -> bool:
+    return isinstance(node, nn.meta.AxisMetadata)
+
+
+def _filled(node: Any) -> Any:
+    """A box with axis names, but not one around nothing, as a mask leaves of what is not trained."""
+    return node.unbox() if _is_box(node) and not jax.tree.leaves(node) else node

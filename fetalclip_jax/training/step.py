@@ -1,22 +1,43 @@
 """One optimisation step and one evaluation step of any objective, each a pure jitted function."""
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, Key
 
-from fetalclip_jax.models.vision import PATCH_DROPOUT
 from fetalclip_jax.parallel import sharding
+from fetalclip_jax.training import grad_cache
 from fetalclip_jax.training.objective import Objective
 from fetalclip_jax.training.state import TrainState
 
 # The logit scale is kept in [1, 100] as CLIP does: a larger one makes training unstable.
 _MAX_LOG_SCALE = math.log(100.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A jitted `(state, frozen, batch) -> (state, metrics)` with its objective's frozen parameters.
+
+    Attributes:
+      compiled: the function under `jax.jit`.
+      frozen: an argument of it, not constants in it.
+    """
+
+    compiled: Callable
+    frozen: Any
+
+    def __call__(self, state: TrainState, batch: Mapping[str, jax.Array]):
+        return self.compiled(state, self.frozen, batch)
+
+    def lower(self, state: TrainState, batch: Mapping[str, jax.Array]) -> jax.stages.Lowered:
+        """The program for arguments of these shapes, to be compiled or looked at."""
+        return self.compiled.lower(state, self.frozen, batch)
 
 
 def make_train_step(
@@ -27,36 +48,51 @@ def make_train_step(
     *,
     seed: int,
     ema_decay: float = 0.0,
-) -> Callable:
+    micro_batches: int = 1,
+    trained: Callable[[Any], Any] | None = None,
+) -> "Step":
     """Builds `(state, batch) -> (state, metrics)`; the state is donated.
+
+    A loss or a gradient that is not finite changes nothing but the number of the step; the metric
+    `skipped` is then 1.
 
     Args:
       shardings: the state's, from `state.abstract_state`.
-      seed: of the run; with the step it decides what is random in a step.
+      seed: of the run; with the step and an example's `record` it decides what is random.
       ema_decay: of the averaged parameters, for a state that has them.
+      micro_batches: see `grad_cache.encoder`.
+      trained: from parameters to booleans, whether each is trained; None trains all. What is not
+        costs no backward pass.
     """
+    encode = grad_cache.encoder(objective, micro_batches, mesh)
 
     def step(state: TrainState, frozen, batch):
-        # A function of seed and step alone: a run that was resumed drops the same patches.
-        rngs = {PATCH_DROPOUT: jax.random.fold_in(jax.random.key(seed), state.step)}
+        keys = example_keys(seed, state.step, batch["record"])
 
         def loss_and_metrics(params):
-            features = objective.encode(params, frozen, batch, rngs)
+            if trained is not None:
+                params = jax.tree.map(_held, params, trained(params))
+            features = encode(params, frozen, batch, keys)
             return objective.compare(params, frozen, features, state.step)
 
         (loss, metrics), grads = jax.value_and_grad(loss_and_metrics, has_aux=True)(state.params)
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         params["logit_scale"] = jnp.clip(params["logit_scale"], 0.0, _MAX_LOG_SCALE)
-        metrics |= {
-            "loss": loss,
-            "logit_scale": jnp.exp(params["logit_scale"]),
-            "gradient_norm": optax.tree.norm(grads),
-        }
         ema = state.ema
         if ema is not None:
             ema = _averaged(ema, params, ema_decay, state.step)
-        return TrainState(state.step + 1, params, ema, opt_state), metrics
+        new, old = (params, ema, opt_state), (state.params, state.ema, state.opt_state)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
+        metrics |= {
+            "loss": loss,
+            "logit_scale": jnp.exp(kept[0]["logit_scale"]),
+            "gradient_norm": norm,
+            "skipped": 1.0 - finite.astype(jnp.float32),
+        }
+        return TrainState(state.step + 1, *kept), metrics
 
     compiled = jax.jit(
         step,
@@ -64,7 +100,7 @@ def make_train_step(
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
-    return lambda state, batch: compiled(state, objective.frozen, batch)
+    return Step(compiled, objective.frozen)
 
 
 def make_eval_step(objective: Objective, mesh: Mesh, shardings: TrainState) -> Callable:
@@ -80,6 +116,20 @@ def make_eval_step(objective: Objective, mesh: Mesh, shardings: TrainState) -> C
         out_shardings=sharding.replicated(mesh),
     )
     return lambda params, step, batch: compiled(params, step, objective.frozen, batch)
+
+
+def example_keys(seed: int, step: Int[Array, ""], record: Int[Array, "B"]) -> Key[Array, "B"]:
+    """A random key for each example of a step.
+
+    A function of seed, step and example alone: neither a resumed run, nor another order of the
+    batch, nor its division among devices and micro-batches draws another.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(record)
+
+
+def _held(leaf: Array, is_trained: bool) -> Array:
+    return leaf if is_trained else jax.lax.stop_gradient(leaf)
 
 
 def _averaged(ema: Any, params: Any, decay: float, step: Int[Array, ""]) -> Any:

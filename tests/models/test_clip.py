@@ -8,7 +8,7 @@ import pytest
 
 from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
-from fetalclip_jax.models.vision import PATCH_DROPOUT, Convolution, drop_patches
+from fetalclip_jax.models.vision import Convolution, drop_patches
 from fetalclip_jax.training import state
 from tests.tiny import TINY
 
@@ -205,7 +205,7 @@ def test_patches_are_dropped_in_training_only(params, inputs):
         model.apply(
             {"params": params},
             inputs[0],
-            rngs={PATCH_DROPOUT: jax.random.key(seed)},
+            keys=jax.random.split(jax.random.key(seed), len(inputs[0])),
             method=CLIP.encode_image,
         )
         for seed in (0, 0, 1)
@@ -217,7 +217,7 @@ def test_patches_are_dropped_in_training_only(params, inputs):
 
 def test_dropped_patches_leave_the_class_token_and_distinct_others():
     x = jnp.broadcast_to(jnp.arange(11.0)[None, :, None], (64, 11, 2))
-    kept = np.asarray(drop_patches(x, jax.random.key(0), 0.7))[..., 0]
+    kept = np.asarray(drop_patches(x, jax.random.split(jax.random.key(0), 64), 0.7))[..., 0]
     assert kept.shape == (64, 4)
     assert (kept[:, 0] == 0).all()
     assert all(len(set(row)) == 4 for row in kept)
