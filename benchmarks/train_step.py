@@ -1,0 +1,187 @@
+"""How fast is a whole training step, beside open_clip's own in the same run?
+
+    pip install -e '.[parity]'
+    python benchmarks/train_step.py [--model ViT-S-16] [--batch 32] [--rounds 5]
+    python benchmarks/train_step.py --alone --model ViT-L-14 --batch 256 --dtype bfloat16 --largest
+
+Both libraries start from the same random weights and take turns with the same batch: both towers
+forward and backward, the contrastive loss and AdamW; captions have 20 words. This package's texts
+pass through what training cuts them with. The gradient cache (`--micro-batches`) is timed beside
+the plain step. `--alone` needs no torch; `--largest` doubles the batch until the device is full.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fetalclip_jax.config import default_config
+from fetalclip_jax.models import presets
+from fetalclip_jax.models.clip import CLIP
+from fetalclip_jax.parallel.mesh import make_mesh
+from fetalclip_jax.tokenizers.clip_bpe import ClipBPETokenizer
+from fetalclip_jax.training import feeding, objective, optimizer, state, step
+
+# Twenty words.
+CAPTION = (
+    "Ultrasound image of the fetal brain in the trans-thalamic plane at 20 weeks and 3 days, "
+    "pixel spacing 0.53 mm/pixel"
+)
+_STEPS = 1000
+
+
+class Ours:
+    """This package's step with its state, on one batch."""
+
+    def __init__(self, config, arguments, batch: int, micro_batches: int, params=None):
+        settings = default_config()
+        self._mesh, seed = make_mesh(), 0
+        model = CLIP(
+            config,
+            scan_layers=arguments.scan_layers,
+            remat=arguments.remat,
+            dtype=jnp.dtype(arguments.dtype),
+        )
+        rule = optimizer.make_optimizer(settings.optimizer, _STEPS)
+        _, shardings = state.abstract_state(model, rule, self._mesh, seed)
+        self._state = state.create_state(model, rule, self._mesh, seed)
+        if params is not None:
+            params = jax.device_put(jax.tree.map(jnp.copy, params), shardings.params)
+            self._state = self._state.replace(params=params)
+        self._step = step.make_train_step(
+            objective.create(settings.loss.kind, model),
+            rule,
+            self._mesh,
+            shardings,
+            seed=seed,
+            micro_batches=micro_batches,
+        )
+        self._batch = self._placed(config, batch)
+
+    def _placed(self, config, batch: int):
+        size, text = config.vision_cfg.image_size, config.text_cfg
+        rng = np.random.default_rng(0)
+        local = {
+            "image": rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8),
+            "tokens": np.tile(ClipBPETokenizer(text.context_length)([CAPTION]), (batch, 1)),
+            "caption_ids": np.arange(batch, dtype=np.int32),
+            "record": np.arange(batch, dtype=np.int32),
+        }
+        return feeding.cut_texts(local, self._mesh)
+
+    def __call__(self) -> float:
+        self._state, metrics = self._step(self._state, self._batch)
+        return float(metrics["loss"])
+
+
+def theirs(fields: dict, batch: int) -> tuple[Callable[[], float], object]:
+    """open_clip's step on one batch, and its model."""
+    import open_clip
+    import reference  # beside this file
+    import torch
+
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    model = reference.model(fields).to(device).train()
+    size, context = fields["vision_cfg"]["image_size"], fields["text_cfg"]["context_length"]
+    images = torch.randn(batch, 3, size, size, device=device)
+    tokens = open_clip.get_tokenizer("ViT-B-32", context_length=context)([CAPTION] * batch)
+    tokens, loss_of = tokens.to(device), open_clip.loss.ClipLoss()
+    rule = torch.optim.AdamW(
+        model.parameters(), lr=1e-3, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1
+    )
+
+    def run() -> float:
+        rule.zero_grad()
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = loss_of(*model(images, tokens)[:3])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        rule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, np.log(100))
+        return loss.item()
+
+    return run, model
+
+
+def seconds(run: Callable[[], float]) -> float:
+    time.sleep(0.5)  # the threads of the library that was timed before may still spin
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def table(runs: dict[str, Callable[[], float]], batch: int, rounds: int) -> None:
+    """Prints pairs a second of each, in alternating rounds, and the ratio to the first."""
+    for run in runs.values():
+        run(), run()
+    found = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            found[name].append(seconds(run))
+    first = next(iter(found.values()))
+    for name, times in found.items():
+        ratio = statistics.median(a / b for a, b in zip(first, times, strict=True))
+        print(f"| {name} | {batch / statistics.median(times):.2f} | {ratio:.2f} |", flush=True)
+
+
+def largest(config, arguments, micro_batch: int | None) -> int:
+    """The largest power of two whose step fits; parts of `micro_batch` examples, or whole."""
+    batch, fits = micro_batch or 16, 0
+    while True:
+        try:
+            Ours(config, arguments, batch, batch // micro_batch if micro_batch else 1)()
+        except Exception as error:  # jaxlib's, whose type is private
+            if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
+                raise
+            return fits
+        fits, batch = batch, 2 * batch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--model", default="ViT-S-16", help="open_clip's name, or a preset"
+    )
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--micro-batches", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--remat", default="none")
+    parser.add_argument("--scan-layers", action="store_true")
+    parser.add_argument("--alone", action="store_true", help="without open_clip")
+    parser.add_argument("--largest", action="store_true", help="search for the largest batch too")
+    arguments = parser.parse_args()
+    runs = {}
+    if arguments.alone:
+        config, params = presets.get(arguments.model), None
+    else:
+        import reference  # beside this file
+
+        fields = reference.fields(arguments.model)
+        fields["text_cfg"].setdefault("context_length", 77)
+        fields["vision_cfg"].setdefault("image_size", 224)
+        config = presets.CLIPConfig.from_dict(fields)
+        runs["open_clip"], model = theirs(fields, arguments.batch)
+        params = reference.import_weights(model, config)
+    runs["fetalclip_jax"] = Ours(config, arguments, arguments.batch, 1, params)
+    parts = arguments.micro_batches
+    runs[f"the same in {parts} parts"] = Ours(config, arguments, arguments.batch, parts, params)
+    print(
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {arguments.model}, "
+        f"batch {arguments.batch}, {arguments.dtype}"
+    )
+    print("| step | pairs/s | times the first |")
+    print("|---|---|---|")
+    table(runs, arguments.batch, arguments.rounds)
+    if arguments.largest:
+        print(f"largest batch, whole: {largest(config, arguments, None)}")
+        print(f"largest batch in parts of 64: {largest(config, arguments, 64)}")
+
+
+if __name__ == "__main__":
+    main()
