@@ -35,12 +35,19 @@ def default_config() -> ConfigDict:
     config.data.source = "phantom"  # a name in datasets.registry.KINDS
     config.data.root = ""  # folder of the original data set; the phantom needs none
     config.data.workers = 2  # processes that prepare records
+    config.data.loader_workers = 0  # processes that read training batches; 0: threads
     config.data.max_bad_share = 0.01  # bad examples tolerated before a run stops
     config.data.seed = 0  # of what is simulated, and of the patients held out
     # Options of each data set under its name, such as config.data.phantom.train_images.
     config.data.update(registry.default_options())
 
-    config.captions = ConfigDict({"variants": 16, "seed": 0})
+    config.captions = ConfigDict(
+        {
+            "variants": 16,
+            "seed": 0,
+            "positives": "facts",  # captions that mean the same: facts | text (to the letter)
+        }
+    )
     config.augment = ConfigDict(
         {"rotate_degrees": 7.0, "translate": 0.05, "jitter": 0.15, "flip": 0.5, "zoom": 0.0}
     )

@@ -26,7 +26,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 # May differ between a run and its continuation: they choose machines and habits, not results.
-_FREE_FIELDS = ("data.workers", "data.root", "train.checkpoint_every", "train.log_every")
+_FREE_FIELDS = (
+    "data.workers",
+    "data.loader_workers",
+    "data.root",
+    "train.checkpoint_every",
+    "train.log_every",
+)
 _FREE_PREFIXES = ("mesh.",)
 
 # Locks held by this process: folder -> its open lock file.

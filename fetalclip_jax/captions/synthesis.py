@@ -5,6 +5,7 @@ pixel spacing (FetalCLIP, arXiv 2502.14807). Here they are composed of templates
 not every caption says everything: a text tower should learn what each part means by itself.
 """
 
+import dataclasses
 import hashlib
 import operator
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,21 @@ _LEADS = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    """A caption, and what it says however it is worded.
+
+    Attributes:
+      text: the caption.
+      facts: what the text states, each as `kind=value`, in a fixed order; what an image is known
+        to show but its caption leaves out is not among them. Numbers are as they are written: two
+        spacings that round to the same text are the same fact.
+    """
+
+    text: str
+    facts: tuple[str, ...]
+
+
 def caption(
     *,
     plane: str | None = None,
@@ -43,7 +59,27 @@ def caption(
     resized_spacing_mm: Real | None = None,
     key: Sequence[int | np.integer | str],
 ) -> str:
-    """One caption for one image; unknown fields are None and go unsaid.
+    """The text of `state` of the same arguments, which says what they are and may raise."""
+    return state(
+        plane=plane,
+        brain_plane=brain_plane,
+        label=label,
+        ga_days=ga_days,
+        resized_spacing_mm=resized_spacing_mm,
+        key=key,
+    ).text
+
+
+def state(
+    *,
+    plane: str | None = None,
+    brain_plane: str | None = None,
+    label: str | None = None,
+    ga_days: Real | None = None,
+    resized_spacing_mm: Real | None = None,
+    key: Sequence[int | np.integer | str],
+) -> Statement:
+    """One caption for one image and the facts in it; unknown fields are None and go unsaid.
 
     Args:
       plane: one of `PLANES`, "other", or None.
@@ -59,16 +95,28 @@ def caption(
     """
     plane = _checked_plane(plane, brain_plane)
     rng = np.random.default_rng(_seed_of(key))
-    lead = _lead(rng, _subject(rng, plane, brain_plane))
-    parts = [lead, *_finding(rng, label)]
+    subject, says_brain_plane = _subject(rng, plane, brain_plane)
+    lead = _lead(rng, subject)
+    finding = _finding(rng, label)
     stated = rng.choice(4, p=_STATED_BRAIN if plane == "brain" else _STATED)
     # Worded even where they go unsaid: a wrong number must always be an error.
     age = [] if ga_days is None else [_age(rng, ga_days)]
     spacing = [] if resized_spacing_mm is None else [_spacing(rng, resized_spacing_mm)]
-    details = age * (stated in (0, 1)) + spacing * (stated in (0, 2))
+    age, spacing = age * (stated in (0, 1)), spacing * (stated in (0, 2))
+    details = age + spacing
     if rng.random() < _SPACING_FIRST:
         details.reverse()
-    return _joined(parts, details)
+    facts = {
+        "plane": plane,
+        "brain_plane": brain_plane if says_brain_plane else None,
+        "label": label if finding else None,
+        "ga_days": int(ga_days) if age else None,
+        "resized_spacing": wording.pixel_spacing(resized_spacing_mm) if spacing else None,
+    }
+    return Statement(
+        _joined([lead, *finding], details),
+        tuple(f"{kind}={value}" for kind, value in facts.items() if value is not None),
+    )
 
 
 def caption_corpus(n: int, seed: int) -> Iterator[str]:
@@ -140,15 +188,19 @@ def _weighted(rng: np.random.Generator, options: Sequence[tuple[str, int]]) -> s
     raise AssertionError("weights do not cover their own sum")
 
 
-def _subject(rng: np.random.Generator, plane: str | None, brain_plane: str | None) -> str:
+def _subject(
+    rng: np.random.Generator, plane: str | None, brain_plane: str | None
+) -> tuple[str, bool]:
+    """What is shown, in words, and whether they tell the brain plane."""
     # Age prompts speak of a head or brain without its plane; some captions must do so too.
     if brain_plane is None or rng.random() < _BRAIN_PLANE_UNSAID:
-        return _pick(rng, phrases.SUBJECTS[plane])
-    return _pick(rng, phrases.BRAIN_PATTERNS).format(
+        return _pick(rng, phrases.SUBJECTS[plane]), False
+    words = _pick(rng, phrases.BRAIN_PATTERNS).format(
         organ=_pick(rng, phrases.BRAIN_ORGANS),
         view=_pick(rng, phrases.BRAIN_VIEWS[brain_plane]),
         structures=_pick(rng, phrases.BRAIN_STRUCTURES[brain_plane]),
     )
+    return words, True
 
 
 def _lead(rng: np.random.Generator, subject: str) -> str:

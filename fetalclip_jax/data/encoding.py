@@ -66,7 +66,19 @@ def encode_example(
     return record
 
 
-def decode_record(record: Mapping[str, Any], *, colour: bool) -> Example:
+def parse_record(data: bytes) -> dict[str, Any]:
+    """The fields of a serialised record: bytes and numbers by name."""
+    # Here and not above: only who reads records needs TFDS, and TFDS takes long to import.
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    fields = tf_example_pb2.Example.FromString(data).features.feature
+    return {
+        name: (field.bytes_list.value or field.float_list.value)[0]
+        for name, field in fields.items()
+    }
+
+
+def decode_record(record: Mapping[str, Any], *, colour: bool, with_masks: bool = True) -> Example:
     """The example of a record; `image` is [S, S], or [S, S, 3] with `colour`."""
     text = {column: _text(record[column]) or None for column in RECORD_TEXT_COLUMNS}
     number = {column: _storable(record[column]) for column in RECORD_NUMBER_COLUMNS}
@@ -78,7 +90,7 @@ def decode_record(record: Mapping[str, Any], *, colour: bool) -> Example:
         ga_days=None if ga_days is None else round(ga_days),
         pixel_spacing_mm=number["resized_spacing_mm"],
         hc_mm=number["hc_mm"],
-        masks=_decode_masks(record),
+        masks=_decode_masks(record) if with_masks else None,
         extra=decode_extra(record),
     )
 

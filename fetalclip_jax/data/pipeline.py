@@ -1,25 +1,27 @@
-"""From records to an endless stream of training batches, through grain."""
+"""From records to an endless stream of training batches, in an order that grain draws."""
 
-import dataclasses
-import hashlib
-from collections.abc import Mapping
+import collections
+import concurrent.futures
+import itertools
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import grain
 import numpy as np
-from absl import flags
-from jaxtyping import UInt32
+from jaxtyping import Int64
 from ml_collections import ConfigDict
 
-from fetalclip_jax.captions.synthesis import caption
-from fetalclip_jax.data.augment import AugmentConfig, draw_zoom, train_augment
-from fetalclip_jax.data.example import Example
+from fetalclip_jax.data.augment import AugmentConfig
+from fetalclip_jax.data.rows import POSITIVES, Captions, Rows
+from fetalclip_jax.data.workers import ordered_calls
 
-# Distinguishes the augmentation's random stream from any other drawn from the same seed.
-_AUGMENT_STREAM = 1
-# Small images spend most of their time in Python itself, where threads take turns: at 96 px this
-# many cost nothing, 16 lose a third of the speed. Larger images decode in parallel.
-_THREADS = 4
+# Rows that a worker makes at a time: enough that handing them over costs little, few enough that
+# all workers help with the first batch, and that a large batch is not in memory many times.
+_CHUNK = 32
+# Whole batches kept ready beside those in the making.
+_READY = 2
+
+Batch = dict[str, np.ndarray]
 
 
 def train_iterator(
@@ -31,133 +33,132 @@ def train_iterator(
     augment: AugmentConfig | Mapping[str, Any] | ConfigDict | None = None,
     caption_variants: int = 1,
     caption_seed: int = 0,
-    worker_count: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> grain.DatasetIterator:
+    positives: str = "facts",
+    first_step: int = 0,
+    part: tuple[int, int] = (0, 1),
+    workers: int = 0,
+) -> "BatchStream":
     """Batches of one epoch after another, each in its own order, for ever.
 
-    The examples of global batch number s are the same for any `process_count` and any
-    `worker_count`; each process gets its own slice of them. An epoch's last, incomplete batch is
-    dropped (another set of examples each time), so no batch holds an example twice. What happens
-    to an example depends on (seed, its index, the epoch) alone, and the iterator's `get_state`
-    and `set_state` continue exactly. Call `close()` at the end: it ends the worker processes.
+    Global batch number s is a function of the data, the sizes and the seeds alone: whoever begins
+    at `first_step=s` sees what it would have seen after s batches, on any number of hosts and
+    workers, and reads nothing of what lies before. An epoch's last, incomplete batch is dropped
+    (another set of examples each time), so no batch holds an example twice.
 
     Args:
       dataset: a RecordDataset, or any sequence of `Example` with images of one shape.
       tokenizer: texts -> int32 [n, context].
-      global_batch_size: examples per step over all processes.
+      global_batch_size: examples per step over all parts.
       seed: order and augmentation.
       augment: strength of `train_augment`; None for the stored images.
-      caption_variants: wordings made for an example without a caption of its own; epoch e uses
-        number e % caption_variants.
-      caption_seed: chooses the wordings.
-      worker_count: processes that load data; 0 loads on threads of this one.
-      process_index, process_count: which slice of each global batch to give.
+      caption_variants, caption_seed, positives: see `rows.Captions`.
+      first_step: number of the first batch to give.
+      part: (i, n) for the i-th of n equal runs of rows of each global batch.
+      workers: processes that make the rows; 0 makes them on threads of this one.
 
     Returns:
-      An iterator of dictionaries, with b = global_batch_size / process_count:
+      An iterator of dictionaries, with b = global_batch_size / n:
         image: uint8 [b, S, S] or [b, S, S, 3];  tokens: int32 [b, context];
-        caption_ids: uint32 [b, 2], equal where the captions are equal.
+        caption_ids: uint32 [b, 2], equal where the captions mean the same;
+        record: int32 [b], the example's number in the data set.
 
     Raises:
-      ValueError: for a batch larger than the data set or not divisible among processes, and any
+      ValueError: for a batch larger than the data set or not divisible into parts, and any
         other argument out of range.
     """
     if augment is not None and not isinstance(augment, AugmentConfig):
         augment = AugmentConfig.from_mapping(augment)
-    _check_sizes(len(dataset), global_batch_size, caption_variants, worker_count)
+    _check(len(dataset), global_batch_size, caption_variants, workers, first_step)
+    _check_part(global_batch_size, *part)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}; use 0 to 2**32 - 1")
-    _check_processes(global_batch_size, process_index, process_count)
-    captions = _Captions(caption_variants, caption_seed)
-    load = _TrainingPair(len(dataset), tokenizer, seed, augment, captions)
-    batch_size = global_batch_size // process_count
-    read = grain.ReadOptions(_THREADS, prefetch_buffer_size=2 * batch_size + _THREADS)
-    pairs = (
-        grain.MapDataset.source(dataset)
-        .seed(seed)
-        .map_with_index(load)
-        .shuffle()[: len(dataset) // global_batch_size * global_batch_size]
-        .repeat()[process_index::process_count]
-        .to_iter_dataset(read)
-    )
-    if worker_count:
-        if not flags.FLAGS.is_parsed():
-            # grain reads absl flags of its own, which only exist after parsing: in a notebook, a
-            # test or any program without absl's main they take their defaults.
-            flags.FLAGS.mark_as_parsed()
-        pairs = pairs.mp_prefetch(grain.MultiprocessingOptions(num_workers=worker_count))
-    # After the workers: batching before them would drop a remainder in each.
-    return iter(pairs.batch(batch_size, drop_remainder=True))
+    if positives not in POSITIVES:
+        raise ValueError(f"positives is {positives!r}, not one of {', '.join(POSITIVES)}")
+    captions = Captions(caption_variants, caption_seed, positives)
+    rows = Rows(dataset, tokenizer, seed, augment, captions)
+    order = _Order(len(dataset), global_batch_size, seed)
+    return BatchStream(_batches(rows, order, first_step, part, workers))
 
 
-class _TrainingPair:
-    """Makes image, tokens and caption id of one example. Runs in workers: no JAX here.
+class BatchStream(Iterator[Batch]):
+    """Batches, some of them made ahead in the background. `close` ends threads and workers."""
 
-    It stands before `shuffle` on purpose. grain numbers the elements of epoch e from e * n, and
-    `shuffle` hands down e * n + (the shuffled position), so here the index names both the record
-    and the epoch, however the stream above is shuffled, cut and divided among processes.
+    def __init__(self, batches: Generator[Batch, None, None]):
+        self._batches = batches
+        # A thread of its own draws the order and puts batches together, beside the accelerator's
+        # work instead of between two steps.
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._ready = collections.deque(self._thread.submit(next, batches) for _ in range(_READY))
+
+    def __next__(self) -> Batch:
+        if not self._ready:
+            raise StopIteration
+        try:
+            batch = self._ready.popleft().result()
+        except BaseException:
+            self.close()
+            raise
+        self._ready.append(self._thread.submit(next, self._batches))
+        return batch
+
+    def close(self) -> None:
+        """Waits for what is being made and drops it; there are no more batches afterwards."""
+        self._ready.clear()
+        self._thread.shutdown(cancel_futures=True)
+        self._batches.close()
+
+
+class _Order:
+    """Which element stands at which place of the stream.
+
+    An element's number is epoch * num_examples + record: grain numbers the elements of epoch e
+    from e * num_examples, and its shuffle, which is a function of the index and holds no list,
+    hands down the shuffled place within the epoch.
     """
 
-    def __init__(self, num_examples, tokenizer, seed, augment, captions):
-        self._num_examples = num_examples
-        self._tokenizer = tokenizer
-        self._seed = seed
-        self._augment = augment
-        self._captions = captions
-
-    def __call__(self, index: int, example: Example) -> dict[str, np.ndarray]:
-        epoch, record = divmod(index, self._num_examples)
-        image, zoom = example.image, 1.0
-        if self._augment is not None:
-            rng = np.random.default_rng([_AUGMENT_STREAM, self._seed, record, epoch])
-            # A caption that came with the image may quote its scale and cannot be changed.
-            if example.caption is None:
-                zoom = draw_zoom(rng, self._augment)
-            image = train_augment(image, rng, self._augment, zoom)
-        text = self._captions(example, epoch, zoom)
-        return {
-            "image": image,
-            "tokens": self._tokenizer([text])[0],
-            "caption_ids": caption_id(text),
-            "record": np.int32(record),
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class _Captions:
-    """The text of an example at an epoch, magnified `zoom` times."""
-
-    variants: int
-    seed: int
-
-    def __call__(self, example: Example, epoch: int, zoom: float) -> str:
-        if example.caption is not None:
-            return example.caption
-        spacing_mm = example.pixel_spacing_mm
-        return caption(
-            plane=example.plane,
-            brain_plane=example.brain_plane,
-            label=example.label,
-            ga_days=example.ga_days,
-            # Records hold the spacing of the resized image already.
-            resized_spacing_mm=None if spacing_mm is None else spacing_mm / zoom,
-            key=(self.seed, example.example_id, epoch % self.variants),
+    def __init__(self, num_examples: int, global_batch_size: int, seed: int):
+        self._batch_size = global_batch_size
+        self._numbers = (
+            grain.MapDataset.source(range(num_examples))
+            .seed(seed)
+            .map_with_index(lambda number, _: number)
+            .shuffle()[: num_examples // global_batch_size * global_batch_size]
+            .repeat()
         )
 
-
-def caption_id(text: str) -> UInt32[np.ndarray, "2"]:
-    """A number for a caption's exact text, the same in every process and run (BLAKE2b).
-
-    Of 64 bits, for in a batch of 32,768 captions 32 would make one false pair in eight; in two
-    halves, for JAX has no 64-bit integers unless it is told to.
-    """
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return np.frombuffer(digest, "<u4").astype(np.uint32)
+    def __call__(self, step: int, rows: range) -> Int64[np.ndarray, "n"]:
+        """The numbers of some rows of a global batch."""
+        start = step * self._batch_size
+        return np.array([self._numbers[start + row] for row in rows], np.int64)
 
 
-def _check_sizes(num_examples, global_batch_size, caption_variants, worker_count) -> None:
+def _batches(
+    rows: Rows, order: _Order, first_step: int, part: tuple[int, int], workers: int
+) -> Generator[Batch, None, None]:
+    chunks = _chunks(order, part)
+    work = (order(step, chunk) for step in itertools.count(first_step) for chunk in chunks)
+    # A batch ahead for all, and one chunk for each that may have to wait for its turn.
+    ahead = 1 + -(-len(chunks) // max(workers, 1))
+    with ordered_calls(rows, work, workers, ahead=ahead) as made:
+        while True:
+            yield _joined([next(made) for _ in chunks])
+
+
+def _chunks(order: _Order, part: tuple[int, int]) -> list[range]:
+    """The rows of a part of a batch, cut up."""
+    index, count = part
+    size = order._batch_size // count
+    first, end = index * size, (index + 1) * size
+    return [range(start, min(start + _CHUNK, end)) for start in range(first, end, _CHUNK)]
+
+
+def _joined(chunks: list[Batch]) -> Batch:
+    if len(chunks) == 1:
+        return chunks[0]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def _check(num_examples, global_batch_size, caption_variants, workers, first_step) -> None:
     if num_examples == 0:
         raise ValueError("the data set is empty; prepare one with at least one batch of examples")
     if not 1 <= global_batch_size <= num_examples:
@@ -167,15 +168,19 @@ def _check_sizes(num_examples, global_batch_size, caption_variants, worker_count
         )
     if caption_variants < 1:
         raise ValueError(f"caption_variants is {caption_variants}; use at least 1")
-    if worker_count < 0:
-        raise ValueError(f"worker_count is {worker_count}; use 0 or a number of processes")
-
-
-def _check_processes(global_batch_size, process_index, process_count) -> None:
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index is {process_index} of {process_count} processes")
-    if global_batch_size % process_count:
+    if workers < 0:
         raise ValueError(
-            f"global_batch_size {global_batch_size} does not divide among {process_count} "
-            "processes; use a multiple of the number of processes"
+            f"workers is {workers}; use 0 for threads of this process, or a number of processes"
+        )
+    if first_step < 0:
+        raise ValueError(f"first_step is {first_step}; batches are numbered from 0")
+
+
+def _check_part(global_batch_size: int, index: int, count: int) -> None:
+    if not 0 <= index < count:
+        raise ValueError(f"part is {index} of {count}; use 0 to count - 1")
+    if global_batch_size % count:
+        raise ValueError(
+            f"global_batch_size {global_batch_size} does not divide into {count} parts; use a "
+            "multiple of the number of processes"
         )

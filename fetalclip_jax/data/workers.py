@@ -1,24 +1,32 @@
-"""A function of an index over many indices, on threads or processes, in order."""
+"""A function over many arguments, on threads or processes, in order."""
 
 import collections
 import concurrent.futures
 import concurrent.futures.process
 import contextlib
 import functools
+import itertools
 import multiprocessing
+import multiprocessing.context
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import cv2
 
+from fetalclip_jax.data import transfer
+
+A = TypeVar("A")
 T = TypeVar("T")
 
 # Enough calls that sending them costs little beside making them, few enough that a progress bar
 # moves and that the processes finish together.
 _CHUNK = 16
-# Chunks in flight per worker: bounds memory when their reader is slower.
-_CHUNKS_AHEAD = 4
+# Calls in flight per worker: bounds memory when their reader is slower.
+_AHEAD = 4
 _THREADS = 2
 # With this status a worker tells that it was running the user's script again.
 _UNGUARDED = 77
@@ -39,44 +47,85 @@ def ordered_map(
         decodes images. What is yielded is the same for all.
 
     Raises:
+      ValueError: as `ordered_calls`. Errors of `function` are raised as they are.
+    """
+    chunks = (range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK))
+    with ordered_calls(functools.partial(_run_chunk, function), chunks, workers) as found:
+        yield itertools.chain.from_iterable(found)
+
+
+@contextlib.contextmanager
+def ordered_calls(
+    function: Callable[[A], T], arguments: Iterable[A], workers: int = 0, *, ahead: int = _AHEAD
+) -> Iterator[Iterator[T]]:
+    """`function` of each of the arguments, in order, made ahead of their reader.
+
+    The arrays in what processes return come through shared memory. The processes end with the
+    block, and by themselves where this process is killed.
+
+    Args:
+      function: picklable if `workers`.
+      arguments: may be endless; one is taken when there is work to give out.
+      workers: processes; 0 uses threads of this one.
+      ahead: calls in flight per worker.
+
+    Raises:
       ValueError: for a negative number of workers, for processes that were killed, and for a
         script that starts them without a main guard. Errors of `function` are raised as they are.
     """
     if workers < 0:
         raise ValueError(f"workers is {workers}; use 0 for this process, or a number of processes")
+    context = _Context()
     if not workers:
         pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
-        run = functools.partial(_run_chunk, function)
+        run, receive, discard = function, _as_it_is, _as_it_is
     else:
         leave_unguarded_script()
-        # "spawn" because this process may hold JAX or grain threads, which do not survive a fork.
         pool = concurrent.futures.ProcessPoolExecutor(
-            workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(function,),
+            workers, mp_context=context, initializer=_start_worker, initargs=(function,)
         )
-        run = _run_in_worker
-    processes: list = []
+        run, receive, discard = _run_in_worker, transfer.unpack, transfer.discard
+    pending: collections.deque = collections.deque()
     try:
-        yield _in_order(pool, run, count, (workers or _THREADS) * _CHUNKS_AHEAD, processes)
+        yield _in_order(pool, run, receive, arguments, (workers or _THREADS) * ahead, pending)
     except concurrent.futures.process.BrokenProcessPool:
+        _end_broken(context.started)
         pool.shutdown()  # only then is known how each process ended
-        raise ValueError(_why_broken(workers, processes)) from None
+        raise ValueError(_why_broken(workers, context.started)) from None
     finally:
+        _end_broken(context.started)
         pool.shutdown(cancel_futures=True)
+        for future in pending:
+            if not future.cancelled() and future.exception() is None:
+                discard(future.result())
 
 
-def _in_order(pool, run, count: int, ahead: int, processes: list):
-    pending = collections.deque()
-    for start in range(0, count, _CHUNK):
-        pending.append(pool.submit(run, range(start, min(start + _CHUNK, count))))
-        if not processes:
-            processes.extend(multiprocessing.active_children())
+class _Context(multiprocessing.context.SpawnContext):
+    """Starts processes, and keeps them to ask how they ended.
+
+    They are spawned because this process may hold threads of JAX, which do not survive a fork.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.started: list = []
+
+    def Process(self, *args, **kwargs):
+        self.started.append(super().Process(*args, **kwargs))
+        return self.started[-1]
+
+
+def _in_order(pool, run, receive, arguments, ahead: int, pending: collections.deque):
+    for argument in arguments:
+        pending.append(pool.submit(run, argument))
         if len(pending) >= ahead:
-            yield from pending.popleft().result()
+            yield receive(pending.popleft().result())
     while pending:
-        yield from pending.popleft().result()
+        yield receive(pending.popleft().result())
+
+
+def _as_it_is(value):
+    return value
 
 
 def leave_unguarded_script() -> None:
@@ -88,6 +137,13 @@ def leave_unguarded_script() -> None:
     # What `multiprocessing` itself asks before it refuses to start processes of a process.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(_UNGUARDED)
+
+
+def _end_broken(processes: list) -> None:
+    """Where one process was lost: ends the others, which heed no gentler signal."""
+    if any(process.exitcode is not None for process in processes):
+        for process in processes:
+            process.kill()
 
 
 def _why_broken(workers: int, processes: list) -> str:
@@ -107,12 +163,22 @@ def _why_broken(workers: int, processes: list) -> str:
 def _start_worker(function: Callable) -> None:
     global _worker_function
     _worker_function = function
+    # A terminal and a cluster signal every process of a job: it is for the one that started this
+    # one to finish its work, which it needs its workers for, and to end them.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # One process per core: OpenCV's own threads would only fight over them.
     cv2.setNumThreads(1)
 
 
-def _run_in_worker(indices: range) -> list:
-    return _run_chunk(_worker_function, indices)
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _run_in_worker(argument) -> transfer.Packed:
+    return transfer.pack(_worker_function(argument))
 
 
 def _run_chunk(function: Callable, indices: range) -> list:

@@ -3,8 +3,6 @@
 import pathlib
 from typing import Any
 
-import grain
-import grain.checkpoint
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,9 +35,7 @@ class Checkpointer:
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
-    def save(
-        self, state: TrainState, iterator: grain.DatasetIterator, progress: dict[str, Any]
-    ) -> None:
+    def save(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Writes in the background; `progress` is small JSON, such as the seconds trained."""
         ema = {} if state.ema is None else {"ema": ocp.args.StandardSave(state.ema)}
         self._manager.save(
@@ -47,16 +43,14 @@ class Checkpointer:
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(state.params),
                 optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
-                data=grain.checkpoint.CheckpointSave(iterator),
+                data=ocp.args.JsonSave({"step": int(state.step)}),
                 progress=ocp.args.JsonSave(progress),
                 **ema,
             ),
         )
 
-    def restore(
-        self, abstract: TrainState, iterator: grain.DatasetIterator
-    ) -> tuple[TrainState, dict[str, Any]]:
-        """The latest readable state in the shardings of `abstract`; moves `iterator` to its place.
+    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The latest readable state in the shardings of `abstract`, and what `save` was told.
 
         Damaged checkpoints after it are said on the terminal and renamed, so that the steps they
         were of can be saved again.
@@ -71,15 +65,15 @@ class Checkpointer:
                 continue
             _check_fits(self._folder / str(step) / "params", abstract.params)
             try:
-                restored = self._restore(step, abstract, iterator)
-            except Exception as error:  # of Orbax, TensorStore, grain or json, by what is damaged
+                restored = self._restore(step, abstract)
+            except Exception as error:  # of Orbax, TensorStore or json, by what is damaged
                 damaged[step] = _reason(error)
             else:
                 self._set_aside(damaged)
                 return restored
         raise ValueError(_none_readable(self._folder, damaged))
 
-    def _restore(self, step, abstract, iterator) -> tuple[TrainState, dict[str, Any]]:
+    def _restore(self, step, abstract) -> tuple[TrainState, dict[str, Any]]:
         ema = {} if abstract.ema is None else {"ema": ocp.args.StandardRestore(abstract.ema)}
         restored = self._manager.restore(
             step,
@@ -88,7 +82,7 @@ class Checkpointer:
                 optimizer=ocp.args.StandardRestore(
                     {"step": abstract.step, "state": abstract.opt_state}
                 ),
-                data=grain.checkpoint.CheckpointRestore(iterator),
+                data=ocp.args.JsonRestore(),
                 progress=ocp.args.JsonRestore(),
                 **ema,
             ),

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-import grain
 import jax
 import numpy as np
 import optax
@@ -147,10 +146,9 @@ class Save:
 
     every: int
     checkpointer: Checkpointer
-    iterator: grain.DatasetIterator
     clock: Clock
 
     def __call__(self, moment: Moment) -> None:
         self.clock.kept = self.clock.seconds()
-        self.checkpointer.save(moment.state, self.iterator, {"seconds": self.clock.kept})
+        self.checkpointer.save(moment.state, {"seconds": self.clock.kept})
         self.clock.mark(moment.step)  # neither judging nor saving is training

@@ -3,8 +3,6 @@
 import contextlib
 import pathlib
 
-import grain
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -83,9 +81,22 @@ def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Toke
 
 
 def train_batches(
-    config: ConfigDict, dataset: records.RecordDataset, tokenizer: tokenizers.Tokenizer
-) -> grain.DatasetIterator:
-    """Endless batches of this process's share of `config.train.global_batch_size`."""
+    config: ConfigDict,
+    dataset: records.RecordDataset,
+    tokenizer: tokenizers.Tokenizer,
+    *,
+    first_step: int,
+    part: tuple[int, int],
+) -> pipeline.BatchStream:
+    """Endless global batches from number `first_step` on, of each the rows of one part.
+
+    Args:
+      first_step: batches that were seen before; none of them is read.
+      part: (i, n) for the i-th of n equal runs of rows of `config.train.global_batch_size`.
+
+    Raises:
+      ValueError: as `data.pipeline.train_iterator`.
+    """
     return _batches(
         config,
         dataset,
@@ -93,16 +104,24 @@ def train_batches(
         global_batch_size=config.train.global_batch_size,
         augment=config.augment,
         caption_variants=config.captions.variants,
+        first_step=first_step,
+        part=part,
+        workers=config.data.loader_workers,
     )
 
 
 def validation_batches(
-    config: ConfigDict, workdir: pathlib.Path, tokenizer: tokenizers.Tokenizer, shards: int
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    tokenizer: tokenizers.Tokenizer,
+    shards: int,
+    part: tuple[int, int] = (0, 1),
 ) -> list[dict[str, np.ndarray]]:
     """The same few batches of patients not trained on, without augmentation, at every call.
 
     Args:
-      shards: parts that a batch is split into.
+      shards: devices that a batch is split over.
+      part: as in `train_batches`.
 
     Raises:
       ValueError: fewer examples than `shards`.
@@ -117,19 +136,24 @@ def validation_batches(
             "batch is split over; make it larger"
         )
     fixed = _batches(
-        config, dataset, tokenizer, global_batch_size=size, augment=None, caption_variants=1
+        config,
+        dataset,
+        tokenizer,
+        global_batch_size=size,
+        augment=None,
+        caption_variants=1,
+        part=part,
     )
     with contextlib.closing(fixed):
         return [next(fixed) for _ in range(min(_VALIDATION_BATCHES, len(dataset) // size))]
 
 
-def _batches(config, dataset, tokenizer, **options) -> grain.DatasetIterator:
+def _batches(config, dataset, tokenizer, **options) -> pipeline.BatchStream:
     return pipeline.train_iterator(
         dataset,
         tokenizer,
         seed=config.seed,
         caption_seed=config.captions.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        positives=config.captions.positives,
         **options,
     )

@@ -55,16 +55,22 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
     dataset = inputs.open_records(config, run.workdir, "train")
     tokenizer = inputs.open_tokenizer(config, run.workdir)
     with (
-        contextlib.closing(inputs.train_batches(config, dataset, tokenizer)) as iterator,
         contextlib.closing(checkpoint.Checkpointer(run.workdir)) as checkpointer,
+        contextlib.ExitStack() as opened,
     ):
         if checkpointer.latest_step() is None:
             current, kept = _first_state(config, parts.new_state(), parts.abstract), 0.0
         else:
-            current, progress = checkpointer.restore(parts.abstract, iterator)
+            current, progress = checkpointer.restore(parts.abstract)
             kept = progress["seconds"]
             print(f"Continuing from step {int(current.step)} in {run.workdir}", flush=True)
         first, last = int(current.step), config.train.steps
+        part = jax.process_index(), jax.process_count()
+        iterator = opened.enter_context(
+            contextlib.closing(
+                inputs.train_batches(config, dataset, tokenizer, first_step=first, part=part)
+            )
+        )
         held_out = [
             feeding.cut_texts(batch, mesh)
             for batch in inputs.validation_batches(
@@ -78,7 +84,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
             evaluate = hooks.Evaluate(
                 config.train.checkpoint_every, writer, parts.eval_step, held_out
             )
-            save = hooks.Save(config.train.checkpoint_every, checkpointer, iterator, clock)
+            save = hooks.Save(config.train.checkpoint_every, checkpointer, clock)
             actions = _in_order(config, _log(config, writer, bar, clock), evaluate, save)
             batches = feeding.placed(iterator, mesh)
             for index in bar:

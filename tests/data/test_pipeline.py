@@ -1,28 +1,31 @@
-"""The training stream: order, epochs, shares of processes, workers, resumption."""
+"""The training stream: order, epochs, parts of batches, workers, where it starts."""
 
 import dataclasses
-import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from fetalclip_jax.captions.synthesis import caption
+from fetalclip_jax.captions.synthesis import caption, state
 from fetalclip_jax.data import records
 from fetalclip_jax.data.augment import AugmentConfig, train_augment
 from fetalclip_jax.data.example import Example
-from fetalclip_jax.data.pipeline import caption_id, train_iterator
+from fetalclip_jax.data.pipeline import train_iterator
+from fetalclip_jax.data.rows import caption_id
+from tests.data.probe import Letters, Probe
 
-
-class Letters:
-    """The first letters of a text as ids."""
-
-    def __call__(self, texts):
-        return np.array([[ord(c) for c in text[:6].ljust(6)] for text in texts], np.int32)
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def batches(dataset, count, **arguments):
-    arguments = {"global_batch_size": 4, "seed": 0, **arguments}
+    # By the letter: a caption's number is then that of its text, which a test can look up.
+    arguments = {"global_batch_size": 4, "seed": 0, "positives": "text", **arguments}
     iterator = train_iterator(dataset, Letters(), **arguments)
     try:
         return [next(iterator) for _ in range(count)]
@@ -68,6 +71,8 @@ def test_batches_have_the_promised_shapes(numbered_examples):
     assert batch["tokens"].dtype == np.int32
     assert batch["caption_ids"].shape == (4, 2)
     assert batch["caption_ids"].dtype == np.uint32
+    assert batch["record"].dtype == np.int32
+    assert batch["record"].tolist() == batch["image"][:, 0, 0].tolist()
 
 
 def test_first_batches_are_pinned(numbered_examples):
@@ -92,49 +97,129 @@ def test_seed_decides_the_order(numbered_examples):
     assert indices(batches(examples, 4)) != indices(batches(examples, 4, seed=1))
 
 
-def test_processes_share_each_global_batch(numbered_examples):
-    examples = numbered_examples(18)
-    whole = indices(batches(examples, 7, global_batch_size=8))
-    shares = [
-        indices(batches(examples, 7, global_batch_size=8, process_index=p, process_count=4))
-        for p in range(4)
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_hosts_together_see_the_same_batches_in_the_same_order(hosts):
+    dataset = textured(18)
+    arguments = {"global_batch_size": 8, "augment": AugmentConfig()}
+    parts = [batches(dataset, 7, part=(host, hosts), **arguments) for host in range(hosts)]
+    joined = [
+        {name: np.concatenate([one[name] for one in same]) for name in same[0]}
+        for same in zip(*parts, strict=True)
     ]
-    for step, batch in enumerate(whole):
-        parts = [share[step] for share in shares]
-        assert [len(part) for part in parts] == [2, 2, 2, 2]
-        assert sorted(i for part in parts for i in part) == sorted(batch)
+    assert all(len(part[0]["record"]) == 8 // hosts for part in parts)
+    assert_equal(joined, batches(dataset, 7, **arguments))
 
 
-def test_state_continues_exactly():
-    dataset = textured(10)
+def test_a_stream_starts_anywhere_and_reads_nothing_of_what_lies_before():
+    reads = []
+
+    class Recording(list):
+        def __getitem__(self, index):
+            reads.append(index)
+            return super().__getitem__(index)
+
     arguments = {"global_batch_size": 4, "seed": 3, "augment": AugmentConfig()}
-    first = train_iterator(dataset, Letters(), **arguments)
-    for _ in range(3):
-        next(first)
-    state = json.loads(json.dumps(first.get_state()))
-    expected = [next(first) for _ in range(5)]
-    second = train_iterator(dataset, Letters(), **arguments)
-    next(second)
-    second.set_state(state)
-    assert_equal([next(second) for _ in range(5)], expected)
-    first.set_state(state)
-    assert_equal([next(first) for _ in range(5)], expected)
-    first.close()
-    second.close()
+    dataset = textured(10)
+    expected = batches(dataset, 8, **arguments)
+    for start in (1, 2, 3, 7):  # in the first epoch, at the second's begin, in later ones
+        assert_equal(batches(dataset, 8 - start, first_step=start, **arguments), expected[start:])
+    (late,) = batches(Recording(dataset), 1, first_step=2_000_001, **arguments)
+    assert len(set(late["record"].tolist())) == 4
+    assert len(reads) < 50  # that batch, and the few made ahead
 
 
-def test_workers_change_nothing_and_continue_exactly(tmp_path, numbered_examples):
-    dataset = records.prepare(numbered_examples(11), tmp_path / "r", image_size=8, progress=False)
-    # Nine batches of three, three to an epoch, and an odd number of examples for two workers.
-    arguments = {"global_batch_size": 3, "augment": {"rotate_degrees": 5.0}, "caption_variants": 2}
-    expected = batches(dataset, 9, **arguments)
-    iterator = train_iterator(dataset, Letters(), seed=0, worker_count=2, **arguments)
-    assert_equal([next(iterator) for _ in range(4)], expected[:4])
-    state = iterator.get_state()
-    assert_equal([next(iterator) for _ in range(5)], expected[4:])
-    iterator.set_state(state)
-    assert_equal([next(iterator) for _ in range(2)], expected[4:6])
-    iterator.close()
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_workers_change_nothing(tmp_path, numbered_examples, workers):
+    dataset = records.prepare(numbered_examples(75), tmp_path / "r", image_size=8, progress=False)
+    # Batches of more than one chunk, two to an epoch, and a chunk that is not full.
+    arguments = {"global_batch_size": 37, "augment": {"rotate_degrees": 5.0}, "caption_variants": 2}
+    expected = [
+        dict(zip(rows, columns, strict=True))
+        for rows, columns in (
+            (one.keys(), one.values()) for one in batches(dataset, 5, **arguments)
+        )
+    ]
+    found = batches(dataset, 3, first_step=2, workers=workers, **arguments)
+    assert_equal(found, expected[2:])
+    assert found[0]["image"].flags.writeable
+
+
+def test_workers_hold_no_jax_and_leave_opencv_one_thread():
+    # In a program of its own: here the main module of the tests would come along.
+    program = (
+        "from tests.data.probe import Letters, Probe\n"
+        "if __name__ == '__main__':\n"
+        "    import numpy as np\n"
+        "    from fetalclip_jax.data.pipeline import train_iterator\n"
+        "    stream = train_iterator(Probe(), Letters(), global_batch_size=64, seed=0, workers=2)\n"
+        "    rows = next(stream)['image'].reshape(64, -1)\n"
+        "    stream.close()\n"
+        "    import multiprocessing, sys\n"
+        "    assert 'jax' in sys.modules and not multiprocessing.active_children()\n"
+        "    print(np.unique(rows[:, :4], axis=0).tolist(), len(np.unique(rows[:, 4:], axis=0)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[[0, 0, 0, 1]]"), done.stdout
+    assert not done.stderr
+
+
+def test_an_error_in_a_worker_is_the_readers():
+    for workers in (0, 2):
+        with pytest.raises(ValueError, match=r"^example 5 is broken; mend it$"):
+            batches(Probe(8, fails_at=5), 3, workers=workers)
+
+
+def test_a_worker_that_is_lost_is_one_line():
+    with pytest.raises(ValueError, match=r"ended from outside \(exit codes .*3") as error:
+        batches(Probe(8, dies_at=5), 3, workers=2)
+    assert "\n" not in str(error.value)
+
+
+def test_workers_end_with_a_process_that_is_killed(tmp_path):
+    program = (
+        "import multiprocessing, time\n"
+        "from tests.data.probe import Letters, Probe\n"
+        "if __name__ == '__main__':\n"
+        "    from fetalclip_jax.data.pipeline import train_iterator\n"
+        "    stream = train_iterator(Probe(), Letters(), global_batch_size=64, seed=0, workers=2)\n"
+        "    next(stream)\n"
+        "    print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert workers
+    for pid in workers:  # what a scheduler does to every process of a job: they go on
+        os.kill(pid, signal.SIGTERM)
+    time.sleep(0.3)
+    assert all(is_running(pid) for pid in workers)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.time() + 20
+    while any(is_running(pid) for pid in workers):
+        assert time.time() < deadline, "workers outlived the process that started them"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 def test_augmentation_depends_on_seed_example_and_epoch_only():
@@ -148,7 +233,7 @@ def test_augmentation_depends_on_seed_example_and_epoch_only():
 
     by_fours = images_by_caption(2)
     by_twos = images_by_caption(4, global_batch_size=2)
-    shared = images_by_caption(2, process_index=1, process_count=2)
+    shared = images_by_caption(2, part=(1, 2))
     assert len(by_fours) == len(by_twos) == 8
     for key, image in by_twos.items():
         np.testing.assert_array_equal(image, by_fours[key])
@@ -202,7 +287,7 @@ def test_a_magnified_image_is_captioned_with_its_new_spacing(numbered_examples):
         for example in numbered_examples(4)
     ]
     augment = {"rotate_degrees": 0.0, "translate": 0.0, "jitter": 0.0, "flip": 0.0, "zoom": 0.7}
-    (batch,) = batches(examples, 1, global_batch_size=4, augment=augment)
+    (batch,) = batches(examples, 1, augment=augment)
     stated = {
         key_of(caption(plane="femur", ga_days=140, resized_spacing_mm=0.5, key=key)): key
         for key in ((0, e.example_id, 0) for e in examples)
@@ -225,6 +310,43 @@ def test_a_caption_of_its_own_is_used(numbered_examples):
     np.testing.assert_array_equal(first["tokens"], second["tokens"])
 
 
+def test_captions_of_the_same_facts_are_positives_however_they_are_worded(numbered_examples):
+    examples = [
+        dataclasses.replace(x, ga_days=140 + i // 32, pixel_spacing_mm=0.5 + 0.001 * (i % 4))
+        for i, x in enumerate(numbered_examples(64))
+    ]
+    (by_facts,) = batches(examples, 1, global_batch_size=64, positives="facts")
+    (by_text,) = batches(examples, 1, global_batch_size=64, positives="text")
+    facts = [
+        state(
+            plane="brain",
+            ga_days=examples[record].ga_days,
+            resized_spacing_mm=examples[record].pixel_spacing_mm,
+            key=(0, examples[record].example_id, 0),
+        ).facts
+        for record in by_facts["record"]
+    ]
+    same_facts = np.array([[a == b for a in facts] for b in facts])
+    same_id = (by_facts["caption_ids"][:, None] == by_facts["caption_ids"][None]).all(-1)
+    same_text = (by_text["caption_ids"][:, None] == by_text["caption_ids"][None]).all(-1)
+    np.testing.assert_array_equal(same_id, same_facts)
+    assert same_id[same_text].all()
+    assert same_id.sum() > 2 * same_text.sum()
+    np.testing.assert_array_equal(by_facts["tokens"], by_text["tokens"])
+
+
+def test_captions_of_the_data_are_positives_but_for_case_and_spaces(numbered_examples):
+    texts = ["Femur,  long axis.", "FEMUR, long axis.", "Femur, short axis.", "plane=femur"]
+    examples = [
+        dataclasses.replace(x, caption=text)
+        for x, text in zip(numbered_examples(4), texts, strict=True)
+    ]
+    examples.append(Example("e4", examples[0].image, plane="femur"))
+    for positives, distinct in (("facts", 4), ("text", 5)):
+        (batch,) = batches(examples, 1, global_batch_size=5, positives=positives)
+        assert len(set(keys_of(batch))) == distinct
+
+
 def test_caption_ids_tell_texts_apart_and_never_change():
     # Stored nowhere, but compared between processes: a salted hash would differ in each.
     assert key_of("Femur.") == (389657085, 362945952)
@@ -240,10 +362,12 @@ def test_caption_ids_tell_texts_apart_and_never_change():
     [
         ({"global_batch_size": 5}, "global_batch_size is 5, but the data set has 4"),
         ({"global_batch_size": 0}, "use 1 to 4"),
-        ({"process_count": 3, "process_index": 0}, "4 does not divide among 3 processes"),
-        ({"process_count": 2, "process_index": 2}, "process_index is 2 of 2"),
+        ({"part": (0, 3)}, "4 does not divide into 3 parts"),
+        ({"part": (2, 2)}, "part is 2 of 2"),
+        ({"first_step": -1}, "first_step is -1"),
+        ({"positives": "meaning"}, "positives is 'meaning', not one of facts, text"),
         ({"caption_variants": 0}, "caption_variants is 0"),
-        ({"worker_count": -1}, "worker_count is -1"),
+        ({"workers": -1}, "workers is -1"),
         ({"seed": -1}, "seed is -1"),
         ({"augment": {"shear": 2}}, "augment has no field 'shear'"),
     ],
