@@ -1,4 +1,4 @@
-"""Both losses by their definition, from the whole matrix of logits: what others are held against."""
+"""Both losses by their definition, from the whole matrix of logits."""
 
 import functools
 

@@ -93,9 +93,7 @@ def _forward(plan, image, text, scale, bias, ids):
         repeated = (rows["count"] > 1).sum()
         return plan.sum(jnp.stack([total, hits, repeated])) / batch, of_rows, of_columns
 
-    run = plan.on_devices(
-        local, ("rows", "rows", "all", "all", "rows"), ("all", "rows", "rows")
-    )
+    run = plan.on_devices(local, ("rows", "rows", "all", "all", "rows"), ("all", "rows", "rows"))
     means, rows, columns = run(image, text, scale, bias, ids)
     metrics = {"image_to_text_accuracy": means[1], "duplicate_caption_share": means[2]}
     return (means[0], metrics), (image, text, scale, bias, ids, rows, columns)
@@ -108,7 +106,8 @@ def _backward(plan, kept, cotangents):
         change = plan.terms.gradient(rows, columns, logits, positive)
         of_image, sums = of_rows
         if bias is not None:
-            sums += change.sum(axis=1)
+            # A product like the two below: a sum would have the derivatives computed once more.
+            sums += _product(change, jnp.ones_like(right[0][:, 0]), (1, 0))
         of_image += _product(change, right[0], (1, 0))
         return (of_image, sums), of_text + _product(change, left[0], (0, 0))
 
@@ -118,8 +117,8 @@ def _backward(plan, kept, cotangents):
             functools.partial(tile, scale, bias),
             (image, ids, rows),
             (text, ids, columns),
-            (jnp.zeros_like(image), jnp.zeros(len(image))),
-            lambda count: jnp.zeros((count, text.shape[1])),
+            (jnp.zeros_like(image), jnp.zeros_like(image[:, 0])),
+            lambda count: jnp.zeros((count, text.shape[1]), text.dtype),
             functools.partial(_own_sums, plan),
         )
         # A logit is scale times image times text plus bias, and so is each of its derivatives.

@@ -4,7 +4,8 @@ A tile is some rows (images) by some columns (texts) of the matrix of all logits
 column a few numbers are kept, which tiles update in any order.
 """
 
-from typing import Protocol
+import dataclasses
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,9 @@ Tile = Float[Array, "rows columns"]
 Pairs = Bool[Array, "rows columns"]
 
 
+@runtime_checkable
 class Terms(Protocol):
-    """A loss as a sum over tiles."""
+    """A loss as a sum over tiles. Equal ones are the same loss, so that it compiles once."""
 
     def columns(self, count: int) -> Statistics:
         """Statistics of columns that no tile has been seen of."""
@@ -45,7 +47,9 @@ class Terms(Protocol):
         """The sum to average over images, and what `gradient` needs of rows and columns."""
         ...
 
-    def gradient(self, rows: Statistics, columns: Statistics, logits: Tile, positive: Pairs) -> Tile:
+    def gradient(
+        self, rows: Statistics, columns: Statistics, logits: Tile, positive: Pairs
+    ) -> Tile:
         """Derivative of that sum by each logit of a tile."""
         ...
 
@@ -53,9 +57,9 @@ class Terms(Protocol):
 def _new_rows(count: int) -> Statistics:
     """Best logits of both kinds of pair, for the accuracy and as the running maximum."""
     return {
-        "best": jnp.full(count, LOWEST),
-        "best_other": jnp.full(count, LOWEST),
-        "count": jnp.zeros(count),
+        "best": jnp.full(count, LOWEST, jnp.float32),
+        "best_other": jnp.full(count, LOWEST, jnp.float32),
+        "count": jnp.zeros(count, jnp.float32),
     }
 
 
@@ -69,14 +73,18 @@ def _update_rows(rows: Statistics, logits: Tile, positive: Pairs) -> Statistics:
     }
 
 
+@dataclasses.dataclass(frozen=True)
 class Softmax:
     """Both cross entropies of an image-text pair; half their sum is averaged."""
 
     def columns(self, count):
-        return {"best": jnp.full(count, LOWEST), "sum": jnp.zeros(count)}
+        return {"best": jnp.full(count, LOWEST, jnp.float32), "sum": jnp.zeros(count, jnp.float32)}
 
     def rows(self, count):
-        return _new_rows(count) | {"sum": jnp.zeros(count), "positives": jnp.zeros(count)}
+        return _new_rows(count) | {
+            "sum": jnp.zeros(count, jnp.float32),
+            "positives": jnp.zeros(count, jnp.float32),
+        }
 
     def update(self, rows, columns, logits, positive):
         new = _update_rows(rows, logits, positive)
@@ -110,6 +118,7 @@ class Softmax:
         return 0.5 * (by_image + by_text) - target
 
 
+@dataclasses.dataclass(frozen=True)
 class Sigmoid:
     """The logistic loss of every pair."""
 
@@ -117,11 +126,14 @@ class Sigmoid:
         return {}
 
     def rows(self, count):
-        return _new_rows(count) | {"sum": jnp.zeros(count)}
+        return _new_rows(count) | {"sum": jnp.zeros(count, jnp.float32)}
 
     def update(self, rows, columns, logits, positive):
         new = _update_rows(rows, logits, positive)
-        new["sum"] = rows["sum"] + jax.nn.softplus(jnp.where(positive, -logits, logits)).sum(axis=1)
+        wrong = jnp.where(positive, -logits, logits)
+        # softplus(wrong); that of `jax.nn` looks for infinities with two more passes.
+        each = jnp.maximum(wrong, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(wrong)))
+        new["sum"] = rows["sum"] + each.sum(axis=1)
         return new, columns
 
     def join(self, columns, axes):
@@ -132,6 +144,4 @@ class Sigmoid:
 
     def gradient(self, rows, columns, logits, positive):
         # Not sigmoid - 1 for the positives: near 1 its digits would be lost.
-        return jnp.where(positive, -1.0, 1.0) * jax.nn.sigmoid(
-            jnp.where(positive, -logits, logits)
-        )
+        return jnp.where(positive, -1.0, 1.0) * jax.nn.sigmoid(jnp.where(positive, -logits, logits))

@@ -46,7 +46,7 @@ def sweep(
 
 
 def compare(
-    left: Tree, right: Tree, real: Bool[Array, "r c"] | None, scale: Array, bias: Array | None
+    left: Tree, right: Tree, real: Bool[Array, "#r #c"] | None, scale: Array, bias: Array | None
 ) -> tuple[Float[Array, "r c"], Bool[Array, "r c"]]:
     """Logits of a tile, and which of its pairs are positive.
 

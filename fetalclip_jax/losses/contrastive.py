@@ -133,7 +133,7 @@ def _plan(
         raise ValueError(f"exchange={exchange!r} is not one of {', '.join(EXCHANGES)}")
     if block_size is not None and block_size < 1:
         raise ValueError(f"block_size={block_size} is not 1 or more; None is for all at once")
-    if mesh is None:
+    if mesh is None or mesh.size == 1:
         return None if block_size is None else _streaming.Plan(terms, block_size)
     axes = tuple(axis for axis in BATCH[0] if axis in mesh.axis_names)
     if not axes:

@@ -8,8 +8,8 @@ import optax
 from ml_collections import ConfigDict
 
 # What has one axis in each layer is not pulled towards zero, as in open_clip: biases, norms,
-# LayerScales, the class token and the logit scale.
-_NOT_DECAYED = ("bias", "scale", "ls_1", "ls_2", "class_embedding", "logit_scale")
+# LayerScales, the class token, and the logit scale and bias.
+_NOT_DECAYED = ("bias", "scale", "ls_1", "ls_2", "class_embedding", "logit_scale", "logit_bias")
 
 
 def decay_mask(params: Any) -> Any:
