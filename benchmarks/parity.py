@@ -2,7 +2,7 @@
 
     pip install -e '.[parity]'
     python benchmarks/parity.py                 # the table: full-size models, about ten minutes
-    python benchmarks/parity.py --golden        # rewrites tests/weights/golden/ as well
+    python benchmarks/parity.py --golden        # rewrites the tests' golden files as well
 
     python benchmarks/parity.py --images HC18/training_set      # bfloat16 on real images as well
 
@@ -32,7 +32,7 @@ import safetensors.torch
 import torch
 import transformers
 
-from fetalclip_jax.losses import softmax_contrastive
+from fetalclip_jax.losses import sigmoid_contrastive, softmax_contrastive
 from fetalclip_jax.models.clip import CLIP, unit_length
 from fetalclip_jax.models.preprocess import preprocess
 from fetalclip_jax.models.presets import CLIPConfig
@@ -44,6 +44,7 @@ sys.path.insert(0, str(ROOT))
 from tests.weights import drawn  # noqa: E402 (from the checkout, not installed)
 
 GOLDEN = ROOT / "tests" / "weights" / "golden"
+GOLDEN_LOSSES = ROOT / "tests" / "losses" / "open_clip.json"
 _JSON = "open_clip_config.json"
 FULL = ("FetalCLIP", "ViT-B-32-quickgelu", "ViT-B-16", "ViT-L-14", "ViT-L-14-336")
 
@@ -62,14 +63,13 @@ def torch_results(model, images, tokens):
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     image = model.encode_image(pixels)
     text = model.encode_text(torch.from_numpy(tokens))
-    scale = model.logit_scale.exp()
-    logits = scale * torch.nn.functional.normalize(image, dim=-1)
-    logits = logits @ torch.nn.functional.normalize(text, dim=-1).T
-    target = torch.arange(len(tokens))
-    entropy = torch.nn.functional.cross_entropy
-    loss = (entropy(logits, target) + entropy(logits.T, target)) / 2
+    unit = [torch.nn.functional.normalize(features, dim=-1) for features in (image, text)]
+    scale, bias = model.logit_scale.exp(), model.logit_bias
     model.zero_grad()
-    loss.backward()
+    if bias is None:
+        open_clip.loss.ClipLoss()(*unit, scale).backward()
+    else:
+        open_clip.loss.SigLipLoss()(*unit, scale, bias).backward()
     gradients = {name: p.grad.numpy() for name, p in model.named_parameters()}
     return image.detach().numpy(), text.detach().numpy(), gradients
 
@@ -80,8 +80,12 @@ def our_results(model: CLIP, weights, images, tokens):
     def loss(weights, image, text):
         features = model.apply({"params": weights}, image, method=CLIP.encode_image)
         others = model.apply({"params": weights}, text, method=CLIP.encode_text)
+        unit = unit_length(features), unit_length(others)
         scale = jax.numpy.exp(weights["logit_scale"])
-        value = softmax_contrastive(unit_length(features), unit_length(others), scale)[0]
+        if "logit_bias" in weights:
+            value = sigmoid_contrastive(*unit, scale, weights["logit_bias"])[0]
+        else:
+            value = softmax_contrastive(*unit, scale)[0]
         return value, (features, others)
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -180,6 +184,26 @@ def write_golden(name: str) -> None:
     (GOLDEN / f"{name}.json").write_text(json.dumps(golden) + "\n")
 
 
+def write_golden_losses() -> None:
+    """open_clip's two losses of the same features, with all their gradients."""
+    rng = np.random.RandomState(0)
+    drawn_features = torch.from_numpy(rng.standard_normal((2, 12, 6)).astype(np.float32))
+    golden = {"scale": 14.0, "bias": -3.0}
+    losses = {"softmax": open_clip.loss.ClipLoss(), "sigmoid": open_clip.loss.SigLipLoss()}
+    for name, loss in losses.items():
+        image, text = torch.nn.functional.normalize(drawn_features, dim=-1)
+        golden |= {"image": image.tolist(), "text": text.tolist()}
+        takes = {"image": image, "text": text, "scale": torch.tensor(golden["scale"])}
+        if name == "sigmoid":
+            takes["bias"] = torch.tensor(golden["bias"])
+        takes = {key: value.clone().requires_grad_() for key, value in takes.items()}
+        value = loss(*takes.values())
+        value.backward()
+        gradients = {key: taken.grad.tolist() for key, taken in takes.items()}
+        golden[name] = {"loss": value.item(), "gradients": gradients}
+    GOLDEN_LOSSES.write_text(json.dumps(golden) + "\n")
+
+
 def write_golden_positions() -> None:
     """Positional embeddings as open_clip resizes them."""
     golden = {}
@@ -233,6 +257,7 @@ def main() -> None:
     if arguments.golden:
         for name in drawn.MODELS:
             write_golden(name)
+        write_golden_losses()
         write_golden_positions()
         write_golden_file()
     print("| model | parameters | image features | text features | worst gradient | s |")

@@ -53,7 +53,7 @@ class Ours:
             params = jax.device_put(jax.tree.map(jnp.copy, params), shardings.params)
             self._state = self._state.replace(params=params)
         self._step = step.make_train_step(
-            objective.create(settings.loss.kind, model),
+            objective.create(settings.loss, model, self._mesh),
             rule,
             self._mesh,
             shardings,
@@ -144,9 +144,7 @@ def largest(config, arguments, micro_batch: int | None) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--model", default="ViT-S-16", help="open_clip's name, or a preset"
-    )
+    parser.add_argument("--model", default="ViT-S-16", help="open_clip's name, or a preset")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--micro-batches", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)

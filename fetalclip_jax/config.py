@@ -54,7 +54,13 @@ def default_config() -> ConfigDict:
     config.tokenizer = ConfigDict({"kind": "sentencepiece"})  # sentencepiece | clip_bpe
     config.init_from = ""  # workdir of a run whose parameters and tokenizer to start from
 
-    config.loss = ConfigDict({"kind": "softmax"})  # one of training.objective.KINDS
+    config.loss = ConfigDict(
+        {
+            "kind": "softmax",  # one of training.objective.KINDS
+            "block_size": 0,  # rows and columns of the logits in memory at a time; 0: all
+            "exchange": "gather",  # gather | ring: how texts come to the other devices
+        }
+    )
     config.train = ConfigDict(
         {
             "steps": 1000,

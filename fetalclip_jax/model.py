@@ -221,7 +221,7 @@ class Model:
     @property
     def logit_bias(self) -> float:
         """What is added to scaled similarities; 0 of models trained by the softmax loss."""
-        return 0.0
+        return float(self.params.get("logit_bias", 0.0))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -275,8 +275,8 @@ def load(
         the one beside the weights, else CLIP's own vocabulary.
       dtype: what matrix products compute in, "float32" or "bfloat16"; None for that of the run,
         float32 elsewhere.
-      param_dtype: what parameters are kept in, all but the logit scale, which is then float32;
-        None for what the file holds.
+      param_dtype: what parameters are kept in, all but the logit scale and bias, which are then
+        float32; None for what the file holds.
       resize_positions: fit the positional embeddings to the image size and context length of
         `config`, as open_clip does, where the file has others.
 
@@ -383,7 +383,7 @@ def _load_run(workdir: pathlib.Path, dtype, param_dtype) -> Model:
 
 
 def _cast(params: dict[str, Any], param_dtype: str | None, name: str) -> dict[str, Any]:
-    """Parameters in another data type; the logit scale stays float32, as from a file.
+    """Parameters in another data type; logit scale and bias stay float32, as from a file.
 
     Raises:
       ValueError: a number that the data type cannot hold.
@@ -398,7 +398,7 @@ def _cast(params: dict[str, Any], param_dtype: str | None, name: str) -> dict[st
                 f"{name}: {jax.tree_util.keystr(path)} holds numbers beyond {param_dtype}, whose "
                 f"largest is {float(jnp.finfo(kept).max):g}; keep float32 or bfloat16"
             )
-    return cast | {"logit_scale": params["logit_scale"]}
+    return cast | {name: params[name] for name in ("logit_scale", "logit_bias") if name in params}
 
 
 def _abstract(model: CLIP) -> Any:

@@ -254,3 +254,24 @@ def test_a_weight_beyond_float16_is_no_damaged_checkpoint(tmp_path, folder, caps
     assert "['ln_final']['scale'] holds numbers beyond float16, whose largest is 65504" in error
     assert not out.exists()
     assert fetalclip_jax.load(run, param_dtype="bfloat16").params["logit_scale"].dtype == np.float32
+
+
+def test_a_logit_bias_comes_with_the_weights_and_stays(tmp_path, weight_file, tokenizer):  # noqa: F811
+    model_fields = drawn.fields("sigmoid")
+    model_fields["text_cfg"]["vocab_size"] = tokenizer.vocab_size
+    tokenizer.save(tmp_path / "tokenizer")
+    path = weight_file("sigmoid", vocab_size=tokenizer.vocab_size)
+    model = fetalclip_jax.load(path, model_fields)
+    assert model.logit_bias == -3.0
+    model.save(tmp_path / "run")
+    model.export(tmp_path / "out")
+    for again in ("run", "out"):
+        loaded = fetalclip_jax.load(tmp_path / again)
+        assert loaded.logit_bias == -3.0
+        assert loaded.fingerprint == model.fingerprint
+    with pytest.raises(ValueError, match=r"init_logit_bias=-10\.0 has no counterpart in transform"):
+        model.export(tmp_path / "other", "transformers")
+
+
+def test_without_one_the_bias_is_nothing(folder):
+    assert fetalclip_jax.load(folder).logit_bias == 0.0

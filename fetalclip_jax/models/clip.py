@@ -1,4 +1,4 @@
-"""CLIP: two towers and one learned temperature (Radford et al. 2021)."""
+"""CLIP: two towers and one learned temperature (Radford et al. 2021), or a bias beside it."""
 
 from collections.abc import Sequence
 
@@ -42,6 +42,10 @@ class CLIP(nn.Module):
         self.logit_scale = self.param(
             "logit_scale", nn.initializers.constant(self.config.init_logit_scale), ()
         )
+        if self.config.init_logit_bias is not None:
+            self.logit_bias = self.param(
+                "logit_bias", nn.initializers.constant(self.config.init_logit_bias), ()
+            )
 
     def encode_image(
         self,

@@ -88,6 +88,9 @@ class CLIPConfig:
       embed_dim: dimension of the shared space.
       quick_gelu: x * sigmoid(1.702 x) instead of the exact GELU (OpenAI's first weights).
       init_logit_scale: logarithm of the logit scale that training starts from.
+      init_logit_bias: what training starts from of the number that the sigmoid loss adds to every
+        logit (Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training": -10, beside a
+        scale of log 10); None for a model without, as of the softmax loss.
     """
 
     embed_dim: int = 512
@@ -95,6 +98,7 @@ class CLIPConfig:
     text_cfg: TextConfig = dataclasses.field(default_factory=TextConfig)
     quick_gelu: bool = False
     init_logit_scale: float | int = math.log(1 / 0.07)
+    init_logit_bias: float | int | None = None
 
     def __post_init__(self):
         vision, text = self.vision_cfg, self.text_cfg
@@ -173,7 +177,6 @@ _NEUTRAL: dict[str, tuple | None] = {
     "custom_text": None,
     "cast_dtype": None,
     "output_dict": None,
-    "init_logit_bias": (None,),
     "nonscalar_logit_scale": None,  # the scale's shape in the file, [1] or []
     "multimodal_cfg": (None, {}),
     "vision_cfg.attentional_pool": (False, None),

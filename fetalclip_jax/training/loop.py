@@ -110,7 +110,7 @@ class _Parts:
 
 def _build(config: ConfigDict, mesh: Mesh) -> _Parts:
     model = build_model(config)
-    target = objective.create(config.loss.kind, model)
+    target = objective.create(config.loss, model, mesh)
     rule = optimizer.make_optimizer(config.optimizer, config.train.steps)
     born = {"seed": config.seed, "with_ema": config.train.ema_decay > 0}
     abstract, shardings = state.abstract_state(model, rule, mesh, **born)

@@ -4,14 +4,17 @@ To add one, write a class with these methods and give it a line in `KINDS`.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from fetalclip_jax.losses import softmax_contrastive
+from fetalclip_jax.losses import sigmoid_contrastive, softmax_contrastive
+from fetalclip_jax.losses.contrastive import EXCHANGES
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.models.preprocess import normalise
 
@@ -55,9 +58,15 @@ class Objective(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Contrastive:
-    """CLIP's softmax loss (Radford et al. 2021), with several positives where captions repeat."""
+    """CLIP's softmax loss (Radford et al. 2021), with several positives where captions repeat.
+
+    Attributes:
+      model: whose features are compared.
+      options: `block_size`, `mesh` and `exchange` of the losses: how they are computed.
+    """
 
     model: CLIP
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     frozen: Any = ()
 
     def encode(self, params, frozen, batch, keys) -> Features:
@@ -76,18 +85,76 @@ class Contrastive:
             features["text"],
             jnp.exp(params["logit_scale"].astype(jnp.float32)),
             caption_ids=features["caption_ids"],
+            **self.options,
         )
 
 
-KINDS = {"softmax": Contrastive}
+class SigmoidContrastive(Contrastive):
+    """SigLIP's loss (Zhai et al. 2023), of a model with a logit bias."""
+
+    def compare(self, params, frozen, features, step):
+        loss, metrics = sigmoid_contrastive(
+            features["image"],
+            features["text"],
+            jnp.exp(params["logit_scale"].astype(jnp.float32)),
+            params["logit_bias"],
+            caption_ids=features["caption_ids"],
+            **self.options,
+        )
+        return loss, metrics | {"logit_bias": params["logit_bias"]}
 
 
-def create(kind: str, model: CLIP) -> Objective:
-    """The objective that `config.loss.kind` names.
+def _softmax(model: CLIP, options: Mapping[str, Any]) -> Objective:
+    bias = model.config.init_logit_bias
+    if bias is not None:
+        raise ValueError(
+            f"config.loss.kind='softmax' would leave the bias of a model with "
+            f"config.model.init_logit_bias={bias} untrained, for it changes no softmax; set "
+            "config.loss.kind='sigmoid', or config.model.init_logit_bias to None"
+        )
+    return Contrastive(model, options)
+
+
+def _sigmoid(model: CLIP, options: Mapping[str, Any]) -> Objective:
+    if model.config.init_logit_bias is None:
+        raise ValueError(
+            "config.loss.kind='sigmoid' needs a model with a logit bias, and "
+            "config.model.init_logit_bias is None; set it to -10.0, and "
+            f"config.model.init_logit_scale to the usual start beside it, {math.log(10.0):.4f} "
+            "(log 10)"
+        )
+    return SigmoidContrastive(model, options)
+
+
+# Name -> function of the model and of the losses' options, as `Contrastive` has them.
+KINDS = {"softmax": _softmax, "sigmoid": _sigmoid}
+
+
+def create(config: Any, model: CLIP, mesh: Mesh) -> Objective:
+    """The objective that `config.loss` describes.
+
+    Args:
+      config: `config.loss`, or a dictionary of its fields.
+      model: to be trained.
+      mesh: what batches are split over.
 
     Raises:
-      ValueError: an unknown kind.
+      ValueError: an unknown kind or exchange, a block size below 0, or a model that the kind
+        cannot train.
     """
-    if kind not in KINDS:
-        raise ValueError(f"config.loss.kind={kind!r} is not one of {', '.join(KINDS)}")
-    return KINDS[kind](model)
+    for name, known in (("kind", tuple(KINDS)), ("exchange", EXCHANGES)):
+        if config[name] not in known:
+            raise ValueError(
+                f"config.loss.{name}={config[name]!r} is not one of {', '.join(known)}"
+            )
+    if config["block_size"] < 0:
+        raise ValueError(
+            f"config.loss.block_size={config['block_size']} is below 0; use the rows and columns "
+            "of logits to have in memory at a time, or 0 for all"
+        )
+    options = {
+        "block_size": config["block_size"] or None,
+        "mesh": mesh,
+        "exchange": config["exchange"],
+    }
+    return KINDS[config["kind"]](model, options)

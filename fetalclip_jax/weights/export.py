@@ -23,8 +23,8 @@ def export(
     Args:
       folder: gets `open_clip_model.safetensors` and `open_clip_config.json`, or
         `model.safetensors`, `config.json` and `preprocessor_config.json`.
-      params: as `CLIP.init` makes them; their data types are kept, but the logit scale is written
-        as float32.
+      params: as `CLIP.init` makes them; their data types are kept, but the logit scale and bias
+        are written as float32.
       config: the model.
       style: "open_clip" or "transformers".
 
@@ -44,7 +44,8 @@ def export(
         )
     # Before anything is written: a model that cannot be exported leaves no folder behind.
     tensors = to_tensors(params, config, style)
-    tensors["logit_scale"] = tensors["logit_scale"].astype(np.float32)
+    for name in tensors.keys() & {"logit_scale", "logit_bias"}:
+        tensors[name] = tensors[name].astype(np.float32)
     _check_finite(folder, tensors)
     weights, model_json = {
         "open_clip": (files.OPEN_CLIP_WEIGHTS[0], description.OPEN_CLIP),
@@ -134,6 +135,8 @@ def _open_clip_json(config: CLIPConfig) -> dict[str, Any]:
     }
     if config.quick_gelu:
         model["quick_gelu"] = True
+    if config.init_logit_bias is not None:
+        model["init_logit_bias"] = config.init_logit_bias
     return {
         "model_cfg": model,
         "preprocess_cfg": {

@@ -149,8 +149,8 @@ def _open_file(path: pathlib.Path) -> WeightFile:
     if "text.token_embedding.weight" in entries:
         # open_clip's class for towers of several kinds names a plain text tower so.
         entries = {name.removeprefix("text."): entry for name, entry in entries.items()}
-    scale = entries.get("logit_scale")
-    if scale is not None and scale.shape == (1,):
-        entries["logit_scale"] = ArrayEntry(scale.read().reshape(()))
+    for name in ("logit_scale", "logit_bias"):
+        if name in entries and entries[name].shape == (1,):
+            entries[name] = ArrayEntry(entries[name].read().reshape(()))
     style = "transformers" if "visual_projection.weight" in entries else "open_clip"
     return WeightFile(path, entries, style, None, is_openai=is_openai)

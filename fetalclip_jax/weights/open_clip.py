@@ -32,6 +32,7 @@ def pieces(config: CLIPConfig) -> list[Piece]:
         ),
         whole("text_projection", ("text", "projection"), (text.width, joint)),
         whole("logit_scale", ("logit_scale",), ()),
+        *([] if config.init_logit_bias is None else [whole("logit_bias", ("logit_bias",), ())]),
         whole("visual.class_embedding", ("visual", "class_embedding"), (vision.width,)),
         whole(
             "visual.positional_embedding",

@@ -31,8 +31,8 @@ def read_params(
       file: the tensors.
       config: the model; its tensors must be those of the file, see `check`.
       shardings: tree of `jax.sharding.Sharding` in the shape of the parameters, or one for all.
-      dtype: what to cast to, all but the logit scale, which is then float32; None keeps each
-        tensor's own data type.
+      dtype: what to cast to, all but the logit scale and bias, which are then float32; None keeps
+        each tensor's own data type.
 
     Returns:
       Nested dictionaries as `CLIP.init` makes them.
@@ -48,7 +48,7 @@ def read_params(
     for piece in pieces:
         by_path.setdefault(piece.path, []).append(piece)
     not_finite: dict[str, int] = {}
-    casts = {("logit_scale",): dtype and np.float32}
+    casts = dict.fromkeys([("logit_scale",), ("logit_bias",)], dtype and np.float32)
     flat = {
         path: _read_leaf(parts, file.entries, where, casts.get(path, dtype), not_finite)
         for (path, parts), where in zip(by_path.items(), _ordered(shardings, by_path), strict=True)
@@ -160,11 +160,21 @@ def check(file: WeightFile, pieces: list[Piece]) -> None:
     if problems:
         raise ValueError(
             f"{file.path} does not fit the model: {len(problems)} tensors of "
-            f"{len(expected)} differ{advice(file)}\n  " + "\n  ".join(problems)
+            f"{len(expected)} differ{_advice_on_bias(found, expected) or advice(file)}\n  "
+            + "\n  ".join(problems)
         )
     kinds = {str(entry.dtype) for entry in file.entries.values() if entry.dtype.kind not in "fV"}
     if kinds:
         raise ValueError(f"{file.path}: weights are {', '.join(kinds)}, expected floating point")
+
+
+def _advice_on_bias(found: Mapping, expected: Mapping) -> str:
+    """What to do where the bias of the sigmoid loss is all that differs; as `advice`."""
+    if found.keys() ^ expected.keys() != {"logit_bias"}:
+        return ""
+    if "logit_bias" in found:
+        return "; it has the bias of a sigmoid loss: add init_logit_bias=-10.0 to the model config"
+    return "; it has no bias of a sigmoid loss: take init_logit_bias out of the model config"
 
 
 def nearest_presets(file: WeightFile) -> tuple[list[str], float]:

@@ -81,6 +81,7 @@ def check_exportable(config: CLIPConfig) -> None:
         ("vision_cfg.global_average_pool", vision.global_average_pool, False),
         ("vision_cfg.ls_init_value", vision.ls_init_value, None),
         ("text_cfg.ls_init_value", text.ls_init_value, None),
+        ("init_logit_bias", config.init_logit_bias, None),
     ):
         if value != plain:
             raise ValueError(

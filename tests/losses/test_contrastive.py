@@ -1,10 +1,15 @@
+"""The losses are what their definitions and open_clip say."""
+
+import json
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from fetalclip_jax.losses import softmax_contrastive
+from fetalclip_jax.losses import sigmoid_contrastive, softmax_contrastive
 from fetalclip_jax.models.clip import unit_length
 from fetalclip_jax.parallel.mesh import make_mesh
 
@@ -32,6 +37,33 @@ def test_equals_the_definition(ids):
     image, text = features()
     loss, _ = softmax_contrastive(image, text, SCALE, caption_ids=jnp.asarray(ids))
     np.testing.assert_allclose(loss, reference(image, text, SCALE, ids), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("block_size", [None, 5])
+def test_open_clip_has_the_same_value_and_gradients(name, block_size):
+    golden = json.loads((pathlib.Path(__file__).parent / "open_clip.json").read_text())
+    takes = ["image", "text", "scale", "bias"][: 3 + (name == "sigmoid")]
+    loss = {"softmax": softmax_contrastive, "sigmoid": sigmoid_contrastive}[name]
+    (value, _), gradients = jax.value_and_grad(
+        lambda *inputs: loss(*inputs, block_size=block_size),
+        argnums=tuple(range(len(takes))),
+        has_aux=True,
+    )(*(jnp.asarray(golden[taken], jnp.float32) for taken in takes))
+    np.testing.assert_allclose(value, golden[name]["loss"], rtol=1e-6)
+    for taken, gradient in zip(takes, gradients, strict=True):
+        expected = np.asarray(golden[name]["gradients"][taken])
+        assert np.linalg.norm(gradient - expected) < 1e-5 * np.linalg.norm(expected), taken
+
+
+@pytest.mark.parametrize("ids", [np.arange(16), np.arange(16) // 3, np.zeros(16, int)])
+def test_sigmoid_judges_every_pair_by_itself(ids):
+    image, text = features()
+    bias = jnp.float32(-2.0)
+    loss, _ = sigmoid_contrastive(image, text, SCALE, bias, caption_ids=jnp.asarray(ids))
+    logits = float(SCALE) * np.asarray(image, np.float64) @ np.asarray(text, np.float64).T - 2.0
+    sign = np.where(ids[:, None] == ids, 1.0, -1.0)
+    np.testing.assert_allclose(loss, np.log1p(np.exp(-sign * logits)).sum() / 16, rtol=1e-6)
 
 
 def test_ids_in_parts_are_equal_where_all_parts_are():

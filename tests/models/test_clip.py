@@ -157,7 +157,6 @@ def test_wrong_input_shapes_are_named(params):
         ({"text_cfg": {"pool_type": "last"}}, "text_cfg.pool_type='last'"),
         ({"text_cfg": {"qk_norm": True}}, "text_cfg.qk_norm=True"),
         ({"text_cfg": {"hf_model_name": "bert"}}, "text_cfg.hf_model_name='bert'"),
-        ({"init_logit_bias": -10}, "init_logit_bias=-10"),
         ({"vision_cfg": {"layerz": 3}}, "vision_cfg.layerz=3"),
     ],
 )
@@ -302,3 +301,14 @@ def test_number_ids_outside_the_vocabulary_are_named():
     model = CLIP(dataclasses.replace(TINY, text_cfg=text))
     with pytest.raises(ValueError, match=r"number_ids has \(3, 90\), text_cfg.vocab_size is 50"):
         state.initial_params(model, jax.random.key(0))
+
+
+def test_a_logit_bias_is_a_parameter_where_the_model_has_one():
+    with_bias = dataclasses.replace(TINY, init_logit_bias=-10)
+    drawn = [
+        jax.eval_shape(lambda model=CLIP(c): state.initial_params(model, jax.random.key(0)))
+        for c in (TINY, with_bias)
+    ]
+    plain, other = (set(params) for params in drawn)
+    assert other - plain == {"logit_bias"}
+    assert presets.CLIPConfig.from_dict(with_bias.to_dict()) == with_bias

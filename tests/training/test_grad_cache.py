@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
+from fetalclip_jax.config import default_config
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.parallel import sharding
 from fetalclip_jax.parallel.mesh import AXES, make_mesh
@@ -15,6 +16,7 @@ from fetalclip_jax.training import grad_cache, objective, state, step
 from tests.tiny import TINY
 
 BATCH = 64
+LOSS = default_config().loss
 KEY = jax.random.key(0)
 VISION = dataclasses.replace(TINY.vision_cfg, patch_dropout=0.5, layers=2)
 MODEL = CLIP(dataclasses.replace(TINY, vision_cfg=VISION))
@@ -37,7 +39,7 @@ def batch():
 
 def value_and_grad(mesh, micro_batches):
     """Loss and gradients of one batch of CLIP whose patches are dropped at random."""
-    target = objective.create("softmax", MODEL)
+    target = objective.create(LOSS, MODEL, mesh)
     encode = grad_cache.encoder(target, micro_batches, mesh)
     params = nn.meta.unbox(jax.jit(functools.partial(state.initial_params, MODEL))(KEY))
 
@@ -88,7 +90,8 @@ def test_parts_hold_the_rows_of_every_shard():
 
 def test_activations_of_one_part_are_held_at_a_time():
     """What the backward pass keeps grows with the part, not with the batch."""
-    mesh, target = one_device(), objective.create("softmax", MODEL)
+    mesh = one_device()
+    target = objective.create(LOSS, MODEL, mesh)
     params = nn.meta.unbox(jax.eval_shape(functools.partial(state.initial_params, MODEL), KEY))
 
     def temporaries(micro_batches):

@@ -144,7 +144,7 @@ def test_tables_that_cannot_be_meant_are_refused(params, table, message):
 
 def test_a_locked_tower_costs_no_backward_pass():
     mesh = make_mesh()
-    target = objective.create("softmax", MODEL)
+    target = objective.create(default_config().loss, MODEL, mesh)
     image = np.zeros((8, 16, 16), np.uint8)
     tokens, ids = np.ones((8, 10), np.int32), np.arange(8, dtype=np.int32)
     batch = {"image": image, "tokens": tokens, "caption_ids": ids, "record": ids}

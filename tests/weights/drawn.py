@@ -12,6 +12,7 @@ MODELS: dict[str, dict] = {
     "quick_gelu": {"quick_gelu": True},
     "layer_scale": {"vision_cfg": {"ls_init_value": 0.5}, "text_cfg": {"ls_init_value": 0.5}},
     "average_pool": {"vision_cfg": {"pool_type": "avg"}},
+    "sigmoid": {"init_logit_bias": -10.0},
     "wide_heads": {
         "vision_cfg": {"head_width": 32, "mlp_ratio": 2.0},
         "text_cfg": {"mlp_ratio": 3.0},
@@ -28,6 +29,7 @@ def fields(name: str) -> dict:
         "vision_cfg": _VISION | changes.get("vision_cfg", {}),
         "text_cfg": _TEXT | changes.get("text_cfg", {}),
         "quick_gelu": changes.get("quick_gelu", False),
+        "init_logit_bias": changes.get("init_logit_bias"),
     }
 
 
@@ -41,6 +43,8 @@ def weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, n
         noise = rng.standard_normal(shape)
         if name == "logit_scale":
             value = np.full(shape, 2.0)
+        elif name == "logit_bias":
+            value = np.full(shape, -3.0)
         elif "embedding" in name or "conv1" in name:
             # So small that the first LayerNorm's eps is a good part of the variance.
             value = 0.004 * noise

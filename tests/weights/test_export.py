@@ -25,7 +25,8 @@ from tests.weights.conftest import one_device
 def test_what_is_exported_comes_back_bitwise(tmp_path, weight_file, read_model, style, name, dtype):
     config, weights = read_model(weight_file(name), drawn.fields(name))
     weights = jax.tree.map(lambda leaf: leaf.astype(dtype), weights)
-    weights["logit_scale"] = weights["logit_scale"].astype("float32")
+    for number in weights.keys() & {"logit_scale", "logit_bias"}:
+        weights[number] = weights[number].astype("float32")
     export.export(tmp_path / "out", weights, config, style)
     file = files.open_weights(tmp_path / "out")
     assert file.style == style
@@ -49,12 +50,12 @@ def test_what_is_not_finite_is_not_exported(tmp_path, weight_file, read_model, s
     assert not (tmp_path / "out").exists()
 
 
-def test_the_logit_scale_is_exported_as_float32(tmp_path, weight_file, read_model):
-    config, weights = read_model(weight_file(), drawn.fields("plain"))
+def test_the_logit_scale_and_bias_are_exported_as_float32(tmp_path, weight_file, read_model):
+    config, weights = read_model(weight_file("sigmoid"), drawn.fields("sigmoid"))
     weights = jax.tree.map(lambda leaf: leaf.astype("float16"), weights)
     path = export.export(tmp_path / "out", weights, config)
     kinds = {name: str(e.dtype) for name, e in safetensors_file.open_tensors(path).items()}
-    assert kinds.pop("logit_scale") == "float32"
+    assert kinds.pop("logit_scale") == kinds.pop("logit_bias") == "float32"
     assert set(kinds.values()) == {"float16"}
 
 

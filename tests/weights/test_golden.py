@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fetalclip_jax.losses import softmax_contrastive
+from fetalclip_jax.losses import sigmoid_contrastive, softmax_contrastive
 from fetalclip_jax.models.clip import CLIP, unit_length
 from fetalclip_jax.weights import export
 from fetalclip_jax.weights.positions import resize_image_positions, resize_text_positions
@@ -36,8 +36,11 @@ def test_features_and_gradients_are_those_of_open_clip(name, weight_file, read_m
         text = model.apply(
             {"params": weights}, jnp.asarray(tokens, jnp.int32), method=CLIP.encode_text
         )
-        scale = jnp.exp(weights["logit_scale"])
-        value, _ = softmax_contrastive(unit_length(image), unit_length(text), scale)
+        unit, scale = (unit_length(image), unit_length(text)), jnp.exp(weights["logit_scale"])
+        if "logit_bias" in weights:
+            value, _ = sigmoid_contrastive(*unit, scale, weights["logit_bias"])
+        else:
+            value, _ = softmax_contrastive(*unit, scale)
         return value, (image, text)
 
     (_, (image, text)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(weights)

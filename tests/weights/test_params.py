@@ -110,6 +110,22 @@ def test_a_scale_of_shape_one_is_the_scale(weight_file):
     np.testing.assert_array_equal(found["logit_scale"], expected["logit_scale"])
 
 
+def test_a_bias_is_read_as_the_scale_is(weight_file):
+    config = dataclasses.replace(CONFIG, init_logit_bias=-10.0)
+    file = change(weight_file("sigmoid"), logit_bias=np.full(1, -9.7654321, np.float32))
+    found = params.read_params(file, config, one_device(), dtype="bfloat16")
+    assert found["logit_bias"] == np.float32(-9.7654321)
+    assert found["logit_bias"].shape == ()
+
+
+def test_a_bias_that_only_file_or_model_has_is_told(weight_file):
+    config = dataclasses.replace(CONFIG, init_logit_bias=-10.0)
+    with pytest.raises(ValueError, match=r"add init_logit_bias=-10.0 to .*\n.*unexpected: logit_b"):
+        params.read_params(files.open_weights(weight_file("sigmoid")), CONFIG, one_device())
+    with pytest.raises(ValueError, match=r"take init_logit_bias out .*\n.*missing: logit_bias"):
+        params.read_params(files.open_weights(weight_file()), config, one_device())
+
+
 def test_whole_numbers_are_no_weights(weight_file):
     file = change(weight_file(), ln_final__bias=np.zeros(32, np.int32))
     with pytest.raises(ValueError, match="weights are int32, expected floating point"):
