@@ -4,7 +4,6 @@ import contextlib
 import pathlib
 
 import grain
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -12,6 +11,7 @@ from fetalclip_jax import tokenizers
 from fetalclip_jax.data import pipeline, records
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.checked import CheckedSource
+from fetalclip_jax.parallel import distributed
 from fetalclip_jax.run import Run, whole_folder
 
 # Held-out batches whose loss is logged with every checkpoint.
@@ -45,33 +45,46 @@ def validation_split(config: ConfigDict) -> str:
 
 
 def open_records(config: ConfigDict, workdir: pathlib.Path, split: str) -> records.RecordDataset:
-    """Prepared records of one split, made on first use.
+    """Prepared records of one split, made on first use, by the lead process for all.
 
-    Data that changed since are prepared anew, until a checkpoint relies on the records.
+    Data that changed since are prepared anew, until a checkpoint relies on the records. Only the
+    lead needs the original data.
 
     Raises:
       ValueError: as `source` and `data.records.prepare`.
     """
-    return records.prepare(
-        source(config, split),
-        Run(workdir).records(split),
-        image_size=config.model.vision_cfg.image_size,
-        workers=config.data.workers,
-        max_bad_share=config.data.max_bad_share,
-        name=f"{config.data.source} {split}",
-        replace=not Run(workdir).steps(),
-    )
+    directory = Run(workdir).records(split)
+
+    def prepare() -> None:
+        records.prepare(
+            source(config, split),
+            directory,
+            image_size=config.model.vision_cfg.image_size,
+            workers=config.data.workers,
+            max_bad_share=config.data.max_bad_share,
+            name=f"{config.data.source} {split}",
+            replace=not Run(workdir).steps(),
+        )
+
+    distributed.on_lead(prepare)
+    distributed.wait_for_disk(directory)
+    return records.RecordDataset(directory)
 
 
 def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Tokenizer:
-    """The run's tokenizer, made on first use and kept with the run.
+    """The run's tokenizer, made on first use, by the lead process for all, and kept with the run.
 
     Raises:
       ValueError: a vocabulary or a context length that does not fit the model.
     """
-    folder, text = Run(workdir).tokenizer, config.model.text_cfg
-    if folder.is_dir():
-        return tokenizers.load(folder)
+    folder = Run(workdir).tokenizer
+    distributed.on_lead(lambda: None if folder.is_dir() else _make_tokenizer(config, folder))
+    distributed.wait_for_disk(folder)
+    return tokenizers.load(folder)
+
+
+def _make_tokenizer(config: ConfigDict, folder: pathlib.Path) -> None:
+    text = config.model.text_cfg
     if config.init_from:
         tokenizer = tokenizers.load(Run(config.init_from).tokenizer)
     else:
@@ -79,17 +92,25 @@ def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Toke
     tokenizers.check_fits(tokenizer, text)
     with whole_folder(folder) as partial:
         tokenizer.save(partial)
-    return tokenizer
 
 
 def train_batches(
-    config: ConfigDict, dataset: records.RecordDataset, tokenizer: tokenizers.Tokenizer
+    config: ConfigDict,
+    dataset: records.RecordDataset,
+    tokenizer: tokenizers.Tokenizer,
+    *,
+    part: tuple[int, int],
 ) -> grain.DatasetIterator:
-    """Endless batches of this process's share of `config.train.global_batch_size`."""
+    """Endless batches of this process's part of `config.train.global_batch_size`.
+
+    Args:
+      part: (index, count) of `parallel.sharding.batch_part`.
+    """
     return _batches(
         config,
         dataset,
         tokenizer,
+        part=part,
         global_batch_size=config.train.global_batch_size,
         augment=config.augment,
         caption_variants=config.captions.variants,
@@ -97,12 +118,18 @@ def train_batches(
 
 
 def validation_batches(
-    config: ConfigDict, workdir: pathlib.Path, tokenizer: tokenizers.Tokenizer, shards: int
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    tokenizer: tokenizers.Tokenizer,
+    shards: int,
+    *,
+    part: tuple[int, int],
 ) -> list[dict[str, np.ndarray]]:
     """The same few batches of patients not trained on, without augmentation, at every call.
 
     Args:
-      shards: parts that a batch is split into.
+      shards: devices that a batch is split over.
+      part: which of its rows to give, as of `train_batches`.
 
     Raises:
       ValueError: fewer examples than `shards`.
@@ -117,19 +144,25 @@ def validation_batches(
             "batch is split over; make it larger"
         )
     fixed = _batches(
-        config, dataset, tokenizer, global_batch_size=size, augment=None, caption_variants=1
+        config,
+        dataset,
+        tokenizer,
+        part=part,
+        global_batch_size=size,
+        augment=None,
+        caption_variants=1,
     )
     with contextlib.closing(fixed):
         return [next(fixed) for _ in range(min(_VALIDATION_BATCHES, len(dataset) // size))]
 
 
-def _batches(config, dataset, tokenizer, **options) -> grain.DatasetIterator:
+def _batches(config, dataset, tokenizer, part, **options) -> grain.DatasetIterator:
     return pipeline.train_iterator(
         dataset,
         tokenizer,
         seed=config.seed,
         caption_seed=config.captions.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=part[0],
+        process_count=part[1],
         **options,
     )
