@@ -28,7 +28,7 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 export XLA_FLAGS JAX_COORDINATOR_ADDRESS
 
 pipes="$(mktemp -d)" || exit 1
-running=() printers=() status=0 signals=0 deadline=
+running=() number=() printers=() status=0 signals=0 deadline=
 
 send() { # SIGNAL, to all that still run and to what they started
   local pid
@@ -56,7 +56,7 @@ for ((i = 0; i < processes; i++)); do
   (trap '' INT TERM HUP && exec sed -u -E "/\[Gloo\] Rank/d; s/^/[$i] /" <"$pipes/$i") &
   printers+=("$!")
   JAX_PROCESS_ID="$i" "$@" >"$pipes/$i" 2>&1 </dev/null &
-  running+=("$!")
+  running+=("$!") number[$!]=$i
 done
 
 terminated=
@@ -67,10 +67,11 @@ while [ ${#running[@]} -gt 0 ]; do
       left+=("$pid")
       continue
     fi
-    wait "$pid"
+    wait "$pid" 2>/dev/null
     code=$?
     kill -KILL -- "-$pid" 2>/dev/null # workers that outlived it
     if [ "$code" -ne 0 ]; then
+      echo "[${number[pid]}] ended with status $code" >&2
       [ "$status" -ne 0 ] || status=$code
       # They find out by themselves; this is for those that cannot.
       [ -n "$deadline" ] || deadline=$((SECONDS + grace))

@@ -61,7 +61,9 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def job(given: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+def job(
+    given: argparse.Namespace, *, heeds_notices: bool = False
+) -> contextlib.AbstractContextManager[None]:
     """The job that this process is one of; what computes imports JAX and runs in it."""
     from fetalclip_jax.parallel.job import job
 
@@ -71,6 +73,7 @@ def job(given: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
         processes=given.processes,
         process_id=given.process_id,
         timeout_s=given.start_timeout,
+        heeds_notices=heeds_notices,
     )
 
 

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, overrides: list[str]) -> None:
-    with arguments.job(given):
+    with arguments.job(given, heeds_notices=True):
         from fetalclip_jax import config
         from fetalclip_jax.training import loop
 

@@ -75,17 +75,26 @@ def on_lead(action: Callable[[], Any]) -> Any:
       action: gives None or small JSON.
 
     Raises:
-      ValueError: in all others when it failed in the lead. The lead raises what `action` raises.
+      ValueError: in every process where `action` raises one, or an OSError.
     """
     if not several():
         return action()
     key = f"{_PREFIX}/lead/{next(_calls)}"
     if place()[0]:
-        return json.loads(_await(key, None, "the lead process"))
-    with failing_together():
-        result = action()
-    client().key_value_set(key, json.dumps(result))
-    return result
+        told = json.loads(_await(key, None, "process 0"))
+        if "error" in told:
+            raise ValueError(told["error"])
+        return told["result"]
+    try:
+        told = {"result": action()}
+    except (ValueError, OSError) as error:
+        client().key_value_set(key, json.dumps({"error": one_line(error)}))
+        raise
+    except BaseException as error:
+        tell_failure(error)
+        raise
+    client().key_value_set(key, json.dumps(told))
+    return told["result"]
 
 
 def agree(facts: Mapping[str, Any], advice: str) -> None:
@@ -193,7 +202,7 @@ def failing_together() -> Iterator[None]:
         raise
 
 
-def tell_failure(error: BaseException | str) -> Failure | None:
+def tell_failure(error: BaseException) -> Failure | None:
     """Ends the job: all other processes end with this error unless one came before it.
 
     Returns:
@@ -201,12 +210,15 @@ def tell_failure(error: BaseException | str) -> Failure | None:
     """
     if not several():
         return None
-    message = error if isinstance(error, str) else one_line(error)
-    mine = Failure(place()[0], socket.gethostname(), message)
+    return tell(Failure(place()[0], socket.gethostname(), one_line(error)))
+
+
+def tell(found: Failure) -> Failure:
+    """Ends the job for what was found of any of its processes; gives the first that was told."""
     # Refused where there is one already, or unreachable where the lead is gone.
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-        client().key_value_set(_FAILURE, json.dumps(dataclasses.asdict(mine)))
-    return failure() or mine
+        client().key_value_set(_FAILURE, json.dumps(dataclasses.asdict(found)))
+    return failure() or found
 
 
 def failure() -> Failure | None:

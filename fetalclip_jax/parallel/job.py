@@ -7,6 +7,8 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import signal
+import socket
 import threading
 import time
 import traceback
@@ -24,7 +26,7 @@ _PULSE_S = 1.0
 # to notice.
 _TO_TIDY_S, _TO_NOTICE_S = 20.0, 3.0
 # How long the lead stays for the others to read why the job ends.
-_TO_READ_S = 10.0
+_TO_READ_S = 5.0
 _PREFIX = "fetalclip/alive"
 _FOREVER_MS = 10 * 365 * 86_400_000
 # What users are to see as one line.
@@ -39,6 +41,7 @@ def job(
     processes: int | None = None,
     process_id: int | None = None,
     timeout_s: float = cluster.START_TIMEOUT_S,
+    heeds_notices: bool = False,
 ) -> Iterator[None]:
     """What a command does, in this process of its job; to be entered before JAX computes.
 
@@ -49,15 +52,20 @@ def job(
     Args:
       command: its name, for messages; all processes must run the same.
       coordinator, processes, process_id, timeout_s: see `cluster.initialize`.
+      heeds_notices: the command asks JAX whether one of the processes was told to end. JAX then
+        catches SIGTERM, which otherwise ends the job as an error does.
 
     Raises:
       ValueError: as `cluster.initialize`.
     """
+    jax.config.update("jax_enable_preemption_service", heeds_notices)
     if not cluster.initialize(coordinator, processes, process_id, timeout_s=timeout_s):
         yield
         return
     watch = _Watch(f"fetalclip {command}")
     watch.start()
+    if not heeds_notices and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         with _quiet_unless_lead():
             distributed.agree(
@@ -72,6 +80,10 @@ def job(
         watch.finish()
         raise
     watch.finish()
+
+
+def _interrupt(number: int, _) -> NoReturn:
+    raise InterruptedError(f"ended by {signal.Signals(number).name}")
 
 
 def _software() -> dict[str, str]:
@@ -115,7 +127,7 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         signs = _Signs(self._count)
-        sign = f"{_PREFIX}/{self._me}"
+        key = f"{_PREFIX}/{self._me}"
         for beat in itertools.count():
             if self._done.wait(_PULSE_S):
                 return
@@ -125,10 +137,11 @@ class _Watch(threading.Thread):
                 self._leave(first.message if mine else str(first))
             # Where the lead is gone JAX itself ends this process.
             with contextlib.suppress(jax.errors.JaxRuntimeError):
-                self._client.key_value_set(sign, str(beat), allow_overwrite=True)
+                sign = f"{beat} {socket.gethostname()}"
+                self._client.key_value_set(key, sign, allow_overwrite=True)
                 if self._me == 0:
                     signs.look(self._client)
-                    _tell_of(signs.silent(_SILENCE_S))
+                    signs.tell_of_silence(_SILENCE_S)
 
     def fail(self, error: BaseException) -> NoReturn:
         """Ends this process and all others, for the first thing that went wrong in any."""
@@ -157,7 +170,7 @@ class _Watch(threading.Thread):
                 signs.look(self._client)
                 time.sleep(_PULSE_S / 2)
             if not distributed.failure():
-                _tell_of(signs.silent(_TO_NOTICE_S))
+                signs.tell_of_silence(_TO_NOTICE_S)
 
     def _leave(self, message: str) -> NoReturn:
         with contextlib.suppress(jax.errors.JaxRuntimeError):
@@ -184,16 +197,12 @@ class _Signs:
             if self._seen[process][0] != sign:
                 self._seen[process] = (sign, time.monotonic())
 
-    def silent(self, limit_s: float) -> list[int]:
-        """Processes without a new sign for so long."""
+    def tell_of_silence(self, limit_s: float) -> None:
+        """Ends the job if a process gave no new sign for so long."""
         now = time.monotonic()
-        return [i for i, (_, seen) in self._seen.items() if now - seen > limit_s]
-
-
-def _tell_of(silent: list[int]) -> None:
-    if silent:
-        who = f"process {silent[0]}" + (f" and {len(silent) - 1} more" * (len(silent) > 1))
-        distributed.tell_failure(
-            f"{who} died or hangs: no sign of life from it (killed, out of memory, or its host "
-            "is gone); see its own output"
-        )
+        for process, (sign, seen) in self._seen.items():
+            if now - seen > limit_s:
+                host = sign.partition(" ")[2] or "an unknown host"
+                message = f"no sign of life for {now - seen:.0f} s: it was killed, or hangs"
+                distributed.tell(distributed.Failure(process, host, message))
+                return
