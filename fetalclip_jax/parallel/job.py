@@ -2,8 +2,8 @@
 
 import contextlib
 import hashlib
-import itertools
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import platform

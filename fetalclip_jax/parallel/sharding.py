@@ -73,7 +73,7 @@ def global_batch(local: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     """Joins the parts of all processes into global arrays split along their first axis.
 
     Args:
-      local: this process's part of the batch, see `batch_part`: rows [b, ...] of global [b x count].
+      local: this process's part of it, see `batch_part`: rows [b, ...] of [b x count, ...].
     """
     index, count = batch_part(mesh)
     return {name: _joined(part, index, count, batch_sharding(mesh)) for name, part in local.items()}
