@@ -51,6 +51,9 @@ _FREE_FIELDS = (
 class Model:
     """A CLIP with its tokenizer and preprocessing.
 
+    In a job of several processes all make the same calls with the same whole arguments; their
+    devices share the work, and each process gets the whole answer.
+
     Attributes:
       config: the towers (`models.presets.CLIPConfig`).
       params: parameters, float32 unless others were asked for or came with the file.
@@ -75,12 +78,15 @@ class Model:
         self.config = model.config
         self._dtype = model.dtype
         self._mesh = meshes.make_mesh()
-        self.params = jax.device_put(params, sharding.replicated(self._mesh))
+        whole = sharding.replicated(self._mesh)
+        self.params = sharding.place(params, whole)
         self.tokenizer = tokenizer
         self.data = data
-        self._encode_image = jax.jit(functools.partial(_apply, model, CLIP.encode_image))
-        self._encode_pixels = jax.jit(functools.partial(_apply_to_pixels, model))
-        self._encode_text = jax.jit(functools.partial(_apply, model, CLIP.encode_text))
+        # Each process gets all features, whichever devices made them.
+        jit = functools.partial(jax.jit, out_shardings=whole)
+        self._encode_image = jit(functools.partial(_apply, model, CLIP.encode_image))
+        self._encode_pixels = jit(functools.partial(_apply_to_pixels, model))
+        self._encode_text = jit(functools.partial(_apply, model, CLIP.encode_text))
 
     def preprocess(self, image) -> Float[np.ndarray, "H W 3"]:
         """A PIL image, path or uint8 array as the image tower sees it (see `models.preprocess`)."""
@@ -211,7 +217,7 @@ class Model:
         mesh = self._mesh
         divides = len(batch) % mesh.size == 0
         where = sharding.batch_sharding(mesh) if divides else sharding.replicated(mesh)
-        return jax.device_put(batch, where)
+        return sharding.place(batch, where)
 
     @property
     def logit_scale(self) -> float:

@@ -1,6 +1,7 @@
 """Arguments that several subcommands share."""
 
 import argparse
+import contextlib
 import pathlib
 
 
@@ -40,6 +41,40 @@ def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None
         "--dtype", choices=("float32", "bfloat16"), help="what is computed in (default: float32)"
     )
     add_tokenizer(parser)
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "several processes",
+        "Slurm, Open MPI, Cloud TPU and Kubernetes are recognised; elsewhere give all three, or "
+        "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID (see docs/scaling.md)",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    group.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    group.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
+    group.add_argument(
+        "--start-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="to wait for the others (default: 300)",
+    )
+
+
+def job(
+    given: argparse.Namespace, *, heeds_notices: bool = False
+) -> contextlib.AbstractContextManager[None]:
+    """The job that this process is one of; what computes imports JAX and runs in it."""
+    from fetalclip_jax.parallel.job import job
+
+    return job(
+        given.command,
+        coordinator=given.coordinator,
+        processes=given.processes,
+        process_id=given.process_id,
+        timeout_s=given.start_timeout,
+        heeds_notices=heeds_notices,
+    )
 
 
 def split_name(text: str, default: str) -> tuple[str, str]:

@@ -29,9 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--templates", help="file of age prompts with {weeks}, {days}, ...")
     parser.add_argument("--no-features", action="store_true", help="scores and ages alone")
     parser.add_argument("--batch-size", type=int, default=32, help="images per call (default: 32)")
+    arguments.add_job(parser)
 
 
 def run(given: argparse.Namespace, _overrides: list[str]) -> None:
+    with arguments.job(given):
+        _run(given)
+
+
+def _run(given: argparse.Namespace) -> None:
     import fetalclip_jax
     from fetalclip_jax.captions import prompts
     from fetalclip_jax.data import checks

@@ -43,9 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, help="images per call of the image tower")
     parser.add_argument("--workers", type=int, help="processes that read images")
     parser.add_argument("--seed", type=int, help="of augmented copies, folds and intervals")
+    arguments.add_job(parser)
 
 
 def run(given: argparse.Namespace, overrides: list[str]) -> None:
+    with arguments.job(given):
+        _run(given, overrides)
+
+
+def _run(given: argparse.Namespace, overrides: list[str]) -> None:
     from fetalclip_jax import config_files
     from fetalclip_jax.evaluation import config as configs
     from fetalclip_jax.evaluation.evaluate import evaluate

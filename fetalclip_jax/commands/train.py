@@ -11,11 +11,13 @@ EXAMPLE = "fetalclip train --config configs/phantom_quickstart.py --workdir runs
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_workdir(parser)
     arguments.add_config(parser, required=True)
+    arguments.add_job(parser)
 
 
 def run(given: argparse.Namespace, overrides: list[str]) -> None:
-    from fetalclip_jax import config
-    from fetalclip_jax.training import loop
+    with arguments.job(given, heeds_notices=True):
+        from fetalclip_jax import config
+        from fetalclip_jax.training import loop
 
-    loop.train(config.parse(given.config, overrides), given.workdir)
-    print(f"Trained: {given.workdir}")
+        loop.train(config.parse(given.config, overrides), given.workdir)
+        print(f"Trained: {given.workdir}")

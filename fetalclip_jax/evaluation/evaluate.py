@@ -23,6 +23,8 @@ from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.sources import DataSet, Sources
 from fetalclip_jax.evaluation.study import Need, Study
 from fetalclip_jax.model import Model
+from fetalclip_jax.parallel import distributed
+from fetalclip_jax.run import is_lead
 from fetalclip_jax.training.metrics import peak_rss_gib
 
 # Of more candidates than this no picture tells anything: the days of an age, say.
@@ -159,9 +161,9 @@ class _Judged:
             cost=cost,
         )
         folder = self._folder / data_name
-        self._check_place(folder / f"{study.name}.json", result)
+        distributed.on_lead(lambda: self._check_place(folder / f"{study.name}.json", result))
         result.save(folder)
-        if _shows_pictures(result):
+        if is_lead() and _shows_pictures(result):
             first = result.predictions.example_id[0]
             shown = next(n for n in needs if first in views[n.name].columns["example_id"])
             _, source = sources.open(data_name, shown.role)
@@ -203,10 +205,14 @@ class _Judged:
             return features.metadata_store(source, fingerprint)
         digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:12]
         path = self._folder / "features" / f"{data_name}-{split}-{digest}"
-        store = self._kept(path)
-        if store is None:
+        # The processes of a job encode together, all of them or none.
+        if distributed.on_lead(lambda: self._is_kept(path)):
+            distributed.wait_for_disk(path)
+            store = FeatureStore.load(path)
+        else:
             store = self._encoded(source, need, fingerprint)
-            store.save(path)
+            if is_lead():
+                store.save(path)
         if store.left_out:
             name, reason = store.left_out[0]
             self._say(
@@ -215,16 +221,17 @@ class _Judged:
             )
         return store
 
-    def _kept(self, path: pathlib.Path) -> FeatureStore | None:
-        """The store of an earlier evaluation, where there is one."""
+    def _is_kept(self, path: pathlib.Path) -> bool:
+        """Whether the store of an earlier evaluation is there, whole."""
         if not path.is_dir():
-            return None
+            return False
         try:
-            return FeatureStore.load(path)
+            FeatureStore.load(path)
         except ValueError as error:
             self._say(f"{error}; encoding again")
             shutil.rmtree(path)
-            return None
+            return False
+        return True
 
     def _encoded(self, source, need: Need, fingerprint: Mapping[str, Any]) -> FeatureStore:
         return features.encode(

@@ -53,7 +53,58 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def batch_part(mesh: Mesh) -> tuple[int, int]:
+    """Which contiguous part of every global batch this process supplies, and of how many.
+
+    As many parts as there are processes where each has rows of its own. Processes that hold the
+    same rows (a `tensor` axis that spans hosts) supply the same part, all of it if need be.
+
+    Returns:
+      (index, count), for `global_batch`.
+    """
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    held: dict[int, set[int]] = {}
+    for device, index in batch_sharding(mesh).devices_indices_map((rows,)).items():
+        held.setdefault(device.process_index, set()).add(index[0].start or 0)
+    for count in range(rows, 0, -1):
+        parts = {
+            process: {row * count // rows for row in theirs} for process, theirs in held.items()
+        }
+        if rows % count == 0 and all(len(part) == 1 for part in parts.values()):
+            break
+    return parts[jax.process_index()].pop(), count
+
+
 def global_batch(local: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Joins the batches of all processes into global arrays split along their first axis."""
-    sharding = batch_sharding(mesh)
-    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in local.items()}
+    """Joins the parts of all processes into global arrays split along their first axis.
+
+    Args:
+      local: this process's part of it, see `batch_part`: rows [b, ...] of [b x count, ...].
+    """
+    index, count = batch_part(mesh)
+    return {name: _joined(part, index, count, batch_sharding(mesh)) for name, part in local.items()}
+
+
+def _joined(part: np.ndarray, index: int, count: int, where: NamedSharding) -> jax.Array:
+    shape, first = (len(part) * count, *part.shape[1:]), len(part) * index
+
+    def rows(wanted: tuple[slice, ...]) -> np.ndarray:
+        start, stop, _ = wanted[0].indices(shape[0])
+        return part[start - first : stop - first]
+
+    return jax.make_array_from_callback(shape, where, rows)
+
+
+def place(tree: Any, where: NamedSharding) -> Any:
+    """Puts what every process holds whole onto the devices of all of them.
+
+    Arrays that lie there already are taken as they are.
+    """
+    return jax.tree.map(lambda leaf: _placed(leaf, where), tree)
+
+
+def _placed(leaf: Any, where: NamedSharding) -> jax.Array:
+    if where.is_fully_addressable or getattr(leaf, "sharding", None) == where:
+        return jax.device_put(leaf, where)
+    whole = np.asarray(leaf)
+    return jax.make_array_from_callback(whole.shape, where, whole.__getitem__)

@@ -10,6 +10,7 @@ from fetalclip_jax import tokenizers
 from fetalclip_jax.data import pipeline, records
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.checked import CheckedSource
+from fetalclip_jax.parallel import distributed
 from fetalclip_jax.run import Run, whole_folder
 
 # Held-out batches whose loss is logged with every checkpoint.
@@ -43,33 +44,46 @@ def validation_split(config: ConfigDict) -> str:
 
 
 def open_records(config: ConfigDict, workdir: pathlib.Path, split: str) -> records.RecordDataset:
-    """Prepared records of one split, made on first use.
+    """Prepared records of one split, made on first use, by the lead process for all.
 
-    Data that changed since are prepared anew, until a checkpoint relies on the records.
+    Data that changed since are prepared anew, until a checkpoint relies on the records. Only the
+    lead needs the original data.
 
     Raises:
       ValueError: as `source` and `data.records.prepare`.
     """
-    return records.prepare(
-        source(config, split),
-        Run(workdir).records(split),
-        image_size=config.model.vision_cfg.image_size,
-        workers=config.data.workers,
-        max_bad_share=config.data.max_bad_share,
-        name=f"{config.data.source} {split}",
-        replace=not Run(workdir).steps(),
-    )
+    directory = Run(workdir).records(split)
+
+    def prepare() -> None:
+        records.prepare(
+            source(config, split),
+            directory,
+            image_size=config.model.vision_cfg.image_size,
+            workers=config.data.workers,
+            max_bad_share=config.data.max_bad_share,
+            name=f"{config.data.source} {split}",
+            replace=not Run(workdir).steps(),
+        )
+
+    distributed.on_lead(prepare)
+    distributed.wait_for_disk(directory)
+    return records.RecordDataset(directory)
 
 
 def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Tokenizer:
-    """The run's tokenizer, made on first use and kept with the run.
+    """The run's tokenizer, made on first use, by the lead process for all, and kept with the run.
 
     Raises:
       ValueError: a vocabulary or a context length that does not fit the model.
     """
-    folder, text = Run(workdir).tokenizer, config.model.text_cfg
-    if folder.is_dir():
-        return tokenizers.load(folder)
+    folder = Run(workdir).tokenizer
+    distributed.on_lead(lambda: None if folder.is_dir() else _make_tokenizer(config, folder))
+    distributed.wait_for_disk(folder)
+    return tokenizers.load(folder)
+
+
+def _make_tokenizer(config: ConfigDict, folder: pathlib.Path) -> None:
+    text = config.model.text_cfg
     if config.init_from:
         tokenizer = tokenizers.load(Run(config.init_from).tokenizer)
     else:
@@ -77,7 +91,6 @@ def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Toke
     tokenizers.check_fits(tokenizer, text)
     with whole_folder(folder) as partial:
         tokenizer.save(partial)
-    return tokenizer
 
 
 def train_batches(
@@ -101,6 +114,7 @@ def train_batches(
         config,
         dataset,
         tokenizer,
+        part=part,
         global_batch_size=config.train.global_batch_size,
         augment=config.augment,
         caption_variants=config.captions.variants,
@@ -115,7 +129,8 @@ def validation_batches(
     workdir: pathlib.Path,
     tokenizer: tokenizers.Tokenizer,
     shards: int,
-    part: tuple[int, int] = (0, 1),
+    *,
+    part: tuple[int, int],
 ) -> list[dict[str, np.ndarray]]:
     """The same few batches of patients not trained on, without augmentation, at every call.
 

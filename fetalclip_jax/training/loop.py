@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from fetalclip_jax.config import build_model, flatten, load_config
+from fetalclip_jax.parallel import distributed, sharding
 from fetalclip_jax.parallel import mesh as meshes
-from fetalclip_jax.parallel import sharding
 from fetalclip_jax.run import Run, write_json
 from fetalclip_jax.training import (
     checkpoint,
@@ -27,6 +27,9 @@ from fetalclip_jax.training import (
     state,
     step,
 )
+
+# May differ between the hosts of a job.
+_FIELDS_OF_A_HOST = ("data.root", "data.workers")
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
@@ -42,21 +45,17 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
       ValueError: a field of `config` that cannot work; a `workdir` of another experiment or that
         another process works in.
     """
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"this job has {jax.process_count()} processes; training runs in one process with all "
-            "its devices"
-        )
     start, run = time.time(), Run(workdir)
-    run.claim(config)
+    _claim(run, config)
     mesh = meshes.make_mesh(**config.mesh)
     _check_numbers(config, mesh)
-    parts = _build(config, mesh)
+    parts, part = _build(config, mesh), sharding.batch_part(mesh)
     dataset = inputs.open_records(config, run.workdir, "train")
     tokenizer = inputs.open_tokenizer(config, run.workdir)
     with (
         contextlib.closing(checkpoint.Checkpointer(run.workdir)) as checkpointer,
         contextlib.ExitStack() as opened,
+        distributed.failing_together(),
     ):
         if checkpointer.latest_step() is None:
             current, kept = _first_state(config, parts.new_state(), parts.abstract), 0.0
@@ -65,7 +64,6 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
             kept = progress["seconds"]
             print(f"Continuing from step {int(current.step)} in {run.workdir}", flush=True)
         first, last = int(current.step), config.train.steps
-        part = jax.process_index(), jax.process_count()
         iterator = opened.enter_context(
             contextlib.closing(
                 inputs.train_batches(config, dataset, tokenizer, first_step=first, part=part)
@@ -74,7 +72,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
         held_out = [
             feeding.cut_texts(batch, mesh)
             for batch in inputs.validation_batches(
-                config, run.workdir, tokenizer, sharding.batch_shards(mesh)
+                config, run.workdir, tokenizer, sharding.batch_shards(mesh), part=part
             )
         ]
         bar = tqdm(range(first, last), initial=first, total=last, desc="training", unit="step")
@@ -96,6 +94,18 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
     if first < last or not summary.exists():
         write_json(summary, _summary(config, current, clock.kept))
     return current
+
+
+def _claim(run: Run, config: ConfigDict) -> None:
+    """Makes sure that all processes train the same in the same folder, and claims it once."""
+    settings = {
+        f"config.{name}": value
+        for name, value in flatten(config).items()
+        if name not in _FIELDS_OF_A_HOST
+    }
+    distributed.agree(settings, "start all with the same configuration")
+    distributed.on_lead(lambda: run.claim(config))
+    distributed.check_shared(run.workdir)
 
 
 @dataclasses.dataclass(frozen=True)

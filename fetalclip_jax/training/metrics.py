@@ -7,11 +7,11 @@ import sys
 
 from tensorboardX import SummaryWriter
 
-from fetalclip_jax.run import Run, write_text
+from fetalclip_jax.run import Run, is_lead, write_text
 
 
 class MetricsWriter:
-    """Appends to `<workdir>/metrics.jsonl` and to TensorBoard event files.
+    """Appends to `<workdir>/metrics.jsonl` and to TensorBoard event files, in the lead process.
 
     Args:
       resume_step: lines logged after this step belong to work that was lost with the process;
@@ -19,6 +19,9 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: pathlib.Path, resume_step: int = 0):
+        self._file = None
+        if not is_lead():
+            return
         run = Run(workdir)
         kept = []
         if run.metrics.exists() and resume_step:
@@ -34,6 +37,8 @@ class MetricsWriter:
         self._events = SummaryWriter(str(run.tensorboard), purge_step=resume_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        if self._file is None:
+            return
         values = {k: float(v) for k, v in values.items()}
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
@@ -41,6 +46,8 @@ class MetricsWriter:
             self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
+        if self._file is None:
+            return
         self._file.close()
         self._events.close()
 

@@ -1,0 +1,255 @@
+"""Jobs of two processes with four simulated devices each, started as users start them."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import fetalclip_jax
+from fetalclip_jax.evaluation import features
+from fetalclip_jax.training import inputs
+from fetalclip_jax.training.loop import train
+from tests.parallel.program import MESHES, experiment
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LIMIT_S = 400  # of any job here; a hanging one takes for ever
+
+
+def command(*arguments, processes=2, devices=4):
+    return ["bash", str(ROOT / "launch" / "local.sh"), str(processes), str(devices), *arguments]
+
+
+def environment(**more):
+    return os.environ | {
+        "PYTHONPATH": str(ROOT),
+        # That of these tests, whatever the launcher finds beside it.
+        "FETALCLIP_VENV": sys.prefix,
+        "JAX_COMPILATION_CACHE_DIR": "",
+        "FETALCLIP_GRACE_SECONDS": "30",
+        **more,
+    }
+
+
+def start(*arguments, **more):
+    return subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        env=environment(**more),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def outcome(job):
+    """(status, output) of a job that must end."""
+    try:
+        output, _ = job.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        job.send_signal(signal.SIGTERM)
+        raise
+    return job.returncode, output
+
+
+def alive(mark):
+    """Processes whose command line has `mark` in it."""
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "cmdline").read_bytes():
+                found.append(folder.name)
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(workdir):
+    return [line["loss"] for line in lines(workdir) if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """A finished run of this one process with its eight devices."""
+    workdir = tmp_path_factory.mktemp("processes") / "one"
+    train(experiment(), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def two(one):
+    """The folder with what two processes made, and what they printed."""
+    folder = one.parent
+    shutil.copytree(one, folder / "resumed")
+    shutil.rmtree(folder / "resumed" / "checkpoints" / "20")
+    job = start("python", "-m", "tests.parallel.program", str(folder), str(folder / "resumed"))
+    status, output = outcome(job)
+    assert status == 0, output
+    return folder, output
+
+
+def test_two_processes_train_as_one_with_the_same_devices(one, two):
+    folder, _ = two
+    assert len(losses(folder / "two")) == 20
+    np.testing.assert_allclose(losses(folder / "two"), losses(one), atol=1e-6, rtol=1e-6)
+    np.testing.assert_allclose(
+        [line["val_loss"] for line in lines(folder / "two") if "val_loss" in line],
+        [line["val_loss"] for line in lines(one) if "val_loss" in line],
+        atol=1e-6,
+        rtol=1e-6,
+    )
+
+
+def test_a_run_of_one_process_goes_on_in_two_on_the_same_curve(one, two):
+    folder, _ = two
+    assert len(losses(folder / "resumed")) == 20
+    np.testing.assert_allclose(losses(folder / "resumed"), losses(one), atol=1e-6, rtol=1e-6)
+
+
+def test_each_process_has_all_features_and_they_are_those_of_one(two):
+    folder, _ = two
+    model = fetalclip_jax.load(folder / "resumed")
+    store = features.encode(model, inputs.source(experiment(), "test"), batch_size=8)
+    expected = {
+        "stored": store.image_features,
+        "texts": model.encode_text(model.tokenize(["a fetal head", "a fetal abdomen at 20 weeks"])),
+        "images": model.encode_image(np.zeros((3, 32, 32, 3), np.float32)),
+    }
+    for process in range(2):
+        with np.load(folder / f"{process}.npz") as found:
+            for name, wanted in expected.items():
+                np.testing.assert_allclose(found[name], wanted, atol=1e-6, rtol=1e-6)
+
+
+def test_each_process_supplies_the_rows_that_its_devices_hold(two):
+    folder, _ = two
+    said = [json.loads((folder / f"{i}.json").read_text()) for i in range(2)]
+    rows = np.arange(32).reshape(16, 2).tolist()
+    for number, (_, parts) in enumerate(MESHES):
+        assert [tuple(one["parts"][number]) for one in said] == parts
+        assert [one["whole"][number] for one in said] == [rows, rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("batch", "global_batch_size=12 is not a multiple of the 8 devices"),
+        ("devices", "needs 16 devices, there are 8 (in 2 processes)"),
+        ("axis", "config.mesh.model is no axis of the mesh; there are data, fsdp, tensor"),
+        ("config", "config.seed is 0 on process 0"),
+        ("data", "25 is not a multiple of images_per_patient=6"),
+    ],
+)
+def test_what_cannot_work_is_said_in_every_process(two, name, message):
+    folder, _ = two
+    said = [json.loads((folder / f"{i}.json").read_text())["refused"][name] for i in range(2)]
+    assert message in said[0]
+    assert said[0] == said[1]
+
+
+def test_only_the_lead_writes_and_prints(two):
+    folder, output = two
+    assert "[0] Continuing from step 10" in output
+    assert not [line for line in output.splitlines() if line.startswith("[1] ")]
+    assert len(list((folder / "two" / "tensorboard").glob("events.out.tfevents*"))) == 1
+    assert not list((folder / "two").glob(".shared-*"))
+
+
+TOY = """
+import os, signal, sys, time
+from fetalclip_jax.parallel import distributed, job
+job._SILENCE_S = 5.0
+how = sys.argv[1]
+if how == "code" and os.environ["JAX_PROCESS_ID"] == "1":
+    job._code_digest = lambda package: "other"
+with job.job("toy"):
+    import jax, jax.numpy as jnp, numpy as np
+    from fetalclip_jax.parallel import mesh, sharding
+    me, _ = distributed.place()
+    where = mesh.make_mesh()
+    total = jax.jit(jnp.sum, out_shardings=sharding.replicated(where))
+    rows = sharding.place(np.arange(8.0), sharding.batch_sharding(where))
+    print("sum", float(total(rows)), flush=True)
+    if how == "error" and me == 1:
+        raise ValueError("something only this one found")
+    if how == "killed" and me == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "lead":
+        distributed.on_lead(lambda: time.sleep(1000))
+    float(total(rows))  # waits for the other
+"""
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    program = tmp_path_factory.mktemp("toy") / "toy_program.py"
+    program.write_text(TOY)
+    yield str(program)
+    assert not alive(str(program))
+
+
+def test_an_error_of_one_process_ends_all(toy):
+    status, output = outcome(start("python", toy, "error"))
+    assert status == 2
+    assert "[1] fetalclip toy: something only this one found" in output
+    assert "[0] fetalclip toy: process 1 on " in output
+    assert not alive(toy)
+
+
+def test_a_process_that_is_killed_ends_all(toy):
+    status, output = outcome(start("python", toy, "killed"))
+    assert status == 128 + signal.SIGKILL
+    assert "[0] fetalclip toy: process 1 on " in output
+    assert "[0] ended with status 2" in output
+
+
+def test_other_code_is_told_from_each_host(toy):
+    status, output = outcome(start("python", toy, "code"))
+    assert status == 2
+    for process in range(2):
+        assert f"[{process}] fetalclip toy: the processes of this job differ: the code" in output
+
+
+def test_sigterm_reaches_all_and_leaves_nothing(toy):
+    job = start("python", toy, "lead")
+    while "sum" not in (line := job.stdout.readline()):
+        assert line, "the job ended by itself"
+    job.send_signal(signal.SIGTERM)
+    status, output = outcome(job)
+    assert status == 2
+    assert output.count("ended by SIGTERM") == 2
+    assert not alive(toy)
+
+
+def fetalclip(*arguments, **more):
+    return subprocess.run(
+        [sys.executable, "-m", "fetalclip_jax.cli", *arguments],
+        cwd=ROOT,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def test_a_coordinator_that_never_answers_is_named(tmp_path):
+    join = ["--coordinator", "127.0.0.1:9", "--processes", "2", "--process-id"]
+    begin = time.time()
+    done = fetalclip(
+        "embed", "--model", "x", "--output", "x", "x", *join, "1", "--start-timeout", "2"
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the coordinator at 127.0.0.1:9 did not answer within 2 s" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert time.time() - begin < 60
