@@ -11,11 +11,23 @@ EXAMPLE = "fetalclip train --config configs/phantom_quickstart.py --workdir runs
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_workdir(parser)
     arguments.add_config(parser, required=True)
+    parser.add_argument(
+        "--allow-config-change",
+        action="store_true",
+        help="go on with settings that differ from those the run in the workdir has",
+    )
 
 
 def run(given: argparse.Namespace, overrides: list[str]) -> None:
-    from fetalclip_jax import config
-    from fetalclip_jax.training import loop
+    from fetalclip_jax.training import preemption
 
-    loop.train(config.parse(given.config, overrides), given.workdir)
-    print(f"Trained: {given.workdir}")
+    with preemption.Notice() as notice:  # before JAX is imported, which takes seconds
+        from fetalclip_jax import config
+        from fetalclip_jax.training import loop
+
+        asked = config.parse(given.config, overrides)
+        reached = loop.train(
+            asked, given.workdir, allow_config_change=given.allow_config_change, notice=notice
+        )
+    if int(reached.step) == asked.train.steps:
+        print(f"Trained: {given.workdir}")

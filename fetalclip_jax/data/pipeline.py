@@ -34,6 +34,7 @@ def train_iterator(
     worker_count: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    first_step: int = 0,
 ) -> grain.DatasetIterator:
     """Batches of one epoch after another, each in its own order, for ever.
 
@@ -54,6 +55,7 @@ def train_iterator(
       caption_seed: chooses the wordings.
       worker_count: processes that load data; 0 loads on threads of this one.
       process_index, process_count: which slice of each global batch to give.
+      first_step: number of the first global batch.
 
     Returns:
       An iterator of dictionaries, with b = global_batch_size / process_count:
@@ -79,7 +81,7 @@ def train_iterator(
         .seed(seed)
         .map_with_index(load)
         .shuffle()[: len(dataset) // global_batch_size * global_batch_size]
-        .repeat()[process_index::process_count]
+        .repeat()[first_step * global_batch_size + process_index :: process_count]
         .to_iter_dataset(read)
     )
     if worker_count:

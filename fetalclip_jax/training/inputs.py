@@ -83,15 +83,24 @@ def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Toke
 
 
 def train_batches(
-    config: ConfigDict, dataset: records.RecordDataset, tokenizer: tokenizers.Tokenizer
+    config: ConfigDict,
+    dataset: records.RecordDataset,
+    tokenizer: tokenizers.Tokenizer,
+    *,
+    first_step: int = 0,
 ) -> grain.DatasetIterator:
-    """Endless batches of this process's share of `config.train.global_batch_size`."""
+    """Endless batches of this process's share of `config.train.global_batch_size`.
+
+    Args:
+      first_step: number of the first batch.
+    """
     return _batches(
         config,
         dataset,
         tokenizer,
         global_batch_size=config.train.global_batch_size,
         augment=config.augment,
+        first_step=first_step,
         caption_variants=config.captions.variants,
     )
 

@@ -1,7 +1,7 @@
+import json
 import pathlib
 import shutil
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,27 +22,31 @@ def make_state(step, ema=False):
     )
 
 
-def make_iterator():
-    return iter(grain.MapDataset.source(list(range(100))).to_iter_dataset())
+def save(saver, step, ema=False, metrics=None, state=None):
+    saver.save(
+        state or make_state(step, ema),
+        data={"step": step, "examples": 8 * step},
+        progress={"seconds": 1.0 * step},
+        metrics=metrics,
+    )
 
 
-def write(workdir, steps=(4, 8), ema=False):
-    """Checkpoints at `steps`, of which number s has consumed s / 4 elements."""
-    iterator = make_iterator()
-    saver = checkpoint.Checkpointer(workdir)
-    for step in steps:
-        next(iterator)
-        saver.save(make_state(step, ema), iterator, {"seconds": 1.0 * step})
+def write(workdir, steps=(4, 8), ema=False, losses=(), **options):
+    """Checkpoints at `steps`, some with a validation loss."""
+    saver = checkpoint.Checkpointer(workdir, **options)
+    for number, step in enumerate(steps):
+        save(saver, step, ema, {"val_loss": losses[number]} if losses else None)
+    saver.finish()
     saver.close()
     return workdir / "checkpoints"
 
 
-def resume(workdir, ema=False):
-    """The state, the progress and the next element of the data."""
-    iterator, restorer = make_iterator(), checkpoint.Checkpointer(workdir)
-    state, progress = restorer.restore(abstract(ema), iterator)
+def resume(workdir, ema=False, newest=None, **options):
+    """The state and the seconds."""
+    restorer = checkpoint.Checkpointer(workdir, **options)
+    state, progress = restorer.restore(abstract(ema), newest=newest)
     restorer.close()
-    return state, progress, next(iterator)
+    return state, progress["seconds"]
 
 
 def abstract(ema=False):
@@ -64,10 +68,11 @@ def largest_file(folder):
 @pytest.mark.parametrize("ema", [False, True])
 def test_everything_comes_back(tmp_path, ema):
     write(tmp_path, ema=ema)
-    state, progress, element = resume(tmp_path, ema)
+    state, seconds = resume(tmp_path, ema)
     assert equal(state, make_state(8, ema))
-    assert progress == {"seconds": 8.0}
-    assert element == 2
+    assert seconds == 8.0
+    position = json.loads((tmp_path / "checkpoints" / "8" / "data" / "metadata").read_text())
+    assert position == {"step": 8, "examples": 64}
     params = checkpoint.restore_params(tmp_path, abstract().params)
     assert equal(params, make_state(8, True).ema if ema else make_state(8).params)
 
@@ -96,9 +101,9 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(tmp_path, capfd
         assert f"{folder / '8'} is damaged (params/" in said.out
         assert "using that of step 4" in said.out
 
-    state, progress, element = resume(tmp_path)
+    state, seconds = resume(tmp_path)
     assert equal(state, make_state(4))
-    assert (progress, element) == ({"seconds": 4.0}, 1)
+    assert seconds == 4.0
     said = capfd.readouterr()
     assert said.out.count("\n") == 1
     assert "renamed to 8.damaged" in said.out
@@ -128,19 +133,19 @@ def test_parameters_of_another_shape_are_not_damage(tmp_path):
     write(tmp_path)
     other = abstract()
     other.params["kernel"] = jax.ShapeDtypeStruct((64, 32), jnp.float32)
-    expected = r"do not fit the model .*kernel'\]: \(64, 64\) there, \(64, 32\) in the model"
+    expected = r"do not fit the model .*kernel: \(64, 64\) there, \(64, 32\) in the model"
     with pytest.raises(ValueError, match=expected):
         checkpoint.restore_params(tmp_path, other.params)
     with pytest.raises(ValueError, match=expected):
-        checkpoint.Checkpointer(tmp_path).restore(other, make_iterator())
+        checkpoint.Checkpointer(tmp_path).restore(other)
 
 
 def test_numbers_that_are_not_finite_are_damage(tmp_path, capsys):
-    iterator, saver = make_iterator(), checkpoint.Checkpointer(tmp_path)
-    saver.save(make_state(4), iterator, {})
+    saver = checkpoint.Checkpointer(tmp_path)
+    save(saver, 4)
     broken = make_state(8)
     broken.params["bias"] = broken.params["bias"].at[1].set(jnp.nan)
-    saver.save(broken, iterator, {})
+    save(saver, 8, state=broken)
     saver.close()
     assert equal(checkpoint.restore_params(tmp_path, abstract().params), make_state(4).params)
     assert "['bias'] holds numbers that are not finite" in capsys.readouterr().out
