@@ -104,8 +104,8 @@ class Run:
           allow_config_change: accept other settings where the parameters fit them.
 
         Raises:
-          ValueError: another process works in it, or it holds another experiment; names the
-            fields that differ.
+          ValueError: it cannot be written, another process works in it, or it holds another
+            experiment; names the fields that differ.
         """
         # Imported here: they bring JAX along.
         from fetalclip_jax import continuation
@@ -117,8 +117,14 @@ class Run:
                 f"{self.workdir} holds checkpoints but no config.json, so it is not known what "
                 "they are; choose another --workdir"
             )
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        _lock(self.workdir)
+        try:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            _lock(self.workdir)
+        except OSError as error:
+            raise ValueError(
+                f"{self.workdir} cannot be written ({error.strerror}); make it writable, or choose "
+                "another --workdir"
+            ) from error
         plan = continuation.Continuation()
         if self.config.exists():
             there = load_config(self.config)

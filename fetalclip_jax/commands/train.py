@@ -1,6 +1,7 @@
 """`fetalclip train`."""
 
 import argparse
+import errno
 
 from fetalclip_jax.commands import arguments
 
@@ -26,8 +27,16 @@ def run(given: argparse.Namespace, overrides: list[str]) -> None:
         from fetalclip_jax.training import loop
 
         asked = config.parse(given.config, overrides)
-        reached = loop.train(
-            asked, given.workdir, allow_config_change=given.allow_config_change, notice=notice
-        )
+        try:
+            reached = loop.train(
+                asked, given.workdir, allow_config_change=given.allow_config_change, notice=notice
+            )
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ValueError(
+                f"{given.workdir}: {error.strerror}; make room, then run the same command again: "
+                "it goes on from the latest checkpoint"
+            ) from error
     if int(reached.step) == asked.train.steps:
         print(f"Trained: {given.workdir}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -49,6 +50,7 @@ class Checkpointer:
         self._tokenizer = tokenizer
         self._pending: int | None = None
         self._failures = 0
+        logging.getLogger("absl").addFilter(_not_of_orbax)
         self._open()
 
     def _open(self) -> None:
@@ -242,6 +244,11 @@ class Checkpointer:
         except ValueError as error:
             agreement.say(str(error))
         self._manager.close()
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """Which lines are logged: what goes wrong is said here, in one instead of fifty."""
+    return "/orbax/" not in record.pathname
 
 
 def _optimizer_item(state: TrainState) -> dict[str, Any]:

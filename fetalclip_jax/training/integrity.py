@@ -4,7 +4,9 @@ A damaged checkpoint is found here, before it is read: what reads arrays in para
 array of a broken file at once, and takes some damage for data.
 """
 
+import errno
 import json
+import os
 import pathlib
 import zlib
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from fetalclip_jax import run
 
 _NAME = "files.json"
 _CHUNK_BYTES = 1 << 20
+_TELLING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def record(folder: pathlib.Path) -> None:
@@ -68,13 +71,15 @@ def check_finite(tree: Any) -> None:
                 raise ValueError(f"{jax.tree_util.keystr(path)} holds numbers that are not finite")
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """The first cause of an error, short."""
     while error.__cause__ is not None:
         error = error.__cause__
-    if type(error) is ValueError:
-        return _short(str(error))
-    return f"{type(error).__name__}: {_short(str(error))}"
+    text = str(error)
+    for number in _TELLING:  # what reads and writes arrays puts much around it
+        if os.strerror(number) in text:
+            return os.strerror(number)
+    return _short(text) if type(error) is ValueError else f"{type(error).__name__}: {_short(text)}"
 
 
 def _short(text: str) -> str:
