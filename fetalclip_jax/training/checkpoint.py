@@ -92,7 +92,7 @@ class Checkpointer:
         Raises:
           ValueError: several saves in a row have failed.
         """
-        self._settle()
+        self.settle()
         step = int(state.step)
         if step in self._manager.all_steps():
             return
@@ -113,8 +113,12 @@ class Checkpointer:
         except Exception as error:  # of Orbax, TensorStore or the system, by what is wrong
             self._failed(error)
 
-    def _settle(self) -> None:
-        """Waits for the save in progress and finds out how it went."""
+    def settle(self) -> None:
+        """Waits for the save in progress; says it where that failed.
+
+        Raises:
+          ValueError: as `save`.
+        """
         if self._pending is None:
             return
         try:
@@ -150,7 +154,7 @@ class Checkpointer:
           ValueError: it could not be written.
         """
         self._failures = _FAILURES  # no further save would try again
-        self._settle()
+        self.settle()
         self._failures = 0
 
     def restore(
@@ -240,7 +244,7 @@ class Checkpointer:
     def close(self) -> None:
         """Waits for pending writes; says it where they fail."""
         try:
-            self._settle()
+            self.settle()
         except ValueError as error:
             agreement.say(str(error))
         self._manager.close()

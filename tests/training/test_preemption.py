@@ -29,9 +29,7 @@ def test_a_notice_that_was_never_opened_leaves_signals_alone():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_before_the_first_step_the_command_ends_with_status_0(
-    monkeypatch, tmp_path, capfd, number
-):
+def test_before_the_first_step_the_command_ends_with_status_0(monkeypatch, tmp_path, capfd, number):
     cleaned = []
 
     def train(*_, **__):
