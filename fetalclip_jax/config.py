@@ -66,6 +66,8 @@ def default_config() -> ConfigDict:
             "steps": 1000,
             "global_batch_size": 128,
             "checkpoint_every": 100,
+            "keep_checkpoints": 2,  # the newest ones
+            "keep_best": "val_loss",  # and the one with the lowest; or ema_val_loss; "": none
             "log_every": 20,
             "micro_batches": 1,  # parts of the batch encoded one by one: less memory, more time
             "ema_decay": 0.0,  # of the averaged parameters kept beside the trained ones; 0: none
@@ -74,6 +76,9 @@ def default_config() -> ConfigDict:
     config.optimizer = ConfigDict(
         {
             "learning_rate": 1e-3,
+            # cosine: to zero at train.steps; constant: can be extended before its cool-down
+            "schedule": "cosine",
+            "cooldown_steps": 0,  # at the end of a constant schedule, linear to zero
             "warmup_steps": 100,
             "beta1": 0.9,
             "beta2": 0.98,

@@ -26,7 +26,7 @@ from fetalclip_jax.run import Run, whole_folder
 from fetalclip_jax.tokenizers.clip_bpe import ClipBPETokenizer
 from fetalclip_jax.tokenizers.protocol import check_texts
 from fetalclip_jax.tokenizers.sentencepiece import SentencePieceTokenizer
-from fetalclip_jax.training import checkpoint, state
+from fetalclip_jax.training import checkpoint, retention, state
 from fetalclip_jax.weights import export, files
 from fetalclip_jax.weights import params as weights
 
@@ -273,8 +273,10 @@ def load(
     """Opens a trained run, the weights of another library, or a preset with random parameters.
 
     Args:
-      path: the workdir of a run; a `.pt` or `.safetensors` file with open_clip's or transformers'
-        names; a folder of either library; or the name of a preset (`models.presets.PRESETS`).
+      path: the workdir of a run, for its newest checkpoint, or `WORKDIR/checkpoints/STEP` for
+        another, or `WORKDIR/checkpoints/best` for the one judged best in validation; a `.pt` or
+        `.safetensors` file with open_clip's or transformers' names; a folder of either library;
+        or the name of a preset (`models.presets.PRESETS`).
       config: the model, for files that do not say it: a preset's name, the path of an open_clip
         model JSON, or its fields.
       tokenizer: a folder that a tokenizer was saved to, or a SentencePiece `.model` file; None for
@@ -290,7 +292,9 @@ def load(
       ValueError: none of these; a `config` for a path that carries its own; tensors that do not
         fit the model, all listed; a tokenizer of another vocabulary.
     """
-    path = pathlib.Path(path)
+    path, which = pathlib.Path(path), ""
+    if path.parent.name == "checkpoints" and path.parent.is_dir():
+        path, which = path.parent.parent, path.name
     if (path / "checkpoints").is_dir() or not (path.exists() or path.suffix):
         if path.is_dir():
             for name, value in (("config", config), ("tokenizer", tokenizer)):
@@ -299,7 +303,7 @@ def load(
         if resize_positions:
             raise ValueError(f"{path} is no file of weights; leave resize_positions out")
         if path.is_dir():
-            return _load_run(path, dtype, param_dtype)
+            return _load_run(path, dtype, param_dtype, which)
         return _random(str(path), config, tokenizer, dtype, param_dtype)
     file = files.open_weights(path)
     resolved = _resolve(file, config)
@@ -371,8 +375,18 @@ def _random(name: str, config, tokenizer, dtype, param_dtype) -> Model:
     return Model(model, params, tokenizers.new(kind, resolved.text_cfg))
 
 
-def _load_run(workdir: pathlib.Path, dtype, param_dtype) -> Model:
+def _load_run(workdir: pathlib.Path, dtype, param_dtype, which: str = "") -> Model:
     config = load_config(workdir / "config.json")
+    tokenizer = tokenizers.load(workdir / "tokenizer")
+    step = None
+    if which == "best":
+        step = retention.best_step(workdir, config.train.keep_best)
+    elif which:
+        if not which.isdigit():
+            raise ValueError(
+                f"{workdir / 'checkpoints' / which} is no checkpoint; name a step or best"
+            )
+        step = int(which)
     model = build_model(config)
     if dtype is not None:
         model = model.clone(dtype=_dtype("dtype", dtype))
@@ -383,9 +397,11 @@ def _load_run(workdir: pathlib.Path, dtype, param_dtype) -> Model:
         _abstract(model),
     )
     # Cast afterwards: what overflows a data type is no sign of a damaged checkpoint.
-    params = checkpoint.restore_params(workdir, abstract)
+    params = checkpoint.restore_params(
+        workdir, abstract, step=step, tokenizer=tokenizer.fingerprint
+    )
     params = _cast(params, param_dtype, str(workdir))
-    return Model(model, params, tokenizers.load(workdir / "tokenizer"), config.data)
+    return Model(model, params, tokenizer, config.data)
 
 
 def _cast(params: dict[str, Any], param_dtype: str | None, name: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A run's folder: where everything in it lies, whose it is, and how its files are written.
 
 <workdir>/config.json     the resolved configuration
+          config_changes.jsonl    settings that were changed on the way, each with its step
           records/<split> prepared data (ArrayRecord)
           tokenizer/      the vocabulary the model was trained with
           checkpoints/    parameters, optimiser state, data position
@@ -21,19 +22,12 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-# May differ between a run and its continuation: they choose machines and habits, not results.
-_FREE_FIELDS = (
-    "data.workers",
-    "data.loader_workers",
-    "data.root",
-    "train.checkpoint_every",
-    "train.log_every",
-)
-_FREE_PREFIXES = ("mesh.",)
+if TYPE_CHECKING:
+    from fetalclip_jax import continuation
 
 # Locks held by this process: folder -> its open lock file.
 _locks: dict[pathlib.Path, int] = {}
@@ -52,6 +46,10 @@ class Run:
     @property
     def config(self) -> pathlib.Path:
         return self.workdir / "config.json"
+
+    @property
+    def config_changes(self) -> pathlib.Path:
+        return self.workdir / "config_changes.jsonl"
 
     @property
     def tokenizer(self) -> pathlib.Path:
@@ -93,18 +91,25 @@ class Run:
         """Steps of the finished checkpoints, ascending."""
         return sorted(int(p.name) for p in self.checkpoints.glob("*") if p.name.isdigit())
 
-    def claim(self, config: ConfigDict) -> None:
+    def claim(
+        self, config: ConfigDict, *, allow_config_change: bool = False
+    ) -> "continuation.Continuation":
         """Marks the folder as this experiment's, or checks that it already is.
 
         From here to the end of the process no other may claim the folder. Only a checkpoint binds
-        it to its settings: before the first one a mistaken field can be put right.
+        it to its settings: before the first one a mistaken field can be put right. Settings that
+        matter and may change are written down by `accept`, once the run does go on with them.
+
+        Args:
+          allow_config_change: accept other settings where the parameters fit them.
 
         Raises:
-          ValueError: another process works in it, or it holds another experiment; names the
-            fields that differ.
+          ValueError: it cannot be written, another process works in it, or it holds another
+            experiment; names the fields that differ.
         """
-        # Imported here: it brings JAX along.
-        from fetalclip_jax.config import flatten, load_config, save_config
+        # Imported here: they bring JAX along.
+        from fetalclip_jax import continuation
+        from fetalclip_jax.config import load_config, save_config
 
         steps = self.steps()
         if steps and not self.config.exists():
@@ -112,54 +117,44 @@ class Run:
                 f"{self.workdir} holds checkpoints but no config.json, so it is not known what "
                 "they are; choose another --workdir"
             )
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        _lock(self.workdir)
+        try:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            _lock(self.workdir)
+        except OSError as error:
+            raise ValueError(
+                f"{self.workdir} cannot be written ({error.strerror}); make it writable, or choose "
+                "another --workdir"
+            ) from error
+        plan = continuation.Continuation()
         if self.config.exists():
-            old, new = flatten(load_config(self.config)), flatten(config)
-            differing = {
-                name: (old.get(name), new.get(name))
-                for name in sorted(old.keys() | new.keys())
-                if old.get(name) != new.get(name)
-                and name not in _FREE_FIELDS
-                and not name.startswith(_FREE_PREFIXES)
-            }
-            if steps and not old["data.source"]:
-                raise ValueError(f"{self.workdir} holds imported weights; {self._start_from_it()}")
-            if differing and steps:
-                raise ValueError(self._refusal(differing, old["train.steps"], steps[-1]))
-            if differing and is_lead():
-                shutil.rmtree(self.tokenizer, ignore_errors=True)
-        save_config(config, self.config)
-
-    def _refusal(
-        self, differing: Mapping[str, tuple[Any, Any]], planned: int, latest_step: int
-    ) -> str:
-        if differing.keys() == {"train.steps"}:
-            asked = differing["train.steps"][1]
-            if latest_step >= planned:
-                return (
-                    f"{self.workdir} has finished its {planned} steps, with the learning rate at "
-                    f"zero: config.train.steps={asked} would be another schedule from the start, "
-                    f"not its continuation; {self._start_from_it()}"
+            there = load_config(self.config)
+            if steps and not there.data.source:
+                raise ValueError(
+                    f"{self.workdir} holds imported weights; train from its parameters with "
+                    f"--config.init_from={self.workdir} and another --workdir"
                 )
-            return (
-                f"{self.workdir} has a schedule of {planned} steps and is at step {latest_step}: "
-                f"config.train.steps={asked} would be another schedule from the start; go on with "
-                f"config.train.steps={planned}, or {self._start_from_it()}"
-            )
-        fields = "; ".join(
-            f"{name}: {old!r} there, {new!r} now" for name, (old, new) in differing.items()
-        )
-        return (
-            f"{self.workdir} holds another experiment ({fields}); use its settings to continue it, "
-            "or another --workdir"
-        )
+            if steps:
+                plan = continuation.decide(
+                    self.workdir, there, config, steps, allow_config_change=allow_config_change
+                )
+            elif continuation.differences(there, config) and is_lead():
+                shutil.rmtree(self.tokenizer, ignore_errors=True)
+        if not plan.changes:
+            save_config(config, self.config)
+        return plan
 
-    def _start_from_it(self) -> str:
-        return (
-            f"train from its parameters with --config.init_from={self.workdir} and another "
-            "--workdir"
-        )
+    def accept(self, config: ConfigDict, changes: "continuation.Changes", step: int) -> None:
+        """Makes `config` the run's from `step` on; says and keeps what changed."""
+        from fetalclip_jax.config import save_config
+
+        if not changes:
+            return
+        save_config(config, self.config)
+        history = self.config_changes.read_text() if self.config_changes.exists() else ""
+        line = json.dumps({"step": step, "changes": changes})
+        write_text(self.config_changes, f"{history}{line}\n")
+        for name, (old, new) in changes.items():
+            print(f"From step {step} on, {name} is {new!r}; it was {old!r}", flush=True)
 
 
 def is_lead() -> bool:

@@ -56,6 +56,92 @@ def test_machines_and_habits_are_free(trained, config):
     assert json.loads(trained.config.read_text())["data"]["workers"] == 7
 
 
+def test_other_habits_of_this_version_are_free(trained, config):
+    changes = {"train.keep_checkpoints": 5, "train.keep_best": "", "compute.remat": "full"}
+    trained.claim(changed(config, changes))
+
+
+def test_options_of_data_that_is_not_read_are_free(trained, config):
+    trained.claim(changed(config, {"data.hc18.test_share": 0.3}))
+    assert "data.phantom.train_images: 24 there, 48 now" in (
+        refusal(trained, config, {"data.phantom.train_images": 48})
+    )
+
+
+def test_a_change_can_be_allowed_and_is_kept(trained, config, capsys):
+    before = trained.config.read_text()
+    other = changed(config, {"optimizer.learning_rate": 0.5, "augment.flip": 0.0})
+    assert "--allow-config-change" in refusal(trained, config, {"optimizer.learning_rate": 0.5})
+    plan = trained.claim(other, allow_config_change=True)
+    assert trained.config.read_text() == before  # until the run does go on
+    trained.accept(other, plan.changes, 12)
+    assert json.loads(trained.config.read_text())["optimizer"]["learning_rate"] == 0.5
+    assert json.loads(trained.config_changes.read_text()) == {
+        "step": 12,
+        "changes": {"augment.flip": [0.5, 0.0], "optimizer.learning_rate": [0.001, 0.5]},
+    }
+    assert capsys.readouterr().out.splitlines() == [
+        "From step 12 on, augment.flip is 0.0; it was 0.5",
+        "From step 12 on, optimizer.learning_rate is 0.5; it was 0.001",
+    ]
+    assert trained.claim(other).changes == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"seed": 1}, "it decides the order of the data"),
+        ({"train.global_batch_size": 16}, "the position in the data counts batches of that size"),
+        ({"data.phantom.train_images": 48}, "the position in the data is one among those"),
+        ({"tokenizer.kind": "clip_bpe"}, "the ids of that vocabulary"),
+        ({"model.vision_cfg.layers": 4}, "its parameters have other names or shapes"),
+    ],
+)
+def test_what_cannot_be_continued_is_refused_whatever_is_allowed(trained, config, changes, reason):
+    with pytest.raises(ValueError, match=f"whatever is allowed: .*{reason}") as error:
+        trained.claim(changed(config, changes), allow_config_change=True)
+    assert f"{next(iter(changes))}: " in str(error.value)
+
+
+def test_another_function_of_the_same_parameters_can_be_allowed(trained, config):
+    changes = {"model.vision_cfg.patch_dropout": 0.5}
+    assert "model.vision_cfg.patch_dropout: 0" in refusal(trained, config, changes)
+    plan = trained.claim(changed(config, changes), allow_config_change=True)
+    assert plan.changes == {"model.vision_cfg.patch_dropout": (0.0, 0.5)}
+
+
+@pytest.fixture
+def constant(tmp_path, config):
+    """As `trained`, with a constant learning rate that falls over the last 4 of 12 steps."""
+    config = changed(config, {"optimizer.schedule": "constant", "optimizer.cooldown_steps": 4})
+    run = Run(tmp_path / "constant")
+    run.claim(config)
+    for step in (6, 8, 12):
+        (run.checkpoints / str(step)).mkdir(parents=True)
+    return run, config
+
+
+def test_a_constant_schedule_is_extended_from_before_its_cool_down(constant):
+    run, config = constant
+    plan = run.claim(changed(config, {"train.steps": 20}))
+    assert plan.changes == {"train.steps": (12, 20)}
+    assert plan.newest == 8
+    (run.checkpoints / "12").rename(run.checkpoints / "12.damaged")
+    assert run.claim(changed(config, {"train.steps": 20})).newest is None  # the latest will do
+    # It may begin to fall earlier too.
+    other = changed(config, {"train.steps": 10, "optimizer.cooldown_steps": 3})
+    assert run.claim(other).newest == 6
+    (run.checkpoints / "8").rename(run.checkpoints / "10")
+    (run.checkpoints / "6").rename(run.checkpoints / "9")
+    assert "the two plans part at step 8" in refusal(run, config, {"train.steps": 20})
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, config):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"run cannot be written \(Not a directory\); make"):
+        Run(tmp_path / "file" / "run").claim(config)
+
+
 def test_more_steps_after_the_end_are_another_schedule(trained, config):
     message = refusal(trained, config, {"train.steps": 20})
     assert "has finished its 12 steps, with the learning rate at zero" in message

@@ -1,6 +1,7 @@
 """`fetalclip train`."""
 
 import argparse
+import errno
 
 from fetalclip_jax.commands import arguments
 
@@ -20,4 +21,31 @@ def run(given: argparse.Namespace, overrides: list[str]) -> None:
         from fetalclip_jax.training import loop
 
         loop.train(config.parse(given.config, overrides), given.workdir)
+    parser.add_argument(
+        "--allow-config-change",
+        action="store_true",
+        help="go on with settings that differ from those the run in the workdir has",
+    )
+
+
+def run(given: argparse.Namespace, overrides: list[str]) -> None:
+    from fetalclip_jax.training import preemption
+
+    with preemption.Notice() as notice:  # before JAX is imported, which takes seconds
+        from fetalclip_jax import config
+        from fetalclip_jax.training import loop
+
+        asked = config.parse(given.config, overrides)
+        try:
+            reached = loop.train(
+                asked, given.workdir, allow_config_change=given.allow_config_change, notice=notice
+            )
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ValueError(
+                f"{given.workdir}: {error.strerror}; make room, then run the same command again: "
+                "it goes on from the latest checkpoint"
+            ) from error
+    if int(reached.step) == asked.train.steps:
         print(f"Trained: {given.workdir}")

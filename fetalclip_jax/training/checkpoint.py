@@ -1,123 +1,291 @@
 """Every Orbax call of the project: save and restore a training run, or its parameters alone."""
 
+import contextlib
+import functools
+import logging
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from fetalclip_jax.run import Run, is_lead
-from fetalclip_jax.training import integrity
+from fetalclip_jax.training import agreement, integrity, retention
 from fetalclip_jax.training.state import TrainState
+
+# Saves that may fail one after another before a run stops.
+_FAILURES = 3
+_ITEMS = ("params", "ema", "optimizer", "data", "progress")
 
 
 class Checkpointer:
     """Checkpoints of one run under `<workdir>/checkpoints/<step>/`.
 
     Parameters, their average, optimiser state and data position are separate items of one atomic
-    checkpoint: training restores all of them together, everything else the parameters alone.
+    checkpoint: training restores all of them together, everything else the parameters alone. An
+    old checkpoint is deleted after the new one is complete.
+
+    Args:
+      keep: how many of the newest stay.
+      keep_best: name of a metric; the checkpoint where it was lowest stays too.
+      milestone: a step; the newest checkpoint not after it stays too.
+      tokenizer: fingerprint of the model's tokenizer.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int = 2):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        keep: int = 2,
+        *,
+        keep_best: str = "",
+        milestone: int | None = None,
+        tokenizer: str = "",
+    ):
         self._folder = Run(workdir).checkpoints.absolute()
-        self._manager = ocp.CheckpointManager(
+        self._keep_best = keep_best
+        self._kept = retention.Kept(keep, milestone, self._best_step)
+        self._tokenizer = tokenizer
+        self._pending: int | None = None
+        self._failures = 0
+        logging.getLogger("absl").addFilter(_not_of_orbax)
+        self._open()
+
+    def _open(self) -> None:
+        if is_lead():
+            retention.remove_half_written(self._folder)
+        self._manager = _Manager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
+                preservation_policy=self._kept,
                 create=True,
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._record),
             ),
-            item_names=("params", "ema", "optimizer", "data", "progress"),
+            item_names=_ITEMS,
         )
+        steps = self._manager.all_steps()
+        self._metrics = {step: retention.metrics(self._folder / str(step)) for step in steps}
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, progress: dict[str, Any]) -> None:
-        """Writes in the background; `progress` is small JSON, such as the seconds trained."""
-        ema = {} if state.ema is None else {"ema": ocp.args.StandardSave(state.ema)}
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
-                data=ocp.args.JsonSave({"step": int(state.step)}),
-                progress=ocp.args.JsonSave(progress),
-                **ema,
-            ),
-        )
+    def save(
+        self,
+        state: TrainState,
+        *,
+        data: Mapping[str, int],
+        progress: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Writes in the background, after waiting for the save before this one.
 
-    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The latest readable state in the shardings of `abstract`, and what `save` was told.
+        A save that fails is said on the terminal, and training goes on: the checkpoints before it
+        are untouched. Whether this one failed is said by the next call.
 
-        Damaged checkpoints after it are said on the terminal and renamed, so that the steps they
-        were of can be saved again.
+        Args:
+          data: position in the data, {"step", "examples"}.
+          progress: small JSON, such as the seconds trained.
+          metrics: of these parameters on data for validation.
 
         Raises:
-          ValueError: none can be read, or the parameters have other names or shapes.
+          ValueError: several saves in a row have failed.
         """
+        self.settle()
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        self._pending = step
+        self._metrics[step] = dict(metrics or {})
+        ema = {} if state.ema is None else {"ema": ocp.args.StandardSave(state.ema)}
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            optimizer=ocp.args.StandardSave(_optimizer_item(state)),
+            data=ocp.args.JsonSave(dict(data)),
+            progress=ocp.args.JsonSave(
+                {**progress, "tokenizer": self._tokenizer, "metrics": self._metrics[step]}
+            ),
+            **ema,
+        )
+        try:
+            self._manager.save(step, args=items)
+        except Exception as error:  # of Orbax, TensorStore or the system, by what is wrong
+            self._failed(error)
+
+    def settle(self) -> None:
+        """Waits for the save in progress; says it where that failed.
+
+        Raises:
+          ValueError: as `save`.
+        """
+        if self._pending is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # as in `save`
+            self._failed(error)
+        else:
+            self._pending, self._failures = None, 0
+
+    def _failed(self, error: Exception) -> None:
+        step, self._pending = self._pending, None
+        self._failures += 1
+        reason = integrity.reason(error)
+        # What Orbax believes about its folder is no longer so.
+        with contextlib.suppress(Exception):  # the same error again
+            self._manager.close()
+        self._open()
+        latest = self.latest_step()
+        kept = "there is none before it" if latest is None else f"that of step {latest} is whole"
+        message = f"{self._folder}: the checkpoint of step {step} could not be written ({reason})"
+        # Where several processes write, they no longer know what the others have seen.
+        if self._failures >= _FAILURES or jax.process_count() > 1:
+            raise ValueError(
+                f"{message}; {kept}: free space or make the folder writable, then run the same "
+                "command again to go on from it"
+            )
+        agreement.say(f"{message}; {kept}, training goes on and the next save will try again")
+
+    def finish(self) -> None:
+        """Waits until the last save is on the disk.
+
+        Raises:
+          ValueError: it could not be written.
+        """
+        self._failures = _FAILURES  # no further save would try again
+        self.settle()
+        self._failures = 0
+
+    def restore(
+        self, abstract: TrainState, *, newest: int | None = None
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """The latest readable state, in the shardings of `abstract`, and its progress.
+
+        Damaged checkpoints after it are said on the terminal and renamed, so that the steps they
+        were of can be saved again. All processes of a job take the same one.
+
+        Args:
+          newest: pass over, and rename, what was saved after this step.
+
+        Raises:
+          ValueError: none can be read, the state has other names or shapes, or was trained with
+            another tokenizer.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        later = [step for step in steps if newest is not None and step > newest]
+        aside = {step: ("superseded", f"the run goes on from step {newest}") for step in later}
         damaged: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            if found := integrity.damage(self._folder / str(step)):
+        for step in steps[len(later) :]:
+            folder = self._folder / str(step)
+            if found := agreement.as_lead_finds(functools.partial(integrity.damage, folder)):
                 damaged[step] = found
                 continue
-            _check_fits(self._folder / str(step) / "params", abstract.params)
+            _check_fits(folder / "params", abstract.params)
+            _check_fits(folder / "optimizer", _optimizer_item(abstract), "optimizer")
+            _check_tokenizer(folder, self._tokenizer)
+            restored, failure = None, None
             try:
                 restored = self._restore(step, abstract)
             except Exception as error:  # of Orbax, TensorStore or json, by what is damaged
-                damaged[step] = _reason(error)
-            else:
-                self._set_aside(damaged)
-                return restored
+                failure = integrity.reason(error)
+            if failure := agreement.found_anywhere(failure):
+                damaged[step] = failure
+                continue
+            aside |= {step: ("damaged", reason) for step, reason in damaged.items()}
+            self._set_aside(aside)
+            return restored
         raise ValueError(_none_readable(self._folder, damaged))
 
-    def _restore(self, step, abstract) -> tuple[TrainState, dict[str, Any]]:
-        ema = {} if abstract.ema is None else {"ema": ocp.args.StandardRestore(abstract.ema)}
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(abstract.params),
-                optimizer=ocp.args.StandardRestore(
-                    {"step": abstract.step, "state": abstract.opt_state}
-                ),
-                data=ocp.args.JsonRestore(),
-                progress=ocp.args.JsonRestore(),
-                **ema,
-            ),
-        )
-        optimizer = restored["optimizer"]
-        state = TrainState(
-            step=optimizer["step"],
-            params=restored["params"],
-            ema=restored["ema"] if ema else None,
-            opt_state=optimizer["state"],
-        )
-        _check_finite(state)
+    def _restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        folder = self._folder / str(step)
+        averaged = abstract.ema is not None and (folder / "ema").exists()
+        args = {
+            "params": ocp.args.StandardRestore(abstract.params),
+            "optimizer": ocp.args.StandardRestore(_optimizer_item(abstract)),
+            "progress": ocp.args.JsonRestore(),
+        }
+        if averaged:
+            args["ema"] = ocp.args.StandardRestore(abstract.ema)
+        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        optimizer, params, ema = restored["optimizer"], restored["params"], None
+        if averaged:
+            ema = restored["ema"]
+        elif abstract.ema is not None:  # an average that begins now
+            ema = jax.tree.map(jnp.copy, params)
+        state = TrainState(optimizer["step"], params, ema, optimizer["state"])
+        integrity.check_finite(state)
+        _check_position(folder, int(state.step))
         return state, restored["progress"]
 
-    def _set_aside(self, damaged: dict[int, str]) -> None:
-        for step, reason in damaged.items():
+    def _set_aside(self, steps: Mapping[int, tuple[str, str]]) -> None:
+        for step, (what, reason) in steps.items():
             folder = self._folder / str(step)
-            aside = _unused(folder.with_name(f"{step}.damaged"))
-            print(f"{folder} is damaged ({reason}); renamed to {aside.name}", flush=True)
             if is_lead():
+                aside = retention.unused(folder.with_name(f"{step}.{what}"))
+                agreement.say(f"{folder} is {what} ({reason}); renamed to {aside.name}")
                 folder.rename(aside)
-        if damaged:
+            del self._metrics[step]
+        if steps:
+            if jax.process_count() > 1:
+                multihost_utils.sync_global_devices("checkpoints set aside")
             self._manager.reload()
 
     def _record(self) -> None:
         """Notes what was written; called when all of it is, before the folder gets its name."""
         for path in self._folder.iterdir():
-            aside = ".damaged" in path.name
+            aside = path.name.endswith(".damaged") or ".damaged-" in path.name
             if path.is_dir() and not aside and not integrity.is_recorded(path):
                 integrity.record(path)
 
+    def _best_step(self) -> int | None:
+        return retention.best(self._metrics, self._keep_best)
+
     def close(self) -> None:
-        """Waits for pending writes."""
-        self._manager.wait_until_finished()
+        """Waits for pending writes; says it where they fail."""
+        try:
+            self.settle()
+        except ValueError as error:
+            agreement.say(str(error))
         self._manager.close()
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """Which lines are logged: what goes wrong is said here, in one instead of fifty."""
+    return "/orbax/" not in record.pathname
+
+
+def _optimizer_item(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "state": state.opt_state}
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """Never: the training loop asks JAX, once for each step.
+
+        JAX takes the step it was last asked about for the one a process is at, and Orbax asks
+        about earlier ones.
+        """
+        return False
+
+
+def _check_tokenizer(folder: pathlib.Path, fingerprint: str) -> None:
+    there = retention.read_json(folder / "progress").get("tokenizer")
+    if fingerprint and there and there != fingerprint:
+        raise ValueError(
+            f"{folder} was trained with the tokenizer of fingerprint {there[:12]}, and "
+            f"{folder.parent.parent / 'tokenizer'} has {fingerprint[:12]}: put back the tokenizer "
+            "folder of that run"
+        )
+
+
+def _check_position(folder: pathlib.Path, step: int) -> None:
+    """Raises ValueError where the data position is that of another step."""
+    position = retention.read_json(
+        folder / "data"
+    )  # earlier versions kept an iterator's state there
+    if position and position.get("step") != step:
+        raise ValueError(f"state of step {step}, data position of step {position.get('step')}")
 
 
 def latest_step(workdir: pathlib.Path) -> int | None:
@@ -131,18 +299,35 @@ def save_params(workdir: pathlib.Path, params: Any) -> None:
         checkpointer.save(Run(workdir).checkpoints.absolute() / "0" / "params", params)
 
 
-def restore_params(workdir: pathlib.Path, abstract_params: Any) -> Any:
+def restore_params(
+    workdir: pathlib.Path,
+    abstract_params: Any,
+    *,
+    step: int | None = None,
+    tokenizer: str = "",
+) -> Any:
     """Parameters of the latest readable checkpoint, in the shardings asked for.
 
     Those of a run that keeps averaged parameters are the averaged ones. A damaged checkpoint is
     said on the terminal, and the one before it used.
 
+    Args:
+      step: read the checkpoint of this step and no other.
+      tokenizer: fingerprint of the tokenizer of the model.
+
     Raises:
-      ValueError: there is no checkpoint, none can be read, or its parameters have other names or
-        shapes.
+      ValueError: there is no checkpoint, none can be read, its parameters have other names or
+        shapes, or it was trained with another tokenizer.
     """
     run = Run(workdir)
     folder, steps = run.checkpoints.absolute(), run.steps()
+    if step is not None:
+        if step not in steps:
+            raise ValueError(
+                f"{folder} holds no checkpoint of step {step}; there are "
+                f"{', '.join(map(str, steps)) or 'none'}"
+            )
+        steps = [step]
     if not steps:
         raise ValueError(
             f"{workdir} holds no checkpoint (expected {folder.name}/<step>/ in it); "
@@ -152,39 +337,30 @@ def restore_params(workdir: pathlib.Path, abstract_params: Any) -> Any:
     damaged: dict[int, str] = {}
     for step in reversed(steps):
         item = folder / str(step) / ("ema" if averaged else "params")
-        if found := integrity.damage(folder / str(step), item.name):
+        if found := agreement.as_lead_finds(
+            lambda item=item: integrity.damage(item.parent, item.name)
+        ):
             damaged[step] = found
             continue
         _check_fits(item, abstract_params)
+        _check_tokenizer(item.parent, tokenizer)
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 params = checkpointer.restore(item, abstract_params)
-            _check_finite(params)
+            integrity.check_finite(params)
         except Exception as error:  # of Orbax or TensorStore, by what is damaged
-            damaged[step] = _reason(error)
+            damaged[step] = integrity.reason(error)
         else:
             for newer, reason in damaged.items():
-                print(
-                    f"{folder / str(newer)} is damaged ({reason}); using that of step {step}",
-                    flush=True,
+                agreement.say(
+                    f"{folder / str(newer)} is damaged ({reason}); using that of step {step}"
                 )
             return params
     raise ValueError(_none_readable(folder, damaged))
 
 
-def _check_finite(tree: Any) -> None:
-    """Raises ValueError where a number is NaN or infinite: no run saves such a state."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            continue
-        # In NumPy: a compilation for every shape would take longer than looking.
-        for shard in leaf.addressable_shards:
-            if shard.replica_id == 0 and not np.isfinite(np.asarray(shard.data)).all():
-                raise ValueError(f"{jax.tree_util.keystr(path)} holds numbers that are not finite")
-
-
-def _check_fits(item: pathlib.Path, abstract: Any) -> None:
-    """Raises ValueError if the parameters of a checkpoint are those of another model.
+def _check_fits(item: pathlib.Path, abstract: Any, noun: str = "model") -> None:
+    """Raises ValueError if the arrays of a checkpoint are those of another model or optimiser.
 
     Asked first: Orbax reads all arrays at once, and each that does not fit reports it.
     """
@@ -194,34 +370,26 @@ def _check_fits(item: pathlib.Path, abstract: Any) -> None:
         return
     here = _shapes(abstract)
     differing = [
-        f"{name}: {there.get(name, 'none')} there, {here.get(name, 'none')} in the model"
+        f"{name}: {there.get(name, 'none')} there, {here.get(name, 'none')} in the {noun}"
         for name in sorted(there.keys() | here.keys())
         if there.get(name) != here.get(name)
     ]
     if differing:
         raise ValueError(
-            f"the parameters in {item} do not fit the model described by config.json: "
+            f"the {'parameters' if noun == 'model' else 'arrays'} in {item} do not fit the {noun} "
+            "described by config.json: "
             f"{'; '.join(differing[:3])}{' ...' if len(differing) > 3 else ''}"
         )
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    # Orbax gives lists and dictionaries for the tuples, with names and without, that it saved.
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
-
-
-def _reason(error: Exception) -> str:
-    """The first cause of an error, short."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if type(error) is ValueError:
-        return _short(str(error))
-    return f"{type(error).__name__}: {_short(str(error))}"
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 160 else text[:160] + "..."
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+        for path, leaf in leaves
+        if hasattr(leaf, "shape")
+    }
 
 
 def _none_readable(folder: pathlib.Path, damaged: dict[int, str]) -> str:
@@ -230,12 +398,3 @@ def _none_readable(folder: pathlib.Path, damaged: dict[int, str]) -> str:
         f"{folder}: none of its checkpoints ({', '.join(map(str, sorted(damaged)))}) can be read "
         f"({step}: {reason}); put back a copy of one, or train in another --workdir"
     )
-
-
-def _unused(path: pathlib.Path) -> pathlib.Path:
-    """`path`, or with a number behind it where something has that name."""
-    number, name = 1, path.name
-    while path.exists():
-        number += 1
-        path = path.with_name(f"{name}-{number}")
-    return path

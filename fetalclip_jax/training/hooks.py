@@ -119,12 +119,17 @@ class Log:
 
 @dataclasses.dataclass
 class Evaluate:
-    """Writes the mean loss of fixed batches of patients that are not trained on."""
+    """Writes the mean loss of fixed batches of patients that are not trained on.
+
+    Attributes:
+      judged: step -> what was written last.
+    """
 
     every: int
     writer: MetricsWriter
     eval_step: Callable
     batches: Sequence[Mapping[str, jax.Array]]
+    judged: dict[int, dict[str, float]] = dataclasses.field(default_factory=dict)
 
     def __call__(self, moment: Moment) -> None:
         state = moment.state
@@ -132,6 +137,8 @@ class Evaluate:
         if state.ema is not None:
             values["ema_val_loss"] = self._mean_loss(state.ema, state.step)
         self.writer.write(moment.step, values)
+        self.judged.clear()
+        self.judged[moment.step] = values
 
     def _mean_loss(self, params, step) -> float:
         return float(np.mean([float(self.eval_step(params, step, b)) for b in self.batches]))
@@ -142,13 +149,23 @@ class Save:
     """Saves state and data position.
 
     It comes after what writes metrics: a checkpoint implies that the lines of its step are there.
+
+    Attributes:
+      judged: step -> validation metrics, of which the best checkpoint is chosen.
     """
 
     every: int
     checkpointer: Checkpointer
     clock: Clock
+    global_batch_size: int
+    judged: Mapping[int, Mapping[str, float]]
 
     def __call__(self, moment: Moment) -> None:
         self.clock.kept = self.clock.seconds()
-        self.checkpointer.save(moment.state, {"seconds": self.clock.kept})
+        self.checkpointer.save(
+            moment.state,
+            data={"step": moment.step, "examples": moment.step * self.global_batch_size},
+            progress={"seconds": self.clock.kept},
+            metrics=self.judged.get(moment.step),
+        )
         self.clock.mark(moment.step)  # neither judging nor saving is training

@@ -114,7 +114,6 @@ def train_batches(
         config,
         dataset,
         tokenizer,
-        part=part,
         global_batch_size=config.train.global_batch_size,
         augment=config.augment,
         caption_variants=config.captions.variants,

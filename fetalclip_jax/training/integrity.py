@@ -1,18 +1,26 @@
-"""Whether the arrays of a checkpoint are still what was written: their files' sizes and checksums.
+"""Whether a checkpoint is still what was written: sizes and checksums of files, finite numbers.
 
 A damaged checkpoint is found here, before it is read: what reads arrays in parallel reports every
 array of a broken file at once, and takes some damage for data.
 """
 
+import errno
 import json
+import os
 import pathlib
 import zlib
 from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from fetalclip_jax import run
 
 _NAME = "files.json"
 _CHUNK_BYTES = 1 << 20
+_TELLING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def record(folder: pathlib.Path) -> None:
@@ -50,6 +58,33 @@ def damage(folder: pathlib.Path, part: str = "") -> str | None:
         if _describe(path) != [size, checksum]:
             return f"{name} has other content than was written"
     return None
+
+
+def check_finite(tree: Any) -> None:
+    """Raises ValueError where a number is NaN or infinite: no run saves such a state."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            continue
+        # In NumPy: a compilation for every shape would take longer than looking.
+        for shard in leaf.addressable_shards:
+            if shard.replica_id == 0 and not np.isfinite(np.asarray(shard.data)).all():
+                raise ValueError(f"{jax.tree_util.keystr(path)} holds numbers that are not finite")
+
+
+def reason(error: BaseException) -> str:
+    """The first cause of an error, short."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error)
+    for number in _TELLING:  # what reads and writes arrays puts much around it
+        if os.strerror(number) in text:
+            return os.strerror(number)
+    return _short(text) if type(error) is ValueError else f"{type(error).__name__}: {_short(text)}"
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 160 else text[:160] + "..."
 
 
 def _names(folder: pathlib.Path) -> Iterator[str]:

@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 from fetalclip_jax.training import parameter_table
 
+_SCHEDULES = ("cosine", "constant")
+
 
 def _check_numbers(config: ConfigDict) -> None:
     """Raises ValueError for a number with which nothing, or nothing sensible, would be learned."""
@@ -21,6 +23,7 @@ def _check_numbers(config: ConfigDict) -> None:
     for name, rule in {
         "learning_rate": positive,
         "warmup_steps": not_negative,
+        "cooldown_steps": not_negative,
         "beta1": share,
         "beta2": share,
         "eps": positive,
@@ -36,20 +39,48 @@ def _check_numbers(config: ConfigDict) -> None:
 
 
 def learning_rate_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
-    """Zero to `config.learning_rate` over `config.warmup_steps`, then a cosine to zero at `steps`.
+    """Zero to `config.learning_rate` over `config.warmup_steps`, then as `config.schedule` says.
+
+    "cosine" falls to zero at `steps`. "constant" stays, but for the last `config.cooldown_steps`
+    steps, over which it falls to zero linearly.
 
     Raises:
-      ValueError: a number out of range, or a warm-up as long as the run.
+      ValueError: a number out of range, an unknown schedule, or a warm-up and a cool-down as long
+        as the run.
     """
     _check_numbers(config)
+    if config.schedule not in _SCHEDULES:
+        raise ValueError(
+            f"config.optimizer.schedule={config.schedule!r} is not one of {', '.join(_SCHEDULES)}"
+        )
     if config.warmup_steps >= steps:
         raise ValueError(
             f"config.optimizer.warmup_steps={config.warmup_steps} is not below "
             f"config.train.steps={steps}; shorten the warm-up"
         )
-    return optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup_steps, decay_steps=steps, end_value=0.0
-    )
+    if config.schedule == "cosine":
+        if config.cooldown_steps:
+            raise ValueError(
+                f"config.optimizer.cooldown_steps={config.cooldown_steps} is of the constant "
+                "schedule; set it to 0, or config.optimizer.schedule to constant"
+            )
+        return optax.warmup_cosine_decay_schedule(
+            0.0, config.learning_rate, config.warmup_steps, decay_steps=steps, end_value=0.0
+        )
+    plateau_end = steps - config.cooldown_steps
+    if config.warmup_steps > plateau_end:
+        raise ValueError(
+            f"config.optimizer.warmup_steps={config.warmup_steps} and "
+            f"cooldown_steps={config.cooldown_steps} are more than "
+            f"config.train.steps={steps}; shorten one of them"
+        )
+    rate = config.learning_rate
+    parts = [
+        optax.linear_schedule(0.0, rate, max(config.warmup_steps, 1)),
+        optax.constant_schedule(rate),
+        optax.linear_schedule(rate, 0.0, max(config.cooldown_steps, 1)),
+    ]
+    return optax.join_schedules(parts, [config.warmup_steps, plateau_end])
 
 
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:

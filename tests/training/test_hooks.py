@@ -59,14 +59,20 @@ class Recording(Checkpointer):
     def __init__(self):
         self.saved = []
 
-    def save(self, state, progress):
-        self.saved.append((state, progress))
+    def save(self, state, **parts):
+        self.saved.append((state, parts))
 
 
 def test_saving_keeps_the_seconds_and_is_not_counted_as_training(clock):
     checkpointer, now = Recording(), moment(20)
-    hooks.Save(1, checkpointer, clock)(now)
-    assert checkpointer.saved == [(now.state, {"seconds": 52.0})]
+    judged = {20: {"val_loss": 1.5}}
+    hooks.Save(1, checkpointer, clock, 8, judged)(now)
+    parts = {
+        "data": {"step": 20, "examples": 160},
+        "progress": {"seconds": 52.0},
+        "metrics": {"val_loss": 1.5},
+    }
+    assert checkpointer.saved == [(now.state, parts)]
     assert clock.kept == 52.0
     assert clock.steps_per_second(23) == 3.0
 
@@ -77,6 +83,7 @@ def test_averaged_parameters_are_judged_beside_the_others(tmp_path):
     evaluate = hooks.Evaluate(1, writer, lambda params, step, batch: params * batch["x"], batches)
     evaluate(moment(4))
     evaluate(moment(8, ema=5.0))
+    assert evaluate.judged == {8: {"val_loss": 4.0, "ema_val_loss": 10.0}}
     writer.close()
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
         {"step": 4, "val_loss": 4.0},

@@ -1,0 +1,121 @@
+"""Notices that a process is to end: SIGTERM, Ctrl-C, and those of a cluster before it takes a host.
+
+Training notes them and stops after the step it is at, saved; before the first step there is
+nothing to save, and the process ends at once. Either way it exits with status 0. Importing this
+module does not import JAX, so that notices are heard from the start.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# How long a compilation, which cannot be interrupted, may delay the end of a process that has
+# nothing to save.
+_PATIENCE_SECONDS = 5.0
+
+
+class Notice:
+    """Whether this process, or in a job any of its processes, was asked to end.
+
+    A context manager that listens for signals while it is open; to be opened in the main thread.
+    One that is never opened hears what the cluster says to JAX alone.
+    """
+
+    def __init__(self):
+        self._noted = False
+        self._starting = True
+        self._before: dict[int, object] = {}
+        self._wakeup: tuple[int, int] | None = None
+
+    def __enter__(self) -> "Notice":
+        # Once JAX connects the processes of a job it listens for SIGTERM itself, in all of them.
+        numbers = _SIGNALS[1:] if _in_job() else _SIGNALS
+        self._before = {number: signal.signal(number, self._handle) for number in numbers}
+        # A handler waits for the main thread to come back from C++; a thread hears at once.
+        self._wakeup = os.pipe()
+        os.set_blocking(self._wakeup[1], False)
+        signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+        threading.Thread(target=self._end_if_stuck, args=self._wakeup[:1], daemon=True).start()
+        _open.append(self)
+        return self
+
+    def __exit__(self, *_) -> None:
+        _open.remove(self)
+        self._starting = False
+        signal.set_wakeup_fd(-1)
+        os.close(self._wakeup[1])  # which ends the thread
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def started(self) -> None:
+        """The first step is done: from here on there is something to save."""
+        self._starting = False
+
+    def reached(self, step: int) -> bool:
+        """Whether to stop after `step`, the same in all processes; to be asked at every step."""
+        return _job_is_preempted(step) if _in_job() else self._noted
+
+    def _handle(self, number: int, _) -> None:
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends the process at once
+        if _in_job():
+            if number == signal.SIGTERM:  # JAX was told not to listen
+                signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)  # which JAX passes on to the other processes
+            return
+        if self._starting:
+            self._say(number, "before the first step: nothing is lost, run the same command again")
+            raise SystemExit(0)
+        if not self._noted:
+            self._say(number, "stopping after this step")
+        self._noted = True
+
+    def _say(self, number: int, what: str) -> None:
+        # Not print: a handler may have interrupted one, whose lock it would wait for.
+        os.write(sys.stderr.fileno(), f"{signal.Signals(number).name}: {what}\n".encode())
+
+    def _end_if_stuck(self, pipe: int) -> None:
+        while numbers := os.read(pipe, 64):
+            if not self._starting or not set(numbers) & set(_SIGNALS):
+                continue
+            time.sleep(_PATIENCE_SECONDS)
+            if self._starting:
+                self._say(numbers[0], "ending without waiting for a compilation")
+                for child in multiprocessing.active_children():
+                    child.terminate()
+                os._exit(0)
+        os.close(pipe)
+
+
+def _in_job() -> bool:
+    """Whether this is one of several processes that JAX connects."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def _job_is_preempted(step: int) -> bool:
+    """Whether the processes of the job have agreed on `step` as the one to stop after."""
+    from jax.experimental import multihost_utils
+
+    with contextlib.suppress(RuntimeError):  # the service can be turned off
+        return multihost_utils.reached_preemption_sync_point(step)
+    return False
+
+
+_open: list[Notice] = []
+
+
+def _forget() -> None:
+    """In a forked child, which its parent ends: it has no step to finish."""
+    if _open:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it beside its parent
+
+
+os.register_at_fork(after_in_child=_forget)

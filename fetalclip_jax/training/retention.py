@@ -1,0 +1,84 @@
+"""Which checkpoints of a run stay, and which of them is the best."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fetalclip_jax.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """Which checkpoints stay: an `ocp.checkpoint_managers.PreservationPolicy`."""
+
+    last: int
+    milestone: int | None
+    best_step: Callable[[], int | None]
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*sorted(steps)[-self.last :], self.best_step()}
+        if self.milestone is not None:
+            kept.add(max((step for step in steps if step <= self.milestone), default=None))
+        return [step in kept for step in steps]
+
+
+def remove_half_written(folder: pathlib.Path) -> None:
+    """Removes what a killed or failed save left: it holds space, and nobody reads it."""
+    for path in folder.glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def metrics(folder: pathlib.Path) -> dict[str, float]:
+    """The validation metrics that a checkpoint was saved with."""
+    return dict(read_json(folder / "progress").get("metrics", {}))
+
+
+def best(values: Mapping[int, Mapping[str, float]], name: str) -> int | None:
+    """The step with the lowest value of that name; None where no step has one."""
+    finite = {
+        step: found[name]
+        for step, found in values.items()
+        if name in found and np.isfinite(found[name])
+    }
+    # The first of equals, so that a run that was resumed keeps the same.
+    return min(sorted(finite), key=finite.__getitem__, default=None)
+
+
+def read_json(item: pathlib.Path) -> dict[str, Any]:
+    """An item saved as JSON; empty where it cannot be read."""
+    try:
+        content = json.loads((item / "metadata").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def best_step(workdir: pathlib.Path, metric: str) -> int:
+    """The checkpoint whose validation `metric` is lowest.
+
+    Raises:
+      ValueError: no checkpoint has that metric.
+    """
+    run = Run(workdir)
+    found = best({step: metrics(run.checkpoints / str(step)) for step in run.steps()}, metric)
+    if found is None:
+        raise ValueError(
+            f"no checkpoint in {run.checkpoints} knows its {metric or 'validation loss'}; open the "
+            f"newest, {workdir}, or train with config.train.keep_best=val_loss"
+        )
+    return found
+
+
+def unused(path: pathlib.Path) -> pathlib.Path:
+    """`path`, or with a number behind it where something has that name."""
+    number, name = 1, path.name
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{name}-{number}")
+    return path
