@@ -5,6 +5,8 @@
           tokenizer/      the vocabulary the model was trained with
           checkpoints/    parameters, optimiser state, data position
           metrics.jsonl, tensorboard/
+          heartbeats/     signs of life, a file for each process
+          skipped/        examples of steps that were skipped, a file for each process
           results/, figures/, report.html, results.json
 
 Importing this module does not import JAX: programs that only write files use it too.
@@ -26,7 +28,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 # May differ between a run and its continuation: they choose machines and habits, not results.
-_FREE_FIELDS = ("data.workers", "data.root", "train.checkpoint_every", "train.log_every")
+_FREE_FIELDS = (
+    *("data.workers", "data.root", "train.checkpoint_every", "train.log_every"),
+    *("train.max_skipped_steps", "train.stall_seconds", "train.wandb_project"),
+    *("train.studies", "train.study_every"),
+)
 _FREE_PREFIXES = ("mesh.",)
 
 # Locks held by this process: folder -> its open lock file.
@@ -62,6 +68,14 @@ class Run:
     @property
     def tensorboard(self) -> pathlib.Path:
         return self.workdir / "tensorboard"
+
+    @property
+    def heartbeats(self) -> pathlib.Path:
+        return self.workdir / "heartbeats"
+
+    @property
+    def skipped(self) -> pathlib.Path:
+        return self.workdir / "skipped"
 
     @property
     def results(self) -> pathlib.Path:

@@ -1,6 +1,7 @@
 """`fetalclip train`."""
 
 import argparse
+import time
 
 from fetalclip_jax.commands import arguments
 
@@ -14,8 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, overrides: list[str]) -> None:
+    began = time.time()
     from fetalclip_jax import config
+    from fetalclip_jax.evaluation import validation
     from fetalclip_jax.training import loop
 
-    loop.train(config.parse(given.config, overrides), given.workdir)
+    experiment = config.parse(given.config, overrides)
+    loop.train(experiment, given.workdir, judge=validation.judge, began=began)
     print(f"Trained: {given.workdir}")

@@ -121,6 +121,7 @@ class _TrainingPair:
             "image": image,
             "tokens": self._tokenizer([text])[0],
             "caption_ids": caption_id(text),
+            "record": np.int32(record),
         }
 
 

@@ -5,22 +5,41 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
+from fetalclip_jax import tokenizers
 from fetalclip_jax.config import build_model, flatten, load_config
 from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.parallel import sharding
 from fetalclip_jax.run import Run, write_json
-from fetalclip_jax.training import checkpoint, hooks, inputs, metrics, objective, state, step
-from fetalclip_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from fetalclip_jax.training import (
+    checkpoint,
+    goodput,
+    heartbeat,
+    hooks,
+    inputs,
+    instruments,
+    metrics,
+    objective,
+    state,
+    step,
+)
+from fetalclip_jax.training.optimizer import make_optimizer
 
 
-def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
+def train(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    *,
+    judge: Callable[..., Callable] | None = None,
+    began: float | None = None,
+) -> state.TrainState:
     """Trains to `config.train.steps`, going on from the latest checkpoint under `workdir`.
 
     The seconds it reports are those of work that was kept: what a kill threw away is not counted.
@@ -29,54 +48,91 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
     was not: every random choice is a function of seed, example and epoch, and state and data
     position are saved together.
 
+    Args:
+      judge: `evaluation.validation.judge`, which runs `config.train.studies`. It is handed down,
+        for evaluation builds upon training.
+      began: `time.time()` when the program began: what it imported is part of what a run costs.
+
     Raises:
       ValueError: a field of `config` that cannot work; a `workdir` of another experiment or that
-        another process works in.
+        another process works in; too many steps in a row that were not finite.
     """
     if jax.process_count() > 1:
         raise ValueError(
             f"this job has {jax.process_count()} processes; training runs in one process with all "
             "its devices"
         )
-    start, run = time.time(), Run(workdir)
+    began, run = began or time.time(), Run(workdir)
     run.claim(config)
     mesh = meshes.make_mesh(**config.mesh)
     _check_numbers(config, mesh)
     parts = _build(config, mesh)
     dataset = inputs.open_records(config, run.workdir, "train")
     tokenizer = inputs.open_tokenizer(config, run.workdir)
+    measure = _measure(config, run, tokenizer, judge)
     with (
+        contextlib.ExitStack() as stack,  # closed last: the end waits for the last checkpoint
         contextlib.closing(inputs.train_batches(config, dataset, tokenizer)) as iterator,
         contextlib.closing(checkpoint.Checkpointer(run.workdir)) as checkpointer,
     ):
         if checkpointer.latest_step() is None:
-            current, kept = _first_state(config, parts.new_state(), parts.abstract), 0.0
+            current, done = _first_state(config, parts.new_state(), parts.abstract), {}
         else:
-            current, progress = checkpointer.restore(parts.abstract, iterator)
-            kept = progress["seconds"]
+            current, done = checkpointer.restore(parts.abstract, iterator)
             print(f"Continuing from step {int(current.step)} in {run.workdir}", flush=True)
         first, last = int(current.step), config.train.steps
         held_out = [
             sharding.global_batch(batch, mesh)
             for batch in inputs.validation_batches(config, run.workdir, tokenizer, _shards(mesh))
         ]
-        bar = tqdm(range(first, last), initial=first, total=last, desc="training", unit="step")
         # Preparing records and vocabulary is part of what a run costs; it happens once.
-        clock = hooks.Clock(start, kept, first)
-        with contextlib.closing(metrics.MetricsWriter(run.workdir, first)) as writer:
-            evaluate = hooks.Evaluate(
-                config.train.checkpoint_every, writer, parts.eval_step, held_out
-            )
-            save = hooks.Save(config.train.checkpoint_every, checkpointer, iterator, clock)
-            actions = _in_order(config, _log(config, writer, bar, clock), evaluate, save)
-            for index in bar:
-                batch = sharding.global_batch(next(iterator), mesh)
-                current, values = parts.train_step(current, batch)
-                done = index + 1
-                hooks.call(actions, hooks.Moment(done, current, values, last=done == last))
+        clock = goodput.Clock(began, _spent(run, done, first))
+        view = instruments.open_all(stack, config, run, clock, first)
+        watch = view.watch(checkpointer.latest_step, dataset, done)
+        actions = (
+            watch,
+            view.log(watch.counts),
+            view.evaluate(parts.eval_step, held_out),
+            *view.judges(measure),
+            hooks.Save(config.train.checkpoint_every, checkpointer, iterator, clock, watch.counts),
+        )
+        current = _steps(current, parts.train_step, iterator, mesh, view, actions)
+        clock.enter("save")
     summary = run.results / "train.json"
     if first < last or not summary.exists():
-        write_json(summary, _summary(config, current, clock.kept))
+        spent = clock.by_phase()
+        print(f"{last} steps, goodput {goodput.in_words(spent)}", flush=True)
+        content = _summary(config, current, clock.kept) | view.summary(watch.counts())
+        write_json(summary, content)
+    return current
+
+
+def _steps(
+    current: state.TrainState,
+    train_step: Callable,
+    iterator: Iterator[dict[str, np.ndarray]],
+    mesh: Mesh,
+    view: instruments.Instruments,
+    actions: Sequence[hooks.Hook],
+) -> state.TrainState:
+    """Steps and hooks, from the next step to the last."""
+    last, lengths = view.config.train.steps, set()
+    # What crosses between host and devices unasked waits for them: in a loop that is an error.
+    with jax.transfer_guard("disallow"):
+        for done in range(view.first + 1, last + 1):
+            view.clock.enter("data_wait")
+            local = next(iterator)
+            view.clock.busy(view.flight.busy_until())
+            batch = sharding.global_batch(local, mesh)
+            pairs, length = batch["tokens"].shape
+            view.clock.enter("step" if length in lengths else "compile")
+            lengths.add(length)
+            current, values = train_step(current, batch)
+            view.clock.enter("step")
+            view.flight.started(done, values["loss"])
+            view.meter.count(pairs, length)
+            hooks.call(actions, hooks.Moment(done, current, values, done == last, local["record"]))
+            view.progress.step()
     return current
 
 
@@ -111,20 +167,31 @@ def _build(config: ConfigDict, mesh: Mesh) -> _Parts:
     )
 
 
-def _log(
-    config: ConfigDict, writer: metrics.MetricsWriter, bar: tqdm, clock: hooks.Clock
-) -> hooks.Log:
-    schedule = learning_rate_schedule(config.optimizer, config.train.steps)
+def _measure(
+    config: ConfigDict, run: Run, tokenizer: tokenizers.Tokenizer, judge: Callable | None
+) -> Callable | None:
+    """Parameters -> what `config.train.studies` find of them; None where none are to be run."""
     settings = config.train
-    return hooks.Log(settings.log_every, writer, bar, clock, schedule, settings.global_batch_size)
+    if bool(settings.studies) != bool(settings.study_every):
+        raise ValueError(
+            f"config.train.studies={tuple(settings.studies)} and config.train.study_every="
+            f"{settings.study_every}: give both, or neither"
+        )
+    if not settings.study_every:
+        return None
+    if judge is None:
+        raise ValueError(
+            "config.train.studies need evaluation: pass judge=fetalclip_jax.evaluation.validation"
+            ".judge, as `fetalclip train` does"
+        )
+    return judge(config, run.workdir, tokenizer)
 
 
-def _in_order(
-    config: ConfigDict, log: hooks.Log, evaluate: hooks.Evaluate, save: hooks.Save
-) -> tuple[hooks.Hook, ...]:
-    """What is not finite is neither logged nor saved; what is saved has been logged."""
-    rate = config.optimizer.learning_rate
-    return (hooks.Watch(log.every, rate), log, hooks.Watch(save.every, rate), evaluate, save)
+def _spent(run: Run, done: Mapping[str, Any], step: int) -> dict[str, float]:
+    """Seconds by phase of the processes before this one."""
+    # Checkpoints of earlier versions hold their sum alone.
+    spent = done.get("seconds_by_phase") or {"step": done.get("seconds", 0.0)}
+    return goodput.continued(spent, step, heartbeat.read(run.heartbeats).get(0))
 
 
 def _shards(mesh: Mesh) -> int:
@@ -136,6 +203,13 @@ def _check_numbers(config: ConfigDict, mesh: Mesh) -> None:
     for name in ("steps", "log_every", "checkpoint_every", "global_batch_size"):
         if config.train[name] < 1:
             raise ValueError(f"config.train.{name}={config.train[name]} must be at least 1")
+    if config.train.max_skipped_steps < 1:
+        raise ValueError(
+            f"config.train.max_skipped_steps={config.train.max_skipped_steps} must be at least 1"
+        )
+    for name in ("stall_seconds", "study_every"):
+        if config.train[name] < 0:
+            raise ValueError(f"config.train.{name}={config.train[name]} must be 0 (never) or above")
     if not 0 <= config.train.ema_decay < 1:
         raise ValueError(
             f"config.train.ema_decay={config.train.ema_decay} is not from 0 (no average) to below 1"

@@ -48,14 +48,20 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         params["logit_scale"] = jnp.clip(params["logit_scale"], 0.0, _MAX_LOG_SCALE)
+        norm = optax.tree.norm(grads)
+        fine = jnp.isfinite(loss) & jnp.isfinite(norm)
         metrics |= {
             "loss": loss,
             "logit_scale": jnp.exp(params["logit_scale"]),
-            "gradient_norm": optax.tree.norm(grads),
+            "gradient_norm": norm,
+            "skipped": 1.0 - fine.astype(jnp.float32),
         }
         ema = state.ema
         if ema is not None:
             ema = _averaged(ema, params, ema_decay, state.step)
+        new = (params, ema, opt_state)
+        old = (state.params, state.ema, state.opt_state)
+        params, ema, opt_state = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
     compiled = jax.jit(
