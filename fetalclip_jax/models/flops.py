@@ -4,8 +4,6 @@ Products of matrices alone, as is usual for model FLOPs utilisation: what a prog
 (rematerialisation) or leaves out (the last block of tokens that nobody reads) changes nothing.
 """
 
-import math
-
 from fetalclip_jax.models.presets import CLIPConfig, TextConfig, VisionConfig
 
 # Backward twice the forward: the gradient of a product is two products.
@@ -15,7 +13,7 @@ _TRAINING_OVER_FORWARD = 3
 _STEM = ((4, 3, 48, 4), (8, 48, 96, 3), (8, 96, 96, 3))
 
 
-def of_image(config: VisionConfig, embed_dim: int, *, training: bool = False) -> float:
+def of_image(config: VisionConfig, embed_dim: int, *, training: bool = False) -> int:
     """Forward pass of one image.
 
     Args:
@@ -37,21 +35,19 @@ def of_image(config: VisionConfig, embed_dim: int, *, training: bool = False) ->
     return stem + blocks + 2 * config.width * embed_dim
 
 
-def of_text(config: TextConfig, embed_dim: int, length: int) -> float:
+def of_text(config: TextConfig, embed_dim: int, length: int) -> int:
     """Forward pass of one text of `length` tokens, padding included."""
     blocks = config.layers * _block(length, config.width, config.mlp_ratio)
     return blocks + 2 * config.width * embed_dim
 
 
-def of_training_pair(config: CLIPConfig, text_length: int) -> float:
+def of_training_pair(config: CLIPConfig, text_length: int) -> int:
     """Forward and backward pass of one image and its text, both towers trained."""
     forward = of_image(config.vision_cfg, config.embed_dim, training=True)
     forward += of_text(config.text_cfg, config.embed_dim, text_length)
     return _TRAINING_OVER_FORWARD * forward
 
 
-def _block(tokens: int, width: int, mlp_ratio: float) -> float:
+def _block(tokens: int, width: int, mlp_ratio: float | int) -> int:
     """Four projections, two of the MLP, and the two products of attention."""
-    return 2 * tokens * width * (4 * width + 2 * math.floor(width * mlp_ratio)) + (
-        4 * tokens**2 * width
-    )
+    return 2 * tokens * width * (4 * width + 2 * int(width * mlp_ratio)) + (4 * tokens**2 * width)

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import time
+from typing import Any
 
 import jax
 
@@ -23,7 +24,7 @@ class Flight:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "finished-steps")
         self._under_way = collections.deque()
 
-    def started(self, step: int, result: jax.Array) -> None:
+    def started(self, step: int, result: Any) -> None:
         """Notes a step, one of whose results is `result`.
 
         Raises:
@@ -43,6 +44,6 @@ class Flight:
         """Waits for no step: one that hangs would be waited for for ever."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _wait(self, step: int, result: jax.Array) -> None:
+    def _wait(self, step: int, result: Any) -> None:
         jax.block_until_ready(result)
         self.finished, self.finished_at = step, time.time()

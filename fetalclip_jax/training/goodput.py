@@ -35,7 +35,8 @@ class _Compilations:
     def seconds(self, since: float) -> float:
         """Of the spans that ended after `since`."""
         with self._lock:
-            return sum(end - max(start, since) for start, end in self._spans if end > since)
+            spans = [end - max(start, since) for start, end in self._spans if end > since]
+        return float(sum(spans))
 
 
 _compilations = _Compilations()

@@ -1,5 +1,6 @@
 """Signs of life of every process of a job, and the name of the one that stalls."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ _MISSED = 6
 
 # What a process does in a phase, as far as a watcher can tell.
 _WAITS_FOR = {
-    "step": "its devices",
+    "step": "the devices",
     "data_wait": "the next batch",
     "save": "the checkpoint to be written",
 }
@@ -47,7 +48,7 @@ class Heartbeat:
       process, processes: number of this one and count of all.
       stall_seconds: 0 watches for nothing.
       say: prints a line.
-      seconds: between two beats.
+      seconds: between two beats; by default 5, or a quarter of `stall_seconds`.
     """
 
     def __init__(
@@ -60,12 +61,13 @@ class Heartbeat:
         processes: int,
         stall_seconds: float,
         say: Callable[[str], None],
-        seconds: float = _SECONDS,
+        seconds: float | None = None,
     ):
         self._folder, self._clock, self._flight = folder, clock, flight
         self._process, self._processes = process, processes
         self._stall_seconds, self._say = stall_seconds, say
-        self._seconds = min(seconds, stall_seconds / 4) if stall_seconds else seconds
+        often = min(_SECONDS, stall_seconds / 4) if stall_seconds else _SECONDS
+        self._seconds = often if seconds is None else seconds
         self._said_at = 0.0
         self._over = threading.Event()
         self.beat()
@@ -96,7 +98,8 @@ class Heartbeat:
             part.write_text(json.dumps(content) + "\n", encoding="utf-8")
             part.replace(path)
         except OSError:  # a full disk: saving a checkpoint tells it, and knows what to do
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
 
     def look(self) -> None:
         """Says who is behind, where no step has finished for too long."""

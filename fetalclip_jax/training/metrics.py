@@ -56,10 +56,14 @@ class MetricsWriter:
         self._file = run.metrics.open("a")
         self._events = SummaryWriter(str(run.tensorboard), purge_step=resume_step + 1)
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
         if not self._writes:
             return
-        values = {k: v for k, value in values.items() if math.isfinite(v := float(value))}
+        values = {
+            name: value if isinstance(value, int) else float(value)
+            for name, value in values.items()
+            if math.isfinite(value)
+        }
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
