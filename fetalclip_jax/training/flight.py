@@ -7,36 +7,44 @@ from typing import Any
 
 import jax
 
-# Enough that a device never waits for its next step, few enough that batches do not pile up.
-_MOST = 2
-
 
 class Flight:
-    """Steps under way. The loop goes ahead of the devices by two steps, and no further.
+    """Steps under way: enough that devices never wait, few enough that batches do not pile up.
+
+    Args:
+      first: steps done before.
+      most: at once; by default two. On a CPU one, for its programs share its threads: two that
+        both wait for all their devices may wait for ever.
 
     Attributes:
       finished: number of the last step that finished; that it began from before the first.
       finished_at: `time.time()` when it did.
     """
 
-    def __init__(self, first: int):
+    def __init__(self, first: int, most: int | None = None):
+        self._most = most or (1 if jax.default_backend() == "cpu" else 2)
         self.finished, self.finished_at = first, time.time()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "finished-steps")
         self._under_way = collections.deque()
+        self._last = None
 
-    def started(self, step: int, result: Any) -> None:
-        """Notes a step, one of whose results is `result`.
+    def make_room(self) -> None:
+        """Waits until another step may be started.
 
         Raises:
           what the devices raise, of a step before.
         """
-        self._under_way.append(self._thread.submit(self._wait, step, result))
-        while len(self._under_way) > _MOST:
+        while len(self._under_way) >= self._most:
             self._under_way.popleft().result()
+
+    def started(self, step: int, result: Any) -> None:
+        """Notes a step, one of whose results is `result`."""
+        self._last = self._thread.submit(self._wait, step, result)
+        self._under_way.append(self._last)
 
     def busy_until(self) -> float:
         """When the devices ran out of work; now, if they have not."""
-        if self._under_way and not self._under_way[-1].done():
+        if self._last is not None and not self._last.done():
             return time.time()
         return self.finished_at
 

@@ -127,7 +127,8 @@ class Evaluate:
         self.writer.write(moment.step, values)
 
     def _mean_loss(self, params, step) -> float:
-        losses = jax.device_get([self.eval_step(params, step, batch) for batch in self.batches])
+        # One at a time: programs of many devices on one CPU share its threads, see `flight`.
+        losses = [jax.device_get(self.eval_step(params, step, batch)) for batch in self.batches]
         return float(np.mean(losses))
 
 

@@ -123,10 +123,13 @@ def _steps(
             view.clock.enter("data_wait")
             local = next(iterator)
             view.clock.busy(view.flight.busy_until())
+            view.clock.enter("step")
+            view.flight.make_room()
             batch = sharding.global_batch(local, mesh)
             pairs, length = batch["tokens"].shape
-            view.clock.enter("step" if length in lengths else "compile")
-            lengths.add(length)
+            if length not in lengths:
+                view.clock.enter("compile")
+                lengths.add(length)
             current, values = train_step(current, batch)
             view.clock.enter("step")
             view.flight.started(done, values["loss"])

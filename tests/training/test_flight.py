@@ -26,7 +26,7 @@ class Result:
 
 @pytest.fixture
 def flight():
-    flight = Flight(first=4)
+    flight = Flight(first=4, most=2)
     yield flight
     flight.close()
 
@@ -48,11 +48,12 @@ def test_a_step_counts_when_it_is_finished_not_when_it_is_started(flight):
     until(lambda: flight.busy_until() == flight.finished_at)
 
 
-def test_the_loop_is_two_steps_ahead_and_no_more(flight):
-    steps = [Result(), Result(), Result()]
-    flight.started(5, steps[0])
-    flight.started(6, steps[1])
-    waiting = threading.Thread(target=flight.started, args=(7, steps[2]), daemon=True)
+def test_two_steps_are_under_way_and_no_more(flight):
+    steps = [Result(), Result()]
+    for number, step in enumerate(steps, start=5):
+        flight.make_room()
+        flight.started(number, step)
+    waiting = threading.Thread(target=flight.make_room, daemon=True)
     waiting.start()
     waiting.join(0.05)
     assert waiting.is_alive()
@@ -70,4 +71,4 @@ def test_what_a_device_raises_ends_the_loop(flight):
     flight.started(5, broken.end())
     flight.started(6, Result().end())
     with pytest.raises(RuntimeError, match="out of memory"):
-        flight.started(7, Result().end())
+        flight.make_room()
