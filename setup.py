@@ -48,6 +48,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "beartype>=0.19"],
+        "wandb": ["wandb>=0.17"],
         "parity": [
             "torch==2.14.1",
             "torchvision==0.29.1",

@@ -19,9 +19,9 @@ import numpy as np
 import open_clip
 import reference  # beside this file
 import torch
-from mfu import forward_flops  # beside this file
 
 from fetalclip_jax.model import Model
+from fetalclip_jax.models import flops
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.tokenizers.clip_bpe import ClipBPETokenizer
@@ -112,7 +112,7 @@ def benchmark(name: str, batch: int, text_batch: int, rounds: int) -> None:
 
     dtype = "bfloat16" if gpu else "float32"
     found = paired(lambda: ours.encode_image(images), their_images, batch, rounds, dtype)
-    share = found["per_product"] * forward_flops(config.vision_cfg)
+    share = found["per_product"] * flops.of_image(config.vision_cfg, config.embed_dim)
     print(
         f"| {name}, images, batch {batch} | {found['ours']:.2f}/s | {found['theirs']:.2f}/s | "
         f"{found['ratio']:.2f} | {share:.0%} of {found['product'] / 1e9:.0f} GFLOP/s |",

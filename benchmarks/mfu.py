@@ -18,29 +18,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fetalclip_jax.models import presets
+from fetalclip_jax.models import flops, presets
 from fetalclip_jax.models.clip import CLIP
-from fetalclip_jax.models.presets import VisionConfig
+from fetalclip_jax.training import telemetry
 from fetalclip_jax.training.state import initial_params
-
-# bfloat16 without sparsity, as published by the makers, by how `device_kind` begins.
-_PEAK_TFLOPS = {
-    "NVIDIA H100 PCIe": 756,
-    "NVIDIA H100": 989,
-    "NVIDIA H200": 989,
-    "NVIDIA A100": 312,
-    "TPU v4": 275,
-    "TPU v5 lite": 197,
-    "TPU v5p": 459,
-    "TPU v6 lite": 918,
-}
-
-
-def forward_flops(c: VisionConfig) -> float:
-    """Floating point operations of one image: a multiplication and an addition are two."""
-    tokens, width = c.tokens, c.width
-    block = 2 * tokens * width * width * (4 + 2 * c.mlp_ratio) + 4 * tokens * tokens * width
-    return c.layers * block + 2 * (tokens - 1) * width * 3 * c.patch_size**2
 
 
 def seconds_per_call(run: Callable[[], jax.Array], rounds: int) -> float:
@@ -78,11 +59,11 @@ def benchmark(name: str, batches: list[int], dtype: str, rounds: int, product: f
         images = jax.random.normal(jax.random.key(1), (batch, size, size, 3))
         run = functools.partial(encode, params, images)
         rate = batch / seconds_per_call(run, rounds)
-        flops = rate * forward_flops(config.vision_cfg)
-        share = f"{flops / peak:.0%}" if peak else ""
+        operations = rate * flops.of_image(config.vision_cfg, config.embed_dim)
+        share = f"{operations / peak:.0%}" if peak else ""
         print(
-            f"| {name} | {batch} | {rate:.4g} | {flops / 1e12:.3g} | {flops / product:.0%} | "
-            f"{share} |",
+            f"| {name} | {batch} | {rate:.4g} | {operations / 1e12:.3g} | "
+            f"{operations / product:.0%} | {share} |",
             flush=True,
         )
 
@@ -97,8 +78,7 @@ def main() -> None:
     arguments = parser.parse_args()
     kind = jax.devices()[0].device_kind
     product = product_rate(arguments.dtype, arguments.product_size, arguments.rounds)
-    peaks = [t * 1e12 for name, t in _PEAK_TFLOPS.items() if kind.startswith(name)]
-    peak = peaks[0] if peaks and arguments.dtype == "bfloat16" else None
+    peak = telemetry.peak_flops(kind, arguments.dtype)
     print(
         f"{kind}, jax {jax.__version__}, {arguments.dtype}: its product of matrices runs at "
         f"{product / 1e12:.3g} TFLOP/s; published peak "

@@ -70,6 +70,11 @@ def default_config() -> ConfigDict:
             "keep_best": "val_loss",  # and the one with the lowest; or ema_val_loss; "": none
             "log_every": 20,
             "micro_batches": 1,  # parts of the batch encoded one by one: less memory, more time
+            "max_skipped_steps": 10,  # in a row, not finite, after which the run stops
+            "stall_seconds": 600.0,  # without a finished step until it is said who waits; 0: never
+            "studies": (),  # such as ("zero_shot.planes",), of the validation split
+            "study_every": 0,  # steps between two times that `studies` are run; 0: never
+            "wandb_project": "",  # of Weights & Biases, for the metrics; "": none
             "ema_decay": 0.0,  # of the averaged parameters kept beside the trained ones; 0: none
         }
     )

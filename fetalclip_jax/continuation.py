@@ -24,7 +24,12 @@ _FREE_FIELDS = (
     "train.keep_best",
     "train.keep_checkpoints",
     "train.log_every",
+    "train.max_skipped_steps",
     "train.micro_batches",
+    "train.stall_seconds",
+    "train.studies",
+    "train.study_every",
+    "train.wandb_project",
 )
 _FREE_PREFIXES = ("mesh.",)
 

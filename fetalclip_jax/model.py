@@ -1,5 +1,6 @@
 """A model ready for use: parameters, tokenizer and preprocessing behind four methods."""
 
+import copy
 import functools
 import hashlib
 import json
@@ -87,6 +88,13 @@ class Model:
         self._encode_image = jit(functools.partial(_apply, model, CLIP.encode_image))
         self._encode_pixels = jit(functools.partial(_apply_to_pixels, model))
         self._encode_text = jit(functools.partial(_apply, model, CLIP.encode_text))
+
+    def with_params(self, params: Any) -> "Model":
+        """The same model of other parameters; what was compiled for this one serves it too."""
+        other = copy.copy(self)
+        other.params = jax.device_put(params, sharding.replicated(self._mesh))
+        other.__dict__.pop("fingerprint", None)  # that of these parameters
+        return other
 
     def preprocess(self, image) -> Float[np.ndarray, "H W 3"]:
         """A PIL image, path or uint8 array as the image tower sees it (see `models.preprocess`)."""

@@ -6,6 +6,8 @@
           tokenizer/      the vocabulary the model was trained with
           checkpoints/    parameters, optimiser state, data position
           metrics.jsonl, tensorboard/
+          heartbeats/     signs of life, a file for each process
+          skipped/        examples of steps that were skipped, a file for each process
           results/, figures/, report.html, results.json
 
 Importing this module does not import JAX: programs that only write files use it too.
@@ -66,6 +68,14 @@ class Run:
     @property
     def tensorboard(self) -> pathlib.Path:
         return self.workdir / "tensorboard"
+
+    @property
+    def heartbeats(self) -> pathlib.Path:
+        return self.workdir / "heartbeats"
+
+    @property
+    def skipped(self) -> pathlib.Path:
+        return self.workdir / "skipped"
 
     @property
     def results(self) -> pathlib.Path:

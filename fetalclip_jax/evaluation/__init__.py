@@ -5,6 +5,7 @@ import importlib
 _MODULES = (
     *("age", "config", "embedding", "evaluate", "examples", "features", "heads", "metrics"),
     *("result", "scoring", "sources", "statistics", "studies", "study", "terminal"),
+    "validation",
 )
 
 

@@ -16,6 +16,15 @@ _IN_WORDS = ("name", "resample_by", "resamples", "seed")
 # Details in which studies say what they could not use, and how such reasons begin.
 _LEFT_OUT = {"left_out": "images not judged: ", "lacking": "", "unlisted": "", "notes": ""}
 _SHOWN_BAD_EXAMPLES = 20
+_PHASES = {
+    "step": "training steps",
+    "compile": "compiling",
+    "start": "imports, records, restoring",
+    "data_wait": "devices waiting for data",
+    "evaluate": "judging",
+    "save": "saving, as far as training waited",
+    "lost": "work that was lost with a killed process",
+}
 _TRANSFORM = TRANSFORMS[0]  # what models are made for; only others are worth a word
 
 
@@ -100,6 +109,10 @@ def environment(contents: Contents) -> Iterator[str]:
     if costs := _costs(contents):
         columns = ("Program", "Model / data", "Seconds", "Peak memory (GiB)")
         yield page.details("Time and memory", page.plain_table(columns, costs))
+    if phases := _phases(contents):
+        columns = ("Run", "Phase", "Seconds", "Share")
+        title = "Where the time of training went"
+        yield page.details(title, page.plain_table(columns, phases))
     lines = [f"python {platform.python_version()} on {platform.system()} {platform.machine()}"]
     for package in _PACKAGES:
         try:
@@ -120,6 +133,17 @@ def _costs(contents: Contents) -> list[tuple[str, str, str, str]]:
         if seconds is not None or peak is not None:
             words = "" if seconds is None else f"{seconds:,.1f}"
             rows.append((title, whose, words, "" if peak is None else f"{peak:.2f}"))
+    return rows
+
+
+def _phases(contents: Contents) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for run in contents.runs:
+        found = run.train.get("goodput", {}).get("seconds", {})
+        spent = {phase: s for phase, value in found.items() if (s := number(value))}
+        for phase, seconds in sorted(spent.items(), key=lambda pair: -pair[1]):
+            share = f"{100 * seconds / sum(spent.values()):.1f} %"
+            rows.append((run.name, _PHASES.get(phase, phase), f"{seconds:,.1f}", share))
     return rows
 
 

@@ -71,11 +71,32 @@ def _training(report: Report, run: TrainedRun) -> str:
     )
     if name:
         caption = f"{name}. {caption}"
+    caption += _training_went(run.train)
     if run.skipped_metric_lines:
         caption += f" {run.skipped_metric_lines} unreadable lines were skipped."
     png = plots.training_curves(run.metrics, chance)
     file_name = f"training_{slug(name)}" if name else "training"
     return report.picture(file_name, png, f"Loss curves of training {name}".strip(), caption)
+
+
+def _training_went(train: Mapping[str, Any]) -> str:
+    """Sentences about what went wrong, and what share of the time was not lost."""
+    words = ""
+    if skipped := number(train.get("skipped_steps")):
+        words += (
+            f" {skipped:.0f} steps were skipped, for their loss or gradient was not finite (their "
+            "examples are listed in the folder skipped of the run)."
+        )
+    if spikes := number(train.get("loss_spikes")):
+        words += f" The loss jumped {spikes:.0f} time{'s' if spikes > 1 else ''}."
+    goodput = train.get("goodput", {})
+    share, waited = number(goodput.get("share")), number(goodput.get("data_wait_share"))
+    if share is not None and waited is not None:
+        words += (
+            f" {100 * share:.0f} % of the time went into training steps; of training itself "
+            f"{100 * waited:.1f} % was waiting for data."
+        )
+    return words
 
 
 def _confusions(report: Report) -> Iterator[str]:

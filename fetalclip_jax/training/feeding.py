@@ -51,8 +51,10 @@ def _place(local: Batch, mesh: Mesh):
     if jax.process_count() == 1:
         return batch, _longest(local["tokens"]), local
     # Queued behind the step that runs now, and ready before the next one ends.
-    where = sharding.replicated(mesh)
-    return batch, jax.jit(_longest, out_shardings=where)(batch["tokens"]), local
+    longest = jax.jit(_longest, out_shardings=sharding.replicated(mesh))(batch["tokens"])
+    if jax.default_backend() == "cpu":
+        longest.block_until_ready()  # programs of many devices share its threads, see `flight`
+    return batch, longest, local
 
 
 def _longest(tokens):

@@ -1,18 +1,24 @@
-"""What happens between steps: numbers are watched and logged, the model judged, the state saved."""
+"""What happens between steps: numbers are logged, the model is judged, the state saved.
+
+The loop forbids implicit transfers between host and devices: what a hook reads of the devices it
+asks for with `jax.device_get`, once, and what it gives them with `jax.device_put`.
+"""
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-import optax
-from tqdm import tqdm
+from jaxtyping import Int
 
 from fetalclip_jax.training.checkpoint import Checkpointer
+from fetalclip_jax.training.goodput import Clock, data_wait_share
 from fetalclip_jax.training.metrics import MetricsWriter
+from fetalclip_jax.training.progress import Progress
 from fetalclip_jax.training.state import TrainState
+from fetalclip_jax.training.telemetry import Meter, device_memory_gib
+from fetalclip_jax.training.watch import Watch, all_finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +30,14 @@ class Moment:
       state: after them.
       metrics: of the last one, still on the devices.
       last: no step follows.
+      records: numbers of the records in the data set that this process supplied to the step.
     """
 
     step: int
     state: TrainState
     metrics: Mapping[str, jax.Array]
     last: bool
+    records: Int[np.ndarray, "b"]
 
 
 @runtime_checkable
@@ -45,76 +53,64 @@ class Hook(Protocol):
     def __call__(self, moment: Moment) -> None: ...
 
 
-def call(hooks: Iterable[Hook], moment: Moment) -> None:
-    """Calls the hooks whose turn it is, in their order."""
-    for hook in hooks:
-        if moment.last or moment.step % hook.every == 0:
-            hook(moment)
+def call(hooks: Iterable[Hook], moment: Moment, *, saving: bool = False) -> None:
+    """Calls the hooks whose turn it is, in their order.
 
-
-class Clock:
-    """Seconds a run took without what kills threw away, and its speed since the last `mark`.
-
-    Attributes:
-      kept: seconds that the latest checkpoint holds.
+    Args:
+      saving: the state is watched and saved as at the end, whoever's turn it is.
     """
-
-    def __init__(self, start: float, kept: float, step: int):
-        """`start` is when this process began, `kept` what it continues."""
-        self._start = start - kept
-        self.kept = kept
-        self.mark(step)
-
-    def mark(self, step: int) -> None:
-        self._marked, self._marked_step = time.time(), step
-
-    def seconds(self) -> float:
-        return time.time() - self._start
-
-    def steps_per_second(self, step: int) -> float:
-        return (step - self._marked_step) / (time.time() - self._marked)
-
-
-@dataclasses.dataclass
-class Watch:
-    """Stops a run whose numbers are no longer finite: nothing is learned from there on."""
-
-    every: int
-    learning_rate: float
-
-    def __call__(self, moment: Moment) -> None:
-        """Raises ValueError where loss or gradient are not finite."""
-        loss, norm = (float(moment.metrics[name]) for name in ("loss", "gradient_norm"))
-        if not np.isfinite([loss, norm]).all():
-            raise ValueError(
-                f"the loss is {loss} and the gradient norm {norm} at step {moment.step}; lower "
-                f"config.optimizer.learning_rate={self.learning_rate} and use a new --workdir"
-            )
+    for hook in hooks:
+        if saving and isinstance(hook, (Watch, Save)):
+            hook(dataclasses.replace(moment, last=True))
+        elif moment.last or moment.step % hook.every == 0:
+            hook(moment)
 
 
 @dataclasses.dataclass
 class Log:
-    """Writes the metrics of the step, with speed, learning rate and seconds so far."""
+    """Writes the metrics of the step, with speed, learning rate and seconds so far.
+
+    Speeds are those of the steps since the last call, without compiling, judging and saving.
+    """
 
     every: int
     writer: MetricsWriter
-    bar: tqdm
+    progress: Progress
     clock: Clock
-    schedule: optax.Schedule
-    global_batch_size: int
+    meter: Meter
+    schedule: Callable[[jax.Array], jax.Array]
+    steps: int
+    counts: Callable[[], Mapping[str, int]]
+
+    def __post_init__(self):
+        # Compiled, for its constants would be copied to a device at every call.
+        self.schedule = jax.jit(self.schedule)
 
     def __call__(self, moment: Moment) -> None:
-        values = {name: float(value) for name, value in moment.metrics.items()}
-        values["images_per_second"] = (
-            self.clock.steps_per_second(moment.step) * self.global_batch_size
-        )
-        values["learning_rate"] = float(self.schedule(moment.step - 1))
-        values["seconds"] = self.clock.seconds()
-        self.clock.mark(moment.step)
+        rate = self.schedule(jax.device_put(np.int32(moment.step - 1)))
+        metrics, rate = jax.device_get((dict(moment.metrics), rate))
+        metrics.pop("skipped")  # the steps between are counted, not sampled
+        values = {name: float(value) for name, value in metrics.items()}
+        spent = self.clock.since_mark()
+        training = spent["step"] + spent["data_wait"]
+        values |= self.meter.take(training)
+        values |= {
+            "learning_rate": float(rate),
+            "seconds": self.clock.seconds(),
+            "data_wait_share": data_wait_share(spent),
+            "compile_seconds": self.clock.by_phase()["compile"],
+            **self.counts(),
+            **device_memory_gib(),
+        }
+        self.clock.mark()
         self.writer.write(moment.step, values)
-        self.bar.set_postfix(
-            loss=f"{values['loss']:.3f}", images_s=f"{values['images_per_second']:.0f}"
-        )
+        left = (self.steps - moment.step) * self._seconds_per_step(moment.step)
+        self.progress.numbers(moment.step, _finite(values), left)
+
+    def _seconds_per_step(self, step: int) -> float:
+        """Of this run so far, with what comes back: judging and saving."""
+        spent = self.clock.by_phase()
+        return sum(spent[name] for name in ("step", "data_wait", "evaluate", "save")) / step
 
 
 @dataclasses.dataclass
@@ -129,19 +125,41 @@ class Evaluate:
     writer: MetricsWriter
     eval_step: Callable
     batches: Sequence[Mapping[str, jax.Array]]
+    clock: Clock
     judged: dict[int, dict[str, float]] = dataclasses.field(default_factory=dict)
 
     def __call__(self, moment: Moment) -> None:
         state = moment.state
-        values = {"val_loss": self._mean_loss(state.params, state.step)}
-        if state.ema is not None:
-            values["ema_val_loss"] = self._mean_loss(state.ema, state.step)
+        with self.clock.during("evaluate"):
+            values = {"val_loss": self._mean_loss(state.params, state.step)}
+            if state.ema is not None:
+                values["ema_val_loss"] = self._mean_loss(state.ema, state.step)
         self.writer.write(moment.step, values)
         self.judged.clear()
         self.judged[moment.step] = values
 
     def _mean_loss(self, params, step) -> float:
-        return float(np.mean([float(self.eval_step(params, step, b)) for b in self.batches]))
+        # One at a time: programs of many devices on one CPU share its threads, see `flight`.
+        losses = [jax.device_get(self.eval_step(params, step, batch)) for batch in self.batches]
+        return float(np.mean(losses))
+
+
+@dataclasses.dataclass
+class Judge:
+    """Writes what studies find of the model: of its averaged parameters, where it keeps them."""
+
+    every: int
+    writer: MetricsWriter
+    measure: Callable[[Any], Mapping[str, float]]
+    clock: Clock
+
+    def __call__(self, moment: Moment) -> None:
+        state = moment.state
+        params = state.params if state.ema is None else state.ema
+        # Studies are programs of their own, with transfers of their own.
+        with self.clock.during("evaluate"), jax.transfer_guard("allow"):
+            values = self.measure(params)
+        self.writer.write(moment.step, values)
 
 
 @dataclasses.dataclass
@@ -157,15 +175,36 @@ class Save:
     every: int
     checkpointer: Checkpointer
     clock: Clock
+    counts: Callable[[], Mapping[str, int]]
     global_batch_size: int
     judged: Mapping[int, Mapping[str, float]]
 
+    def __post_init__(self):
+        self._all_finite = jax.jit(all_finite)
+
     def __call__(self, moment: Moment) -> None:
+        """Raises ValueError for a state that is not finite: no run goes on from such a one."""
+        if not jax.device_get(self._all_finite(moment.state)):
+            raise ValueError(
+                f"parameters or optimiser state are not finite after step {moment.step} and are "
+                f"not saved; the last good checkpoint is of step {self.checkpointer.latest_step()}"
+                "; lower config.optimizer.learning_rate"
+            )
         self.clock.kept = self.clock.seconds()
-        self.checkpointer.save(
-            moment.state,
-            data={"step": moment.step, "examples": moment.step * self.global_batch_size},
-            progress={"seconds": self.clock.kept},
-            metrics=self.judged.get(moment.step),
-        )
-        self.clock.mark(moment.step)  # neither judging nor saving is training
+        progress = {
+            "seconds": self.clock.kept,
+            "seconds_by_phase": self.clock.by_phase(),
+            **self.counts(),
+        }
+        # Orbax copies the arrays to the host in ways of its own.
+        with self.clock.during("save"), jax.transfer_guard("allow"):
+            self.checkpointer.save(
+                moment.state,
+                data={"step": moment.step, "examples": moment.step * self.global_batch_size},
+                progress=progress,
+                metrics=self.judged.get(moment.step),
+            )
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if np.isfinite(value)}

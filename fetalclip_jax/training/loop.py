@@ -5,29 +5,36 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
-from fetalclip_jax import continuation
+from fetalclip_jax import continuation, tokenizers
 from fetalclip_jax.config import build_model, flatten, load_config
+from fetalclip_jax.parallel import distributed, sharding
 from fetalclip_jax.parallel import mesh as meshes
-from fetalclip_jax.parallel import sharding
 from fetalclip_jax.run import Run, write_json
 from fetalclip_jax.training import (
     checkpoint,
+    feeding,
+    goodput,
+    heartbeat,
     hooks,
     inputs,
+    instruments,
     metrics,
     objective,
+    optimizer,
     preemption,
     state,
     step,
 )
-from fetalclip_jax.training.optimizer import learning_rate_schedule, make_optimizer
+
+# May differ between the hosts of a job.
+_FIELDS_OF_A_HOST = ("data.root", "data.workers", "data.loader_workers")
 
 
 def train(
@@ -36,6 +43,8 @@ def train(
     *,
     allow_config_change: bool = False,
     notice: preemption.Notice | None = None,
+    judge: Callable[..., Callable] | None = None,
+    began: float | None = None,
 ) -> state.TrainState:
     """Trains to `config.train.steps`, going on from the latest checkpoint under `workdir`.
 
@@ -48,76 +57,59 @@ def train(
     Args:
       allow_config_change: go on with other settings than the run's, where its parameters fit them.
       notice: asked after each step whether to stop there, saved.
+      judge: `evaluation.validation.judge`, which runs `config.train.studies`. It is handed down,
+        for evaluation builds upon training.
+      began: `time.time()` when the program began: what it imported is part of what a run costs.
 
     Returns:
       The state at the end, or where a notice stopped it.
 
     Raises:
       ValueError: a field of `config` that cannot work; a `workdir` of another experiment or that
-        another process works in; checkpoints that cannot be written.
+        another process works in; checkpoints that cannot be written; too many steps in a row that
+        were not finite.
     """
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"this job has {jax.process_count()} processes; training runs in one process with all "
-            "its devices"
-        )
-    start, run = time.time(), Run(workdir)
+    began, run = began or time.time(), Run(workdir)
     notice = notice or preemption.Notice()
-    plan = run.claim(config, allow_config_change=allow_config_change)
+    plan = _claim(run, config, allow_config_change)
     mesh = meshes.make_mesh(**config.mesh)
     _check_numbers(config, mesh)
-    parts = _build(config, mesh)
+    parts, part = _build(config, mesh), sharding.batch_part(mesh)
     dataset = inputs.open_records(config, run.workdir, "train")
     tokenizer = inputs.open_tokenizer(config, run.workdir)
-    with contextlib.closing(_checkpointer(config, run, tokenizer)) as checkpointer:
+    measure = _measure(config, run, tokenizer, judge)
+    with (
+        contextlib.ExitStack() as stack,  # closed last: the end waits for the last checkpoint
+        contextlib.closing(_checkpointer(config, run, tokenizer)) as checkpointer,
+        distributed.failing_together(),
+    ):
         if checkpointer.latest_step() is None:
-            current, kept = _first_state(config, parts.new_state(), parts.abstract), 0.0
+            current, done = _first_state(config, parts.new_state(), parts.abstract), {}
         else:
-            current, progress = checkpointer.restore(parts.abstract, newest=plan.newest)
-            kept = progress["seconds"]
+            current, done = checkpointer.restore(parts.abstract, newest=plan.newest)
             print(f"Continuing from step {int(current.step)} in {run.workdir}", flush=True)
             run.accept(config, plan.changes, int(current.step))
         first, last = int(current.step), config.train.steps
+        shards = sharding.batch_shards(mesh)
         held_out = [
-            sharding.global_batch(batch, mesh)
-            for batch in inputs.validation_batches(config, run.workdir, tokenizer, _shards(mesh))
+            feeding.cut_texts(batch, mesh)
+            for batch in inputs.validation_batches(
+                config, run.workdir, tokenizer, shards, part=part
+            )
         ]
-        bar = tqdm(range(first, last), initial=first, total=last, desc="training", unit="step")
+        stream = inputs.train_batches(config, dataset, tokenizer, first_step=first, part=part)
+        stack.enter_context(contextlib.closing(stream))
         # Preparing records and vocabulary is part of what a run costs; it happens once.
-        clock = hooks.Clock(start, kept, first)
-        with (
-            contextlib.closing(
-                inputs.train_batches(config, dataset, tokenizer, first_step=first)
-            ) as iterator,
-            contextlib.closing(metrics.MetricsWriter(run.workdir, first)) as writer,
-        ):
-            evaluate = hooks.Evaluate(
-                config.train.checkpoint_every, writer, parts.eval_step, held_out
-            )
-            save = hooks.Save(
-                config.train.checkpoint_every,
-                checkpointer,
-                clock,
-                config.train.global_batch_size,
-                evaluate.judged,
-            )
-            actions = _in_order(config, _log(config, writer, bar, clock), evaluate, save)
-            at_once = (hooks.Watch(1, config.optimizer.learning_rate), save)
-            plateau_end = continuation.plateau_end(flatten(config))
-            for index in bar:
-                batch = sharding.global_batch(next(iterator), mesh)
-                current, values = parts.train_step(current, batch)
-                done = index + 1
-                notice.started()
-                moment = hooks.Moment(done, current, values, last=done == last)
-                hooks.call(actions, moment)
-                stopping = notice.reached(done)
-                if stopping or done == plateau_end:
-                    hooks.call(at_once, dataclasses.replace(moment, last=True))
-                if stopping:
-                    break
+        clock = goodput.Clock(began, _spent(run, done, first))
+        view = instruments.open_all(stack, config, run, clock, first)
+        watch = view.watch(checkpointer.latest_step, dataset, done)
+        evaluate = view.evaluate(parts.eval_step, held_out)
+        save = view.save(checkpointer, watch.counts, evaluate.judged)
+        actions = (watch, view.log(watch.counts), evaluate, *view.judges(measure), save)
+        batches = feeding.placed(stream, mesh)
+        current = _steps(current, parts.train_step, batches, view, actions, notice)
+        clock.enter("save")
         checkpointer.finish()
-        bar.close()
     if int(current.step) < last:
         print(
             f"Stopped at step {int(current.step)} of {last}, saved; run the same command to go on",
@@ -126,11 +118,68 @@ def train(
         return current
     summary = run.results / "train.json"
     if first < last or not summary.exists():
-        write_json(summary, _summary(config, current, clock.kept))
+        spent = clock.by_phase()
+        print(f"{last} steps, goodput {goodput.in_words(spent)}", flush=True)
+        content = _summary(config, current, clock.kept) | view.summary(watch.counts())
+        write_json(summary, content)
     return current
 
 
-def _checkpointer(config, run: Run, tokenizer) -> checkpoint.Checkpointer:
+def _steps(
+    current: state.TrainState,
+    train_step: Callable,
+    batches: Iterator[tuple[dict[str, jax.Array], feeding.Batch]],
+    view: instruments.Instruments,
+    actions: Sequence[hooks.Hook],
+    notice: preemption.Notice,
+) -> state.TrainState:
+    """Steps and hooks, from the next step to the last or to where a notice stops them."""
+    last, lengths = view.config.train.steps, set()
+    plateau_end = continuation.plateau_end(flatten(view.config))
+    # What crosses between host and devices unasked waits for them: in a loop that is an error.
+    with jax.transfer_guard("disallow"):
+        for done in range(view.first + 1, last + 1):
+            view.clock.enter("step")
+            view.flight.make_room()
+            view.clock.enter("data_wait")
+            batch, local = next(batches)
+            view.clock.busy(view.flight.busy_until())
+            pairs, length = batch["tokens"].shape
+            view.clock.enter("step" if length in lengths else "compile")
+            lengths.add(length)
+            current, values = train_step(current, batch)
+            view.clock.enter("step")
+            view.flight.started(done, values["loss"])
+            view.meter.count(pairs, length)
+            notice.started()
+            stopping = notice.reached(done)
+            moment = hooks.Moment(done, current, values, done == last, local["record"])
+            # From the end of its plateau a run can be extended.
+            hooks.call(actions, moment, saving=stopping or done == plateau_end)
+            view.progress.step()
+            if stopping:
+                break
+    return current
+
+
+def _claim(run: Run, config: ConfigDict, allow_config_change: bool) -> continuation.Continuation:
+    """Makes sure that all processes train the same in the same folder, and claims it once."""
+    settings = {
+        f"config.{name}": value
+        for name, value in flatten(config).items()
+        if name not in _FIELDS_OF_A_HOST
+    }
+    distributed.agree(settings, "start all with the same configuration")
+    plan = distributed.on_lead(
+        lambda: dataclasses.asdict(run.claim(config, allow_config_change=allow_config_change))
+    )
+    distributed.check_shared(run.workdir)
+    return continuation.Continuation(**plan)
+
+
+def _checkpointer(
+    config: ConfigDict, run: Run, tokenizer: tokenizers.Tokenizer
+) -> checkpoint.Checkpointer:
     settings = config.train
     plateau_end = continuation.plateau_end(flatten(config))
     return checkpoint.Checkpointer(
@@ -155,65 +204,85 @@ class _Parts:
 
 def _build(config: ConfigDict, mesh: Mesh) -> _Parts:
     model = build_model(config)
-    target = objective.create(config.loss.kind, model)
-    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    target = objective.create(config.loss, model, mesh)
+    rule = optimizer.make_optimizer(config.optimizer, config.train.steps)
     born = {"seed": config.seed, "with_ema": config.train.ema_decay > 0}
-    abstract, shardings = state.abstract_state(model, optimizer, mesh, **born)
+    abstract, shardings = state.abstract_state(model, rule, mesh, **born)
     return _Parts(
         abstract=abstract,
-        new_state=functools.partial(state.create_state, model, optimizer, mesh, **born),
+        new_state=functools.partial(state.create_state, model, rule, mesh, **born),
         train_step=step.make_train_step(
             target,
-            optimizer,
+            rule,
             mesh,
             shardings,
             seed=config.seed,
             ema_decay=config.train.ema_decay,
+            micro_batches=config.train.micro_batches,
+            trained=functools.partial(optimizer.trained, config.optimizer),
         ),
         eval_step=step.make_eval_step(target, mesh, shardings),
     )
 
 
-def _log(
-    config: ConfigDict, writer: metrics.MetricsWriter, bar: tqdm, clock: hooks.Clock
-) -> hooks.Log:
-    schedule = learning_rate_schedule(config.optimizer, config.train.steps)
+def _measure(
+    config: ConfigDict, run: Run, tokenizer: tokenizers.Tokenizer, judge: Callable | None
+) -> Callable | None:
+    """Parameters -> what `config.train.studies` find of them; None where none are to be run."""
     settings = config.train
-    return hooks.Log(settings.log_every, writer, bar, clock, schedule, settings.global_batch_size)
+    if bool(settings.studies) != bool(settings.study_every):
+        raise ValueError(
+            f"config.train.studies={tuple(settings.studies)} and config.train.study_every="
+            f"{settings.study_every}: give both, or neither"
+        )
+    if not settings.study_every:
+        return None
+    if judge is None:
+        raise ValueError(
+            "config.train.studies need evaluation: pass judge=fetalclip_jax.evaluation.validation"
+            ".judge, as `fetalclip train` does"
+        )
+    return judge(config, run.workdir, tokenizer)
 
 
-def _in_order(
-    config: ConfigDict, log: hooks.Log, evaluate: hooks.Evaluate, save: hooks.Save
-) -> tuple[hooks.Hook, ...]:
-    """What is not finite is neither logged nor saved; what is saved has been logged."""
-    rate = config.optimizer.learning_rate
-    return (hooks.Watch(log.every, rate), log, hooks.Watch(save.every, rate), evaluate, save)
-
-
-def _shards(mesh: Mesh) -> int:
-    """How many parts a batch is split into."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+def _spent(run: Run, done: Mapping[str, Any], step: int) -> dict[str, float]:
+    """Seconds by phase of the processes before this one."""
+    # Checkpoints of earlier versions hold their sum alone.
+    spent = done.get("seconds_by_phase") or {"step": done.get("seconds", 0.0)}
+    return goodput.continued(spent, step, heartbeat.read(run.heartbeats).get(0))
 
 
 def _check_numbers(config: ConfigDict, mesh: Mesh) -> None:
-    positive = ("steps", "log_every", "checkpoint_every", "keep_checkpoints", "global_batch_size")
-    for name in positive:
-        if config.train[name] < 1:
-            raise ValueError(f"config.train.{name}={config.train[name]} must be at least 1")
-    if not 0 <= config.train.ema_decay < 1:
+    settings = config.train
+    for name in (
+        *("steps", "log_every", "checkpoint_every", "keep_checkpoints"),
+        *("global_batch_size", "micro_batches", "max_skipped_steps"),
+    ):
+        if settings[name] < 1:
+            raise ValueError(f"config.train.{name}={settings[name]} must be at least 1")
+    for name in ("stall_seconds", "study_every"):
+        if settings[name] < 0:
+            raise ValueError(f"config.train.{name}={settings[name]} must be 0 (never) or above")
+    if not 0 <= settings.ema_decay < 1:
         raise ValueError(
-            f"config.train.ema_decay={config.train.ema_decay} is not from 0 (no average) to below 1"
+            f"config.train.ema_decay={settings.ema_decay} is not from 0 (no average) to below 1"
         )
-    validated = ("val_loss", "ema_val_loss") if config.train.ema_decay else ("val_loss",)
-    if config.train.keep_best not in ("", *validated):
+    validated = ("val_loss", "ema_val_loss") if settings.ema_decay else ("val_loss",)
+    if settings.keep_best not in ("", *validated):
         raise ValueError(
-            f"config.train.keep_best={config.train.keep_best!r} is not measured in validation; use "
+            f"config.train.keep_best={settings.keep_best!r} is not measured in validation; use "
             f"{' or '.join(validated)}, or an empty text for none"
         )
-    if config.train.global_batch_size % _shards(mesh):
+    size, parts, shards = (
+        settings.global_batch_size,
+        settings.micro_batches,
+        sharding.batch_shards(mesh),
+    )
+    if size % (shards * parts):
+        cut = f" times config.train.micro_batches={parts}" if parts > 1 else ""
         raise ValueError(
-            f"config.train.global_batch_size={config.train.global_batch_size} is not a multiple of "
-            f"the {_shards(mesh)} devices it is split over"
+            f"config.train.global_batch_size={size} is not a multiple of the {shards} devices it "
+            f"is split over{cut}"
         )
 
 

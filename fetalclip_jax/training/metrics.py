@@ -1,9 +1,13 @@
-"""Where numbers go while training: JSON lines, TensorBoard events, and the process's own cost."""
+"""Where numbers go while training: JSON lines, TensorBoard, Weights & Biases if asked for."""
 
+import hashlib
 import json
+import math
 import pathlib
 import resource
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
@@ -13,15 +17,31 @@ from fetalclip_jax.run import Run, is_lead, write_text
 class MetricsWriter:
     """Appends to `<workdir>/metrics.jsonl` and to TensorBoard event files, in the lead process.
 
+    Only the lead process of a job writes. A number that is not finite is left out: JSON knows none.
+
     Args:
       resume_step: lines logged after this step belong to work that was lost with the process;
         they are dropped, so that every step appears once.
+      wandb_project: a project of Weights & Biases that the numbers go to as well; "" for none.
+      settings: of the run, for that project.
+
+    Raises:
+      ValueError: a project, and Weights & Biases is not installed.
     """
 
-    def __init__(self, workdir: pathlib.Path, resume_step: int = 0):
-        self._file = None
-        if not is_lead():
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        resume_step: int = 0,
+        *,
+        wandb_project: str = "",
+        settings: Mapping[str, Any] | None = None,
+    ):
+        self._writes = is_lead()
+        if not self._writes:
             return
+        # The one that may fail comes first: nothing is open yet.
+        self._online = _wandb_run(wandb_project, workdir, settings) if wandb_project else None
         run = Run(workdir)
         kept = []
         if run.metrics.exists() and resume_step:
@@ -36,20 +56,49 @@ class MetricsWriter:
         self._file = run.metrics.open("a")
         self._events = SummaryWriter(str(run.tensorboard), purge_step=resume_step + 1)
 
-    def write(self, step: int, values: dict[str, float]) -> None:
-        if self._file is None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        if not self._writes:
             return
-        values = {k: float(v) for k, v in values.items()}
+        values = {
+            name: value if isinstance(value, int) else float(value)
+            for name, value in values.items()
+            if math.isfinite(value)
+        }
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
+        if self._online is not None:
+            self._online.log(values, step=step)
 
     def close(self) -> None:
-        if self._file is None:
+        if not self._writes:
             return
         self._file.close()
         self._events.close()
+        if self._online is not None:
+            self._online.finish()
+
+
+def _wandb_run(project: str, workdir: pathlib.Path, settings: Mapping[str, Any] | None):
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError(
+            f"config.train.wandb_project={project!r} needs Weights & Biases ({error}): "
+            "pip install wandb, or leave it empty"
+        ) from error
+    where = pathlib.Path(workdir).resolve()
+    # A run that was killed goes on under the same name there: it is that of its folder.
+    identity = hashlib.sha256(str(where).encode()).hexdigest()[:16]
+    return wandb.init(
+        project=project,
+        id=identity,
+        name=where.name,
+        dir=str(where),
+        resume="allow",
+        config=dict(settings or {}),
+    )
 
 
 def peak_rss_gib() -> float:

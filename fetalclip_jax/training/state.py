@@ -96,5 +96,5 @@ def _is_box(node: Any) -> bool:
 
 
 def _filled(node: Any) -> Any:
-    """A box with axis names, but not one around nothing, as a mask leaves of what is not trained."""
+    """A box with axis names; but what a mask left of it, where there is nothing in it."""
     return node.unbox() if _is_box(node) and not jax.tree.leaves(node) else node

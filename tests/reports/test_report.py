@@ -134,6 +134,23 @@ def test_training_alone_makes_a_report(workdir):
     assert "1,200" in page.text
 
 
+def test_training_says_where_its_time_went_and_what_went_wrong(workdir):
+    text = read_page(reports.build([workdir], workdir / "report.html")).text
+    assert "3 steps were skipped" in text
+    assert "The loss jumped 1 time." in text
+    assert "93 % of the time went into training steps" in text
+    assert "0.8 % was waiting for data" in text
+    assert "devices waiting for data" in text
+    assert "372.0" in text
+    assert "lost with a killed process" not in text  # nothing was
+    # A run of an earlier version, which wrote none of it.
+    path = workdir / "results" / "train.json"
+    path.write_text(json.dumps({"steps": 1200}))
+    text = read_page(reports.build([workdir], workdir / "report.html")).text
+    assert "skipped" not in text
+    assert "Where the time of training went" not in text
+
+
 def test_a_run_without_losses_says_so(workdir):
     (workdir / "metrics.jsonl").unlink()
     page = read_page(reports.build([workdir], workdir / "report.html"))
