@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grain import MapDataset
 
 from fetalclip_jax.models import presets
 from fetalclip_jax.training import hooks
@@ -38,6 +37,16 @@ def test_hooks_are_called_in_order_at_their_steps_and_at_the_last():
     for step in range(1, 8):
         hooks.call(actions, moment(step, last=step == 7))
     assert calls == [(2, "log"), (4, "log"), (4, "save"), (6, "log"), (7, "log"), (7, "save")]
+
+
+def test_the_state_can_be_saved_whoever_has_the_turn(save):
+    calls = []
+    now = moment(22, params={"a": jnp.ones(3)})
+    hooks.call([Recorder(4, "log", calls), save], now)
+    assert save.checkpointer.saved == []
+    hooks.call([Recorder(4, "log", calls), save], now, saving=True)
+    assert [state for state, _ in save.checkpointer.saved] == [now.state]
+    assert calls == []
 
 
 @pytest.fixture
@@ -118,21 +127,24 @@ class Recording(Checkpointer):
     def latest_step(self):
         return 8
 
-    def save(self, state, iterator, progress):
-        self.saved.append((state, iterator, progress))
+    def save(self, state, **parts):
+        self.saved.append((state, parts))
 
 
 @pytest.fixture
 def save(clock):
-    iterator = iter(MapDataset.range(3).to_iter_dataset())
-    return hooks.Save(1, Recording(), iterator, clock, lambda: {"skipped_steps": 3})
+    judged = {20: {"val_loss": 1.5}}
+    return hooks.Save(4, Recording(), clock, lambda: {"skipped_steps": 3}, 8, judged)
 
 
 def test_a_checkpoint_holds_what_the_run_took_until_then(save, clock):
     now = moment(20, params={"a": jnp.ones(3)})
     save(now)
-    ((state, iterator, progress),) = save.checkpointer.saved
-    assert (state, iterator) == (now.state, save.iterator)
+    ((state, parts),) = save.checkpointer.saved
+    assert state == now.state
+    assert parts["data"] == {"step": 20, "examples": 160}
+    assert parts["metrics"] == {"val_loss": 1.5}
+    progress = parts["progress"]
     assert progress["seconds"] == clock.kept == 32.0
     assert progress["seconds_by_phase"] == clock.by_phase()
     assert progress["skipped_steps"] == 3
@@ -158,6 +170,7 @@ def test_averaged_parameters_are_judged_beside_the_others(writer, lines):
     hook = evaluate(writer)
     hook(moment(4))
     hook(moment(8, ema=5.0))
+    assert hook.judged == {8: {"val_loss": 4.0, "ema_val_loss": 10.0}}
     assert lines() == [
         {"step": 4, "val_loss": 4.0},
         {"step": 8, "val_loss": 4.0, "ema_val_loss": 10.0},
