@@ -21,7 +21,13 @@ Pairs = Bool[Array, "rows columns"]
 
 @runtime_checkable
 class Terms(Protocol):
-    """A loss as a sum over tiles. Equal ones are the same loss, so that it compiles once."""
+    """A loss as a sum over tiles. Equal ones are the same loss, so that it compiles once.
+
+    Attributes:
+      independent: whether `gradient` needs nothing of the other tiles.
+    """
+
+    independent: bool
 
     def columns(self, count: int) -> Statistics:
         """Statistics of columns that no tile has been seen of."""
@@ -77,6 +83,8 @@ def _update_rows(rows: Statistics, logits: Tile, positive: Pairs) -> Statistics:
 class Softmax:
     """Both cross entropies of an image-text pair; half their sum is averaged."""
 
+    independent = False
+
     def columns(self, count):
         return {"best": jnp.full(count, LOWEST, jnp.float32), "sum": jnp.zeros(count, jnp.float32)}
 
@@ -121,6 +129,8 @@ class Softmax:
 @dataclasses.dataclass(frozen=True)
 class Sigmoid:
     """The logistic loss of every pair."""
+
+    independent = True
 
     def columns(self, count):
         return {}

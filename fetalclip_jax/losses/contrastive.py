@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Integer
 
 from fetalclip_jax.losses import _dense, _streaming
-from fetalclip_jax.losses._terms import Sigmoid, Softmax, Terms
+from fetalclip_jax.losses._exchange import Division
+from fetalclip_jax.losses._terms import Sigmoid, Softmax
 from fetalclip_jax.parallel.sharding import BATCH
 
 EXCHANGES = ("gather", "ring")
@@ -63,10 +64,10 @@ def softmax_contrastive(
     """
     image, text, ids = _inputs(image_features, text_features, caption_ids)
     scale = jnp.asarray(logit_scale, jnp.float32)
-    plan = _plan(Softmax(), len(image), block_size, mesh, exchange)
-    if plan is None:
+    division = _division(len(image), block_size, mesh, exchange)
+    if division is None:
         return _dense.softmax(image, text, scale, ids)
-    return _streaming.loss_and_metrics(plan, image, text, scale, None, ids)
+    return _streaming.loss_and_metrics(Softmax(), division, image, text, scale, None, ids)
 
 
 def sigmoid_contrastive(
@@ -101,10 +102,10 @@ def sigmoid_contrastive(
     image, text, ids = _inputs(image_features, text_features, caption_ids)
     scale = jnp.asarray(logit_scale, jnp.float32)
     bias = jnp.asarray(logit_bias, jnp.float32)
-    plan = _plan(Sigmoid(), len(image), block_size, mesh, exchange)
-    if plan is None:
+    division = _division(len(image), block_size, mesh, exchange)
+    if division is None:
         return _dense.sigmoid(image, text, scale, bias, ids)
-    return _streaming.loss_and_metrics(plan, image, text, scale, bias, ids)
+    return _streaming.loss_and_metrics(Sigmoid(), division, image, text, scale, bias, ids)
 
 
 def _inputs(image, text, ids) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -121,10 +122,10 @@ def _inputs(image, text, ids) -> tuple[jax.Array, jax.Array, jax.Array]:
     return image.astype(jnp.float32), text.astype(jnp.float32), ids.reshape(len(ids), -1)
 
 
-def _plan(
-    terms: Terms, batch: int, block_size: int | None, mesh: Mesh | None, exchange: str
-) -> _streaming.Plan | None:
-    """How to compute a loss; None for its definition.
+def _division(
+    batch: int, block_size: int | None, mesh: Mesh | None, exchange: str
+) -> Division | None:
+    """How to divide the work; None for a loss by its definition.
 
     Raises:
       ValueError: see `softmax_contrastive`.
@@ -134,7 +135,7 @@ def _plan(
     if block_size is not None and block_size < 1:
         raise ValueError(f"block_size={block_size} is not 1 or more; None is for all at once")
     if mesh is None or mesh.size == 1:
-        return None if block_size is None else _streaming.Plan(terms, block_size)
+        return None if block_size is None else Division(block_size)
     axes = tuple(axis for axis in BATCH[0] if axis in mesh.axis_names)
     if not axes:
         raise ValueError(
@@ -147,4 +148,4 @@ def _plan(
             f"a batch of {batch} is not a multiple of the {devices} devices that the mesh splits "
             f"it over ({' x '.join(axes)}); change the global batch size or the mesh"
         )
-    return _streaming.Plan(terms, block_size, mesh, axes, exchange == "ring")
+    return Division(block_size, mesh, axes, exchange == "ring")

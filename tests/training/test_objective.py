@@ -58,7 +58,7 @@ def test_the_options_of_the_config_reach_the_loss(kind):
         ({"exchange": "star"}, TINY, r"config\.loss\.exchange='star' is not one of gather, ring"),
         ({"block_size": -1}, TINY, r"config\.loss\.block_size=-1 is below 0"),
         ({"kind": "sigmoid"}, TINY, r"init_logit_bias is None; set it to -10\.0, .*2\.3026"),
-        ({}, WITH_BIAS, r"'softmax' would leave the bias .* init_logit_bias=-10\.0 untrained"),
+        ({}, WITH_BIAS, r"'softmax' would leave the bias .*init_logit_bias=-10\.0 untrained"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(change, model, message):
