@@ -3,12 +3,15 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from fetalclip_jax.data.augment import probe_augment
 from fetalclip_jax.data.example import NO_IMAGE, BadExampleError, Example
 from fetalclip_jax.models import preprocess
+
+RAW_SIDE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +22,13 @@ class View:
       example: its `image` is empty.
       resized_spacing_mm: of the pixels, or None.
       pixels: the clean image and its copies; empty where they are not needed any more.
+      thumbnails: `shrink` of each of them.
     """
 
     example: Example
     resized_spacing_mm: float | None
     pixels: UInt8[np.ndarray, "copies s s *c"] | UInt8[np.ndarray, "0"]
+    thumbnails: UInt8[np.ndarray, "copies p"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Views:
             pixels.append(self._resized(probe_augment(square, rng)))
         spacing_mm = example.resized_spacing_mm(self.image_size)
         bare = dataclasses.replace(example, image=NO_IMAGE, masks=None)
-        return View(bare, spacing_mm, np.stack(pixels))
+        return View(bare, spacing_mm, np.stack(pixels), np.stack([shrink(one) for one in pixels]))
 
     def _shown(self, image: np.ndarray) -> np.ndarray:
         """What is augmented and shrunk: the padded image, where anything is done before."""
@@ -77,6 +82,14 @@ class Views:
         if self.transform == "opencv":
             return preprocess.opencv_resize(image, self.image_size)
         return preprocess.square_resize(image, self.image_size)
+
+
+def shrink(pixels: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "p"]:
+    """A grey 16 x 16 thumbnail by area averaging, flattened."""
+    grey = pixels.astype(np.float32)
+    grey = grey if grey.ndim == 2 else grey.mean(-1)
+    small = cv2.resize(grey, (RAW_SIDE, RAW_SIDE), interpolation=cv2.INTER_AREA)
+    return np.rint(small).astype(np.uint8).ravel()
 
 
 def _known(example: Example, name: str) -> object:

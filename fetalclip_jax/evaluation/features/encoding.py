@@ -1,9 +1,9 @@
 """Encoding a data set once, for every study that reads it."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
@@ -14,7 +14,6 @@ from fetalclip_jax.data.views import View, Views
 from fetalclip_jax.data.workers import ordered_map
 from fetalclip_jax.evaluation.features.store import FeatureStore
 
-RAW_SIDE = 16
 # Fewer examples than this are read before worker processes have started.
 _WORTH_WORKERS = 300
 
@@ -116,9 +115,9 @@ class _Gathered:
                 "the images or leave it out of the table"
             )
         self._ids.add(name)
-        self.thumbnails.extend(shrink(one) for one in view.pixels)
+        self.thumbnails.extend(view.thumbnails)
         # The pixels themselves are gone once encoded.
-        self.views.append(View(view.example, view.resized_spacing_mm, np.zeros(0, np.uint8)))
+        self.views.append(dataclasses.replace(view, pixels=np.zeros(0, np.uint8)))
 
     def columns(self, copies: int) -> dict[str, np.ndarray]:
         found = columns((view.example, view.resized_spacing_mm) for view in self.views)
@@ -149,11 +148,3 @@ def _filled(batch: list[np.ndarray], size: int) -> UInt8[np.ndarray, "n s s 3"]:
     for row, one in zip(filled, batch, strict=False):
         row[...] = one[..., None] if one.ndim == 2 else one
     return filled
-
-
-def shrink(pixels: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "p"]:
-    """A grey 16 x 16 thumbnail by area averaging, flattened."""
-    grey = pixels.astype(np.float32)
-    grey = grey if grey.ndim == 2 else grey.mean(-1)
-    small = cv2.resize(grey, (RAW_SIDE, RAW_SIDE), interpolation=cv2.INTER_AREA)
-    return np.rint(small).astype(np.uint8).ravel()

@@ -7,8 +7,8 @@ import pytest
 
 from fetalclip_jax.data import augment
 from fetalclip_jax.data.example import BadExampleError, Example
+from fetalclip_jax.data.views import shrink
 from fetalclip_jax.evaluation import features
-from fetalclip_jax.evaluation.features.encoding import shrink
 
 SIZE = 16
 
