@@ -44,7 +44,7 @@ def judged(workdir: pathlib.Path, output: pathlib.Path) -> dict[str, np.ndarray]
     from fetalclip_jax.evaluation.evaluate import Planned, evaluate
 
     model = fetalclip_jax.load(workdir)
-    study = studies.create("zero_shot.planes", {"resamples": 20})
+    study = studies.create("zero_shot.planes", resamples=20)
     evaluate({"run": lambda: model}, {}, [Planned(study)], output, batch_size=8, workers=0)
     texts = model.tokenize(["a fetal head", "a fetal abdomen at 20 weeks"])
     return {
