@@ -53,7 +53,7 @@ trap 'on_signal TERM' TERM HUP
 for ((i = 0; i < processes; i++)); do
   mkfifo "$pipes/$i" || exit 1
   # Signals are for the command: the last words are printed whatever happens.
-  (trap '' INT TERM HUP && exec sed -u -E "/\[Gloo\] Rank/d; s/^/[$i] /" <"$pipes/$i") &
+  (trap '' INT TERM HUP && exec sed -u -E "/\[Gloo\] Rank|connected peer ranks/d; s/^/[$i] /" <"$pipes/$i") &
   printers+=("$!")
   JAX_PROCESS_ID="$i" "$@" >"$pipes/$i" 2>&1 </dev/null &
   running+=("$!") number[$!]=$i

@@ -65,7 +65,7 @@ def initialize(
                 given["coordinator"],
                 given["processes"],
                 given["process_id"],
-                local_device_ids=_devices_of_a_whole_node(os.environ),
+                local_device_ids=devices_of_a_whole_node(os.environ),
                 initialization_timeout=_beyond(timeout_s),
             )
     except (ValueError, RuntimeError) as error:
@@ -93,7 +93,7 @@ def expected_processes(environment: Mapping[str, str]) -> int | None:
     return None if importlib.util.find_spec("libtpu") else 1
 
 
-def _devices_of_a_whole_node(environment: Mapping[str, str]) -> list[int] | None:
+def devices_of_a_whole_node(environment: Mapping[str, str]) -> list[int] | None:
     """All GPUs of a node where Slurm starts one task on each; there JAX would take the first."""
     per_node = environment.get("SLURM_STEP_TASKS_PER_NODE", "")
     gpus = environment.get("SLURM_GPUS_ON_NODE", "")

@@ -1,7 +1,7 @@
 """What the processes of a job tell each other, through the key-value store of `jax.distributed`.
 
-It needs no devices and works while they compute. In a process by itself nothing is told: every
-function here then does the plain thing.
+That works while devices compute, and where they no longer answer. In a process by itself nothing
+is told: every function here then does the plain thing.
 """
 
 import contextlib
@@ -79,6 +79,12 @@ def on_lead(action: Callable[[], Any]) -> Any:
     """
     if not several():
         return action()
+    # `action` may ask JAX which process it is, which connects the devices of all.
+    jax.devices()
+    return _from_lead(action)
+
+
+def _from_lead(action: Callable[[], Any]) -> Any:
     key = f"{_PREFIX}/lead/{next(_calls)}"
     if place()[0]:
         told = json.loads(_await(key, None, "process 0"))
@@ -121,7 +127,7 @@ def agree(facts: Mapping[str, Any], advice: str) -> None:
         ]
         return _differences(said)
 
-    if differing := on_lead(compare):
+    if differing := _from_lead(compare):
         raise ValueError(f"the processes of this job differ: {differing}; {advice}")
 
 

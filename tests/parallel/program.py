@@ -37,15 +37,29 @@ def wrong_ones(me: int) -> dict[str, dict]:
     }
 
 
-def main(output: pathlib.Path, started: pathlib.Path) -> None:
+def judged(workdir: pathlib.Path, output: pathlib.Path) -> dict[str, np.ndarray]:
+    """Writes a study of a run, and gives features of texts and of a batch that is not divided."""
+    import fetalclip_jax
+    from fetalclip_jax.evaluation import studies
+    from fetalclip_jax.evaluation.evaluate import Planned, evaluate
+
+    model = fetalclip_jax.load(workdir)
+    study = studies.create("zero_shot.planes", resamples=20)
+    evaluate({"run": lambda: model}, {}, [Planned(study)], output, batch_size=8, workers=0)
+    texts = model.tokenize(["a fetal head", "a fetal abdomen at 20 weeks"])
+    return {
+        "texts": model.encode_text(texts),
+        "images": model.encode_image(np.zeros((3, 32, 32, 3), np.float32)),
+    }
+
+
+def main(output: pathlib.Path) -> None:
     # Imported in the job, as commands do.
     import jax
 
-    import fetalclip_jax
-    from fetalclip_jax.evaluation import features
     from fetalclip_jax.parallel import mesh as meshes
     from fetalclip_jax.parallel import sharding
-    from fetalclip_jax.training import inputs, loop
+    from fetalclip_jax.training import loop
 
     me, _ = distributed.place()
     said = {"refused": {}, "parts": [], "whole": []}
@@ -67,23 +81,12 @@ def main(output: pathlib.Path, started: pathlib.Path) -> None:
         whole = jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))(together)
         said["whole"].append(np.asarray(whole).tolist())
 
-    loop.train(experiment(), output / "two")
-    # Begun by one process, with all devices along `data`.
-    loop.train(experiment(**{"mesh.data": 1, "mesh.fsdp": 4, "mesh.tensor": 2}), started)
-
-    model = fetalclip_jax.load(started)
-    store = features.encode(model, inputs.source(experiment(), "test"), batch_size=8)
-    texts = model.encode_text(model.tokenize(["a fetal head", "a fetal abdomen at 20 weeks"]))
-    images = np.zeros((3, 32, 32, 3), np.float32)  # three images are not split over 8 devices
-    np.savez(
-        output / f"{me}.npz",
-        stored=store.image_features,
-        texts=texts,
-        images=model.encode_image(images),
-    )
+    # Shards of parameters lie on both hosts.
+    loop.train(experiment(**{"mesh.data": 1, "mesh.fsdp": 4, "mesh.tensor": 2}), output / "two")
+    np.savez(output / f"{me}.npz", **judged(output / "two", output / "judged_by_two"))
     (output / f"{me}.json").write_text(json.dumps(said))
 
 
 if __name__ == "__main__":
     with job.job("test"):
-        main(*map(pathlib.Path, sys.argv[1:]))
+        main(pathlib.Path(sys.argv[1]))

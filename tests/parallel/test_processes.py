@@ -12,11 +12,8 @@ import time
 import numpy as np
 import pytest
 
-import fetalclip_jax
-from fetalclip_jax.evaluation import features
-from fetalclip_jax.training import inputs
 from fetalclip_jax.training.loop import train
-from tests.parallel.program import MESHES, experiment
+from tests.parallel.program import MESHES, experiment, judged
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIMIT_S = 400  # of any job here; a hanging one takes for ever
@@ -74,10 +71,6 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def losses(workdir):
-    return [line["loss"] for line in lines(workdir) if "loss" in line]
-
-
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     """A finished run of this one process with its eight devices."""
@@ -89,46 +82,53 @@ def one(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two(one):
     """The folder with what two processes made, and what they printed."""
-    folder = one.parent
-    shutil.copytree(one, folder / "resumed")
-    shutil.rmtree(folder / "resumed" / "checkpoints" / "20")
-    job = start("python", "-m", "tests.parallel.program", str(folder), str(folder / "resumed"))
-    status, output = outcome(job)
+    status, output = outcome(start("python", "-m", "tests.parallel.program", str(one.parent)))
     assert status == 0, output
-    return folder, output
+    return one.parent, output
 
 
-def test_two_processes_train_as_one_with_the_same_devices(one, two):
+def assert_same_curve(workdir, other):
+    for name in ("loss", "val_loss"):
+        here, there = (
+            [line[name] for line in lines(run) if name in line] for run in (workdir, other)
+        )
+        assert len(here) == (20 if name == "loss" else 2)
+        np.testing.assert_allclose(here, there, atol=1e-6, rtol=1e-6)
+
+
+def test_two_processes_train_as_one_with_as_many_devices(one, two):
     folder, _ = two
-    assert len(losses(folder / "two")) == 20
-    np.testing.assert_allclose(losses(folder / "two"), losses(one), atol=1e-6, rtol=1e-6)
-    np.testing.assert_allclose(
-        [line["val_loss"] for line in lines(folder / "two") if "val_loss" in line],
-        [line["val_loss"] for line in lines(one) if "val_loss" in line],
-        atol=1e-6,
-        rtol=1e-6,
-    )
+    assert_same_curve(folder / "two", one)
 
 
-def test_a_run_of_one_process_goes_on_in_two_on_the_same_curve(one, two):
+def test_a_run_of_two_processes_goes_on_in_one_on_the_same_curve(one, two, tmp_path):
     folder, _ = two
-    assert len(losses(folder / "resumed")) == 20
-    np.testing.assert_allclose(losses(folder / "resumed"), losses(one), atol=1e-6, rtol=1e-6)
+    shutil.copytree(folder / "two", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "20")
+    train(experiment(), tmp_path / "resumed")
+    assert_same_curve(tmp_path / "resumed", one)
 
 
-def test_each_process_has_all_features_and_they_are_those_of_one(two):
+def test_two_processes_judge_a_model_as_one(two, tmp_path):
     folder, _ = two
-    model = fetalclip_jax.load(folder / "resumed")
-    store = features.encode(model, inputs.source(experiment(), "test"), batch_size=8)
-    expected = {
-        "stored": store.image_features,
-        "texts": model.encode_text(model.tokenize(["a fetal head", "a fetal abdomen at 20 weeks"])),
-        "images": model.encode_image(np.zeros((3, 32, 32, 3), np.float32)),
-    }
+    expected = judged(folder / "two", tmp_path)
     for process in range(2):
         with np.load(folder / f"{process}.npz") as found:
             for name, wanted in expected.items():
                 np.testing.assert_allclose(found[name], wanted, atol=1e-6, rtol=1e-6)
+    stored = []
+    for output in (folder / "judged_by_two", tmp_path):
+        (arrays,) = output.glob("run/features/*/arrays.npz")
+        with np.load(arrays) as store:
+            stored.append(store["image_features"])
+        result = json.loads((output / "run" / "phantom" / "zero_shot.planes.json").read_text())
+        stored.append(result["metrics"]["macro_f1"]["value"])
+    np.testing.assert_allclose(stored[0], stored[2], atol=1e-6, rtol=1e-6)
+    assert stored[1] == stored[3]
+    shown = [
+        sorted(p.name for p in out.rglob("*.png")) for out in (folder / "judged_by_two", tmp_path)
+    ]
+    assert shown[0] == shown[1] != []
 
 
 def test_each_process_supplies_the_rows_that_its_devices_hold(two):
@@ -159,8 +159,10 @@ def test_what_cannot_work_is_said_in_every_process(two, name, message):
 
 def test_only_the_lead_writes_and_prints(two):
     folder, output = two
-    assert "[0] Continuing from step 10" in output
-    assert not [line for line in output.splitlines() if line.startswith("[1] ")]
+    assert "[0] run on phantom, zero_shot.planes: macro F1" in output
+    printed = [line.removeprefix("[1]") for line in output.splitlines() if line.startswith("[1]")]
+    # What is left of the lines that Gloo prints in pieces has no words in it.
+    assert not [line for line in printed if any(c.isalpha() for c in line)]
     assert len(list((folder / "two" / "tensorboard").glob("events.out.tfevents*"))) == 1
     assert not list((folder / "two").glob(".shared-*"))
 
@@ -168,7 +170,7 @@ def test_only_the_lead_writes_and_prints(two):
 TOY = """
 import os, signal, sys, time
 from fetalclip_jax.parallel import distributed, job
-job._SILENCE_S = 5.0
+job._SILENCE_S, job._TO_READ_S = 3.0, 1.0
 how = sys.argv[1]
 if how == "code" and os.environ["JAX_PROCESS_ID"] == "1":
     job._code_digest = lambda package: "other"

@@ -20,6 +20,15 @@ def test_mesh_takes_the_devices_the_other_axes_leave():
 def test_mesh_that_does_not_fit_says_so():
     with pytest.raises(ValueError, match="needs 3 devices, there are 8"):
         make_mesh(data=3)
+    with pytest.raises(ValueError, match="data=0, fsdp=1 and tensor=1 must be at least 1"):
+        make_mesh(data=0)
+    with pytest.raises(ValueError, match=r"config\.mesh\.model is no axis of the mesh"):
+        make_mesh(model=2)
+
+
+def test_a_process_by_itself_supplies_the_whole_batch():
+    for shape in ({"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 1, "tensor": 8}):
+        assert sharding.batch_part(make_mesh(**shape)) == (0, 1)
 
 
 def test_parameters_lie_where_the_rules_say():
