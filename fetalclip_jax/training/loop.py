@@ -18,6 +18,7 @@ from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.parallel import sharding
 from fetalclip_jax.run import Run, write_json
 from fetalclip_jax.training import (
+    agreement,
     checkpoint,
     hooks,
     inputs,
@@ -75,7 +76,7 @@ def train(
         else:
             current, progress = checkpointer.restore(parts.abstract, newest=plan.newest)
             kept = progress["seconds"]
-            print(f"Continuing from step {int(current.step)} in {run.workdir}", flush=True)
+            agreement.say(f"Continuing from step {int(current.step)} in {run.workdir}")
             run.accept(config, plan.changes, int(current.step))
         first, last = int(current.step), config.train.steps
         held_out = [
@@ -119,9 +120,8 @@ def train(
         checkpointer.finish()
         bar.close()
     if int(current.step) < last:
-        print(
-            f"Stopped at step {int(current.step)} of {last}, saved; run the same command to go on",
-            flush=True,
+        agreement.say(
+            f"Stopped at step {int(current.step)} of {last}, saved; run the same command to go on"
         )
         return current
     summary = run.results / "train.json"
