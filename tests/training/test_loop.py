@@ -191,7 +191,8 @@ def test_averaged_parameters_and_a_start_from_another_run(uninterrupted, tmp_pat
     other = config.copy_and_resolve_references()
     other.init_from = str(origin)
     other.train.update({"steps": 2, "checkpoint_every": 1, "ema_decay": 0.5})
-    other.optimizer.warmup_steps = 1  # the first step's learning rate is zero
+    # The first step's learning rate is zero.
+    other.optimizer.update({"warmup_steps": 1, "cooldown_steps": 0})
     final = train(other, tmp_path)
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), final.params)
     assert equal(checkpoint.restore_params(tmp_path, abstract), final.ema)
