@@ -157,7 +157,7 @@ class Run:
         """Makes `config` the run's from `step` on; says and keeps what changed."""
         from fetalclip_jax.config import save_config
 
-        if not changes:
+        if not changes or not is_lead():
             return
         save_config(config, self.config)
         history = self.config_changes.read_text() if self.config_changes.exists() else ""

@@ -18,6 +18,10 @@ from fetalclip_jax.training.state import TrainState
 
 # Saves that may fail one after another before a run stops.
 _FAILURES = 3
+_ADVICE = (
+    ": make room or the folder writable, then run the same command again; it goes on from the "
+    "latest checkpoint"
+)
 _ITEMS = ("params", "ema", "optimizer", "data", "progress")
 
 
@@ -33,6 +37,9 @@ class Checkpointer:
       keep_best: name of a metric; the checkpoint where it was lowest stays too.
       milestone: a step; the newest checkpoint not after it stays too.
       tokenizer: fingerprint of the model's tokenizer.
+
+    Raises:
+      ValueError: the folder cannot be written.
     """
 
     def __init__(
@@ -49,9 +56,15 @@ class Checkpointer:
         self._kept = retention.Kept(keep, milestone, self._best_step)
         self._tokenizer = tokenizer
         self._pending: int | None = None
-        self._failures = 0
+        self._failures: list[str] = []  # since the last save that succeeded
         logging.getLogger("absl").addFilter(_not_of_orbax)
-        self._open()
+        try:
+            self._open()
+        except OSError as error:
+            raise ValueError(
+                f"{self._folder} cannot be written ({error.strerror}); make it writable, or choose "
+                "another --workdir"
+            ) from error
 
     def _open(self) -> None:
         if is_lead():
@@ -93,7 +106,7 @@ class Checkpointer:
           ValueError: several saves in a row have failed.
         """
         self.settle()
-        step = int(state.step)
+        step = int(jax.device_get(state.step))
         if step in self._manager.all_steps():
             return
         self._pending = step
@@ -113,39 +126,23 @@ class Checkpointer:
         except Exception as error:  # of Orbax, TensorStore or the system, by what is wrong
             self._failed(error)
 
-    def settle(self) -> None:
+    def settle(self, *, last: bool = False) -> None:
         """Waits for the save in progress; says it where that failed.
 
+        Args:
+          last: no other save will make up for it.
+
         Raises:
-          ValueError: as `save`.
+          ValueError: as `save`, or the last one failed.
         """
         if self._pending is None:
             return
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # as in `save`
-            self._failed(error)
+            self._failed(error, last)
         else:
-            self._pending, self._failures = None, 0
-
-    def _failed(self, error: Exception) -> None:
-        step, self._pending = self._pending, None
-        self._failures += 1
-        reason = integrity.reason(error)
-        # What Orbax believes about its folder is no longer so.
-        with contextlib.suppress(Exception):  # the same error again
-            self._manager.close()
-        self._open()
-        latest = self.latest_step()
-        kept = "there is none before it" if latest is None else f"that of step {latest} is whole"
-        message = f"{self._folder}: the checkpoint of step {step} could not be written ({reason})"
-        # Where several processes write, they no longer know what the others have seen.
-        if self._failures >= _FAILURES or jax.process_count() > 1:
-            raise ValueError(
-                f"{message}; {kept}: free space or make the folder writable, then run the same "
-                "command again to go on from it"
-            )
-        agreement.say(f"{message}; {kept}, training goes on and the next save will try again")
+            self._pending, self._failures = None, []
 
     def finish(self) -> None:
         """Waits until the last save is on the disk.
@@ -153,9 +150,32 @@ class Checkpointer:
         Raises:
           ValueError: it could not be written.
         """
-        self._failures = _FAILURES  # no further save would try again
-        self.settle()
-        self._failures = 0
+        self.settle(last=True)
+        if self._failures:  # before it was on its way
+            raise ValueError(self._failures[-1] + _ADVICE)
+
+    def _failed(self, error: Exception, last: bool = False) -> None:
+        message = f"{self._folder / str(self._pending)} could not be written"
+        self._failures.append(f"{message} ({integrity.reason(error)})")
+        self._pending = None
+        # What Orbax believes about its folder is no longer so.
+        with contextlib.suppress(Exception):  # the same error again
+            self._manager.close()
+        try:
+            self._open()
+        except OSError:  # nor can anything else
+            last = True
+        else:
+            latest = self.latest_step()
+            self._failures[-1] += (
+                "; there is none before it"
+                if latest is None
+                else f"; that of step {latest} is whole"
+            )
+        # Where several processes write, they no longer know what the others have seen.
+        if last or len(self._failures) >= _FAILURES or jax.process_count() > 1:
+            raise ValueError(self._failures[-1] + _ADVICE)
+        agreement.say(f"{self._failures[-1]}; training goes on, and the next save tries again")
 
     def restore(
         self, abstract: TrainState, *, newest: int | None = None
@@ -183,7 +203,7 @@ class Checkpointer:
                 continue
             _check_fits(folder / "params", abstract.params)
             _check_fits(folder / "optimizer", _optimizer_item(abstract), "optimizer")
-            _check_tokenizer(folder, self._tokenizer)
+            integrity.check_tokenizer(folder, self._tokenizer)
             restored, failure = None, None
             try:
                 restored = self._restore(step, abstract)
@@ -215,7 +235,7 @@ class Checkpointer:
             ema = jax.tree.map(jnp.copy, params)
         state = TrainState(optimizer["step"], params, ema, optimizer["state"])
         integrity.check_finite(state)
-        _check_position(folder, int(state.step))
+        integrity.check_position(folder, int(state.step))
         return state, restored["progress"]
 
     def _set_aside(self, steps: Mapping[int, tuple[str, str]]) -> None:
@@ -267,25 +287,6 @@ class _Manager(ocp.CheckpointManager):
         about earlier ones.
         """
         return False
-
-
-def _check_tokenizer(folder: pathlib.Path, fingerprint: str) -> None:
-    there = retention.read_json(folder / "progress").get("tokenizer")
-    if fingerprint and there and there != fingerprint:
-        raise ValueError(
-            f"{folder} was trained with the tokenizer of fingerprint {there[:12]}, and "
-            f"{folder.parent.parent / 'tokenizer'} has {fingerprint[:12]}: put back the tokenizer "
-            "folder of that run"
-        )
-
-
-def _check_position(folder: pathlib.Path, step: int) -> None:
-    """Raises ValueError where the data position is that of another step."""
-    position = retention.read_json(
-        folder / "data"
-    )  # earlier versions kept an iterator's state there
-    if position and position.get("step") != step:
-        raise ValueError(f"state of step {step}, data position of step {position.get('step')}")
 
 
 def latest_step(workdir: pathlib.Path) -> int | None:
@@ -343,7 +344,7 @@ def restore_params(
             damaged[step] = found
             continue
         _check_fits(item, abstract_params)
-        _check_tokenizer(item.parent, tokenizer)
+        integrity.check_tokenizer(item.parent, tokenizer)
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 params = checkpointer.restore(item, abstract_params)
@@ -365,31 +366,10 @@ def _check_fits(item: pathlib.Path, abstract: Any, noun: str = "model") -> None:
     Asked first: Orbax reads all arrays at once, and each that does not fit reports it.
     """
     try:
-        there = _shapes(ocp.StandardCheckpointHandler().metadata(item).tree)
+        there = ocp.StandardCheckpointHandler().metadata(item).tree
     except Exception:  # unreadable: damaged, not another model
         return
-    here = _shapes(abstract)
-    differing = [
-        f"{name}: {there.get(name, 'none')} there, {here.get(name, 'none')} in the {noun}"
-        for name in sorted(there.keys() | here.keys())
-        if there.get(name) != here.get(name)
-    ]
-    if differing:
-        raise ValueError(
-            f"the {'parameters' if noun == 'model' else 'arrays'} in {item} do not fit the {noun} "
-            "described by config.json: "
-            f"{'; '.join(differing[:3])}{' ...' if len(differing) > 3 else ''}"
-        )
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    # Orbax gives lists and dictionaries for the tuples, with names and without, that it saved.
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
-        for path, leaf in leaves
-        if hasattr(leaf, "shape")
-    }
+    integrity.check_shapes(item, there, abstract, noun)
 
 
 def _none_readable(folder: pathlib.Path, damaged: dict[int, str]) -> str:

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is still what was written: sizes and checksums of files, finite numbers.
+"""Whether a checkpoint is still what was written, and that of this model and tokenizer.
 
 A damaged checkpoint is found here, before it is read: what reads arrays in parallel reports every
 array of a broken file at once, and takes some damage for data.
@@ -69,6 +69,66 @@ def check_finite(tree: Any) -> None:
         for shard in leaf.addressable_shards:
             if shard.replica_id == 0 and not np.isfinite(np.asarray(shard.data)).all():
                 raise ValueError(f"{jax.tree_util.keystr(path)} holds numbers that are not finite")
+
+
+def read_json(item: pathlib.Path) -> dict[str, Any]:
+    """An item saved as JSON; empty where it cannot be read."""
+    try:
+        content = json.loads((item / "metadata").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_tokenizer(folder: pathlib.Path, fingerprint: str) -> None:
+    """Raises ValueError where a checkpoint is of a model with another tokenizer."""
+    there = read_json(folder / "progress").get("tokenizer")
+    if fingerprint and there and there != fingerprint:
+        raise ValueError(
+            f"{folder} was trained with the tokenizer of fingerprint {there[:12]}, and "
+            f"{folder.parent.parent / 'tokenizer'} has {fingerprint[:12]}: put back the tokenizer "
+            "folder of that run"
+        )
+
+
+def check_position(folder: pathlib.Path, step: int) -> None:
+    """Raises ValueError where the data position is that of another step."""
+    position = read_json(folder / "data")  # empty in checkpoints of earlier versions
+    if position and position.get("step") != step:
+        raise ValueError(f"state of step {step}, data position of step {position.get('step')}")
+
+
+def check_shapes(item: pathlib.Path, there: Any, abstract: Any, noun: str) -> None:
+    """Raises ValueError where the arrays of a checkpoint are not those of the model or optimizer.
+
+    Args:
+      item: where they are.
+      there: tree of what has shapes, in the checkpoint.
+      abstract: the same, as the configuration describes it.
+      noun: what it describes.
+    """
+    found, wanted = _shapes(there), _shapes(abstract)
+    differing = [
+        f"{name}: {found.get(name, 'none')} there, {wanted.get(name, 'none')} in the {noun}"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"the {'parameters' if noun == 'model' else 'arrays'} in {item} do not fit the {noun} "
+            "described by config.json: "
+            f"{'; '.join(differing[:3])}{' ...' if len(differing) > 3 else ''}"
+        )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    # Orbax gives lists and dictionaries for the tuples, with names and without, that it saved.
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+        for path, leaf in leaves
+        if hasattr(leaf, "shape")
+    }
 
 
 def reason(error: BaseException) -> str:

@@ -87,7 +87,7 @@ def train(
             current, done = _first_state(config, parts.new_state(), parts.abstract), {}
         else:
             current, done = checkpointer.restore(parts.abstract, newest=plan.newest)
-            print(f"Continuing from step {int(current.step)} in {run.workdir}", flush=True)
+            distributed.say(f"Continuing from step {int(current.step)} in {run.workdir}")
             run.accept(config, plan.changes, int(current.step))
         first, last = int(current.step), config.train.steps
         shards = sharding.batch_shards(mesh)
@@ -111,15 +111,14 @@ def train(
         clock.enter("save")
         checkpointer.finish()
     if int(current.step) < last:
-        print(
-            f"Stopped at step {int(current.step)} of {last}, saved; run the same command to go on",
-            flush=True,
+        distributed.say(
+            f"Stopped at step {int(current.step)} of {last}, saved; run the same command to go on"
         )
         return current
     summary = run.results / "train.json"
     if first < last or not summary.exists():
         spent = clock.by_phase()
-        print(f"{last} steps, goodput {goodput.in_words(spent)}", flush=True)
+        distributed.say(f"{last} steps, goodput {goodput.in_words(spent)}")
         content = _summary(config, current, clock.kept) | view.summary(watch.counts())
         write_json(summary, content)
     return current

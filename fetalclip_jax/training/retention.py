@@ -1,15 +1,14 @@
 """Which checkpoints of a run stay, and which of them is the best."""
 
 import dataclasses
-import json
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
 from fetalclip_jax.run import Run
+from fetalclip_jax.training import integrity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +35,7 @@ def remove_half_written(folder: pathlib.Path) -> None:
 
 def metrics(folder: pathlib.Path) -> dict[str, float]:
     """The validation metrics that a checkpoint was saved with."""
-    return dict(read_json(folder / "progress").get("metrics", {}))
+    return dict(integrity.read_json(folder / "progress").get("metrics", {}))
 
 
 def best(values: Mapping[int, Mapping[str, float]], name: str) -> int | None:
@@ -48,15 +47,6 @@ def best(values: Mapping[int, Mapping[str, float]], name: str) -> int | None:
     }
     # The first of equals, so that a run that was resumed keeps the same.
     return min(sorted(finite), key=finite.__getitem__, default=None)
-
-
-def read_json(item: pathlib.Path) -> dict[str, Any]:
-    """An item saved as JSON; empty where it cannot be read."""
-    try:
-        content = json.loads((item / "metadata").read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def best_step(workdir: pathlib.Path, metric: str) -> int:

@@ -241,8 +241,7 @@ def test_a_save_that_fails_is_said_and_the_next_succeeds(tmp_path, capfd, full_d
     saver.close()
     said = capfd.readouterr().out
     assert said.count("\n") == 1
-    assert "the checkpoint of step 8 could not be written (File too large)" in said
-    assert "that of step 4 is whole" in said
+    assert "checkpoints/8 could not be written (File too large); that of step 4 is whole" in said
     assert [p.name for p in folder.iterdir()] == ["12"]
 
 
@@ -251,7 +250,7 @@ def test_a_last_save_that_fails_is_an_error_and_leaves_the_one_before(tmp_path, 
     saver = checkpoint.Checkpointer(tmp_path, 1)
     with full_disk():
         save(saver, 8, state=noisy_state(8))
-        with pytest.raises(ValueError, match=r"step 8 could not be written .* step 4") as error:
+        with pytest.raises(ValueError, match=r"/8 could not be written .* step 4") as error:
             saver.finish()
     saver.close()
     assert "\n" not in str(error.value)
@@ -264,8 +263,35 @@ def test_saves_that_fail_one_after_another_end_the_run(tmp_path, full_disk):
     with full_disk():
         for step in (4, 8, 12):
             save(saver, step, state=noisy_state(step))
-        with pytest.raises(ValueError, match=r"step 12 .* there is none before it: free"):
+        with pytest.raises(ValueError, match=r"/12 .* there is none before it: make"):
             saver.settle()
+    saver.close()
+
+
+def test_a_folder_that_is_gone_is_said_at_the_last_save_and_at_the_start(tmp_path):
+    saver = checkpoint.Checkpointer(tmp_path)
+    (tmp_path / "checkpoints").rmdir()
+    (tmp_path / "checkpoints").write_text("a file has the name")
+    save(saver, 4)
+    with pytest.raises(ValueError, match=r"checkpoints/4 could not be written .*: make room or"):
+        saver.settle()
+    with pytest.raises(ValueError, match=r"checkpoints cannot be written \(.*\); make it"):
+        checkpoint.Checkpointer(tmp_path)
+
+
+def test_a_last_save_that_cannot_begin_is_an_error(tmp_path, monkeypatch, capsys):
+    saver = checkpoint.Checkpointer(tmp_path)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saver._manager, "save", full)
+    save(saver, 4)
+    assert "training goes on, and the next save tries again" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"/4 could not be written \(No space left on device\)"):
+        saver.finish()
+    save(saver, 8)
+    saver.finish()
     saver.close()
 
 

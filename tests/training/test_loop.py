@@ -10,19 +10,45 @@ import time
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
+import fetalclip_jax
 from fetalclip_jax.config import save_config
-from fetalclip_jax.training import checkpoint
+from fetalclip_jax.training import checkpoint, metrics, preemption
 from fetalclip_jax.training.loop import train
 from tests.tiny import tiny_experiment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """Runs of the same settings compile once."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for values in (settings, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # whether there is one is looked up once
+        if values is settings:
+            yield
+
+
+def constant(steps):
+    """A run whose learning rate falls over its last four steps."""
+    config = tiny_experiment()
+    config.optimizer.update({"schedule": "constant", "cooldown_steps": 4})
+    config.train.update({"steps": steps, "keep_checkpoints": 1})
+    return config
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     """A finished run and its final parameters."""
-    config = tiny_experiment()
+    config = constant(12)
     workdir = tmp_path_factory.mktemp("run")
     return config, workdir, train(config, workdir)
 
@@ -107,6 +133,49 @@ def test_machines_may_change_between_a_run_and_its_continuation(uninterrupted, t
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 
+def test_any_checkpoint_opens_by_its_path(uninterrupted):
+    _, workdir, final = uninterrupted
+    opened = fetalclip_jax.load(workdir / "checkpoints" / "12")
+    assert equal(opened.params, final.params)
+    judged = {line["step"]: line["val_loss"] for line in lines(workdir) if "val_loss" in line}
+    best = min(judged, key=judged.get)
+    assert (
+        fetalclip_jax.load(workdir / "checkpoints" / "best").fingerprint
+        == fetalclip_jax.load(workdir / "checkpoints" / str(best)).fingerprint
+    )
+    for name, message in (("7", "no checkpoint of step 7; there are"), ("x", "is no checkpoint")):
+        with pytest.raises(ValueError, match=message):
+            fetalclip_jax.load(workdir / "checkpoints" / name)
+
+
+def test_a_run_that_is_stopped_and_extended_is_the_one_planned_so(
+    uninterrupted, tmp_path, monkeypatch, capfd
+):
+    """Bitwise: stopped by SIGTERM at step 2, ended at step 10, extended to 12."""
+    _, planned, final = uninterrupted
+    workdir, log = tmp_path / "run", metrics.MetricsWriter.write
+
+    def write_and_signal(self, step, values):
+        log(self, step, values)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched, preemption.Notice() as notice:
+        patched.setattr(metrics.MetricsWriter, "write", write_and_signal)
+        notice.started()
+        stopped = train(constant(10), workdir, notice=notice)
+    assert int(stopped.step) == checkpoint.latest_step(workdir) == 2
+    assert "Stopped at step 2 of 10, saved; run the same command to go on" in capfd.readouterr().out
+    assert not (workdir / "results" / "train.json").exists()
+
+    assert int(train(constant(10), workdir).step) == 10
+    assert [line["step"] for line in lines(workdir) if "loss" in line] == [2, 4, 6, 8, 10]
+    extended = train(constant(12), workdir)
+    assert "10 is superseded (the run goes on from step 6)" in capfd.readouterr().out
+    assert equal(extended, final)
+    losses = [[line.get("loss") for line in lines(folder)] for folder in (planned, workdir)]
+    assert losses[0] == losses[1]
+
+
 def test_parameters_of_another_model_are_not_taken_over(uninterrupted, tmp_path):
     config, workdir, _ = uninterrupted
     other = config.copy_and_resolve_references()
@@ -122,7 +191,8 @@ def test_averaged_parameters_and_a_start_from_another_run(uninterrupted, tmp_pat
     other = config.copy_and_resolve_references()
     other.init_from = str(origin)
     other.train.update({"steps": 2, "checkpoint_every": 1, "ema_decay": 0.5})
-    other.optimizer.warmup_steps = 1  # the first step's learning rate is zero
+    # The first step's learning rate is zero.
+    other.optimizer.update({"warmup_steps": 1, "cooldown_steps": 0})
     final = train(other, tmp_path)
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), final.params)
     assert equal(checkpoint.restore_params(tmp_path, abstract), final.ema)
@@ -150,6 +220,8 @@ def test_averaged_parameters_and_a_start_from_another_run(uninterrupted, tmp_pat
         ({"mesh.fsdp": 0}, "fsdp=0"),
         ({"train.log_every": 0}, "log_every=0 must be at least 1"),
         ({"train.global_batch_size": 0}, "global_batch_size=0 must be at least 1"),
+        ({"train.keep_checkpoints": 0}, "keep_checkpoints=0 must be at least 1"),
+        ({"train.keep_best": "loss"}, "keep_best='loss' is not measured in validation; use val_"),
         ({"train.ema_decay": 1.0}, r"ema_decay=1\.0 is not from 0"),
         ({"optimizer.clip_norm": 0.0}, r"clip_norm=0\.0 would leave nothing"),
         ({"loss.kind": "hinge"}, "loss.kind='hinge' is not one of softmax"),
