@@ -62,8 +62,8 @@ class Toy:
         return loss, {"noise": noise, "told_step": step}
 
 
-def run_toy(steps=3, seed=0, ema_decay=0.0):
-    """The last state, and the metrics and weight of each step."""
+def toy(seed=0, ema_decay=0.0):
+    """A step, the state before it and the mesh of both."""
     mesh, optimizer = make_mesh(), optax.sgd(0.25)
     params = {"weight": jnp.float32(1.0), "logit_scale": jnp.float32(4.0)}
     current = state.TrainState(
@@ -77,6 +77,13 @@ def run_toy(steps=3, seed=0, ema_decay=0.0):
     train_step = step.make_train_step(
         Toy(), optimizer, mesh, shardings, seed=seed, ema_decay=ema_decay
     )
+    return train_step, current, mesh
+
+
+def run_toy(steps=3, seed=0, ema_decay=0.0):
+    """The last state, and the metrics and weight of each step."""
+    train_step, current, mesh = toy(seed, ema_decay)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, current)
     batch = sharding.global_batch({"x": np.arange(8, dtype=np.float32)}, mesh)
     eval_step = step.make_eval_step(Toy(), mesh, shardings)
     history = []
@@ -193,3 +200,24 @@ def test_numbers_that_cannot_work_are_refused(name, value, message):
 def test_objectives_are_known_by_name():
     with pytest.raises(ValueError, match=r"config\.loss\.kind='hinge' is not one of softmax"):
         objective.create("hinge", CLIP(TINY))
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number():
+    train_step, current, mesh = toy(ema_decay=0.25)
+
+    def took(current, *first):
+        x = np.array([*first, *(7 * [1.0])], np.float32)
+        current, metrics = train_step(current, sharding.global_batch({"x": x}, mesh))
+        return current, float(metrics["skipped"])
+
+    current, skipped = took(current, 1.0)
+    assert skipped == 0.0
+    for number, bad in enumerate((np.nan, np.inf), start=2):
+        before = jax.device_get(current)
+        current, skipped = took(current, bad)
+        assert skipped == 1.0
+        assert int(current.step) == number
+        assert jax.device_get((current.params, current.ema)) == (before.params, before.ema)
+    current, skipped = took(current, 1.0)
+    assert skipped == 0.0
+    assert current.params["weight"] != before.params["weight"]
