@@ -17,7 +17,7 @@ from fetalclip_jax import tokenizers
 from fetalclip_jax.config import build_model, flatten, load_config
 from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.parallel import sharding
-from fetalclip_jax.run import Run, write_json
+from fetalclip_jax.run import Run, is_lead, write_json
 from fetalclip_jax.training import (
     checkpoint,
     goodput,
@@ -100,8 +100,8 @@ def train(
         clock.enter("save")
     summary = run.results / "train.json"
     if first < last or not summary.exists():
-        spent = clock.by_phase()
-        print(f"{last} steps, goodput {goodput.in_words(spent)}", flush=True)
+        if is_lead():
+            print(f"{last} steps, goodput {goodput.in_words(clock.by_phase())}", flush=True)
         content = _summary(config, current, clock.kept) | view.summary(watch.counts())
         write_json(summary, content)
     return current
