@@ -151,11 +151,13 @@ def continued(spent: Mapping[str, float], step: int, beat: Mapping | None) -> di
 
 
 def in_words(spent: Mapping[str, float]) -> str:
-    """ "93 % (457 s of steps, 14 s compile, 12 s start ...)" in the order of size."""
+    """ "93 % (457 s step, 14 s compile, 12 s start), data wait 0.4 %"; other phases by size."""
     share = summary(spent)["share"]
     others = sorted(
         ((seconds, phase) for phase, seconds in spent.items() if phase != "step"), reverse=True
     )
     parts = [f"{spent['step']:.0f} s step"]
     parts += [f"{s:.0f} s {phase.replace('_', ' ')}" for s, phase in others if s >= 0.5]
-    return f"{100 * share:.0f} % ({', '.join(parts)})"
+    return (
+        f"{100 * share:.0f} % ({', '.join(parts)}), data wait {100 * data_wait_share(spent):.1f} %"
+    )

@@ -131,4 +131,6 @@ def test_a_process_that_stopped_after_saving_lost_nothing():
 
 def test_the_line_at_the_end_is_in_order_of_size():
     seconds = dict.fromkeys(goodput.PHASES, 0.0) | {"step": 93.0, "save": 2.0, "data_wait": 5.0}
-    assert goodput.in_words(seconds) == "93 % (93 s step, 5 s data wait, 2 s save)"
+    assert goodput.in_words(seconds) == (
+        "93 % (93 s step, 5 s data wait, 2 s save), data wait 5.1 %"
+    )
