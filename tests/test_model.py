@@ -93,6 +93,17 @@ def test_the_fingerprint_tells_functions_apart(folder, fields):
     assert models[0].fingerprint == described.fingerprint
 
 
+def test_other_parameters_make_another_model_of_the_same_programs(folder):
+    model = fetalclip_jax.load(folder)
+    (image, text), before = features(model), model.fingerprint
+    other = model.with_params(jax.tree.map(lambda leaf: 0.5 * leaf, model.params))
+    assert other.fingerprint != before
+    assert not np.allclose(features(other)[0], image)
+    again = other.with_params(model.params)
+    assert again.fingerprint == model.fingerprint == before
+    np.testing.assert_array_equal(features(again)[1], text)
+
+
 def test_a_run_carries_what_it_is(tmp_path, folder):
     fetalclip_jax.load(folder).save(tmp_path / "run")
     for argument in ("config", "tokenizer"):

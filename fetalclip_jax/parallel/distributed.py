@@ -103,6 +103,31 @@ def _from_lead(action: Callable[[], Any]) -> Any:
     return told["result"]
 
 
+def found_anywhere(mine: str | None) -> str | None:
+    """What a process found, or that another one did; to be called by all of them.
+
+    Args:
+      mine: None where this process found nothing.
+    """
+    if not several():
+        return mine
+    number, (me, count) = next(_calls), place()
+    client().key_value_set(f"{_PREFIX}/found/{number}/{me}", json.dumps(mine))
+
+    def gather() -> list[str]:
+        said = [_await(f"{_PREFIX}/found/{number}/{i}", None, f"process {i}") for i in range(count)]
+        return [f"process {i}: {text}" for i, text in enumerate(map(json.loads, said)) if text]
+
+    found = on_lead(gather)
+    return mine or (found[0] if found else None)
+
+
+def say(text: str) -> None:
+    """Prints a line on the terminal, once for all processes."""
+    if place()[0] == 0:
+        print(text, flush=True)
+
+
 def agree(facts: Mapping[str, Any], advice: str) -> None:
     """Makes sure that all processes say the same, to be called by all of them.
 

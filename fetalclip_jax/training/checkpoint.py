@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from fetalclip_jax.parallel import distributed
 from fetalclip_jax.run import Run, is_lead
-from fetalclip_jax.training import agreement, integrity, retention
+from fetalclip_jax.training import integrity, retention
 from fetalclip_jax.training.state import TrainState
 
 # Saves that may fail one after another before a run stops.
@@ -175,7 +176,7 @@ class Checkpointer:
         # Where several processes write, they no longer know what the others have seen.
         if last or len(self._failures) >= _FAILURES or jax.process_count() > 1:
             raise ValueError(self._failures[-1] + _ADVICE)
-        agreement.say(f"{self._failures[-1]}; training goes on, and the next save tries again")
+        distributed.say(f"{self._failures[-1]}; training goes on, and the next save tries again")
 
     def restore(
         self, abstract: TrainState, *, newest: int | None = None
@@ -198,7 +199,7 @@ class Checkpointer:
         damaged: dict[int, str] = {}
         for step in steps[len(later) :]:
             folder = self._folder / str(step)
-            if found := agreement.as_lead_finds(functools.partial(integrity.damage, folder)):
+            if found := distributed.on_lead(functools.partial(integrity.damage, folder)):
                 damaged[step] = found
                 continue
             _check_fits(folder / "params", abstract.params)
@@ -209,7 +210,7 @@ class Checkpointer:
                 restored = self._restore(step, abstract)
             except Exception as error:  # of Orbax, TensorStore or json, by what is damaged
                 failure = integrity.reason(error)
-            if failure := agreement.found_anywhere(failure):
+            if failure := distributed.found_anywhere(failure):
                 damaged[step] = failure
                 continue
             aside |= {step: ("damaged", reason) for step, reason in damaged.items()}
@@ -243,7 +244,7 @@ class Checkpointer:
             folder = self._folder / str(step)
             if is_lead():
                 aside = retention.unused(folder.with_name(f"{step}.{what}"))
-                agreement.say(f"{folder} is {what} ({reason}); renamed to {aside.name}")
+                distributed.say(f"{folder} is {what} ({reason}); renamed to {aside.name}")
                 folder.rename(aside)
             del self._metrics[step]
         if steps:
@@ -266,7 +267,7 @@ class Checkpointer:
         try:
             self.settle()
         except ValueError as error:
-            agreement.say(str(error))
+            distributed.say(str(error))
         self._manager.close()
 
 
@@ -338,9 +339,7 @@ def restore_params(
     damaged: dict[int, str] = {}
     for step in reversed(steps):
         item = folder / str(step) / ("ema" if averaged else "params")
-        if found := agreement.as_lead_finds(
-            lambda item=item: integrity.damage(item.parent, item.name)
-        ):
+        if found := distributed.on_lead(lambda item=item: integrity.damage(item.parent, item.name)):
             damaged[step] = found
             continue
         _check_fits(item, abstract_params)
@@ -353,7 +352,7 @@ def restore_params(
             damaged[step] = integrity.reason(error)
         else:
             for newer, reason in damaged.items():
-                agreement.say(
+                distributed.say(
                     f"{folder / str(newer)} is damaged ({reason}); using that of step {step}"
                 )
             return params

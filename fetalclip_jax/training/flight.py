@@ -1,8 +1,10 @@
 """Steps that were handed to the devices, and when they finish."""
 
 import collections
-import concurrent.futures
+import queue
+import threading
 import time
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -24,9 +26,11 @@ class Flight:
     def __init__(self, first: int, most: int | None = None):
         self._most = most or (1 if jax.default_backend() == "cpu" else 2)
         self.finished, self.finished_at = first, time.time()
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "finished-steps")
-        self._under_way = collections.deque()
-        self._last = None
+        self._under_way: collections.deque[Future] = collections.deque()
+        self._last: Future | None = None
+        self._started: queue.SimpleQueue = queue.SimpleQueue()
+        # A daemon: where a device hangs, a program that ends must not wait for it.
+        threading.Thread(target=self._run, name="finished-steps", daemon=True).start()
 
     def make_room(self) -> None:
         """Waits until another step may be started.
@@ -39,8 +43,9 @@ class Flight:
 
     def started(self, step: int, result: Any) -> None:
         """Notes a step, one of whose results is `result`."""
-        self._last = self._thread.submit(self._wait, step, result)
+        self._last = Future()
         self._under_way.append(self._last)
+        self._started.put((step, result, self._last))
 
     def busy_until(self) -> float:
         """When the devices ran out of work; now, if they have not."""
@@ -49,9 +54,16 @@ class Flight:
         return self.finished_at
 
     def close(self) -> None:
-        """Waits for no step: one that hangs would be waited for for ever."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Waits for no step."""
+        self._started.put(None)
 
-    def _wait(self, step: int, result: Any) -> None:
-        jax.block_until_ready(result)
-        self.finished, self.finished_at = step, time.time()
+    def _run(self) -> None:
+        while (item := self._started.get()) is not None:
+            step, result, future = item
+            try:
+                jax.block_until_ready(result)
+            except Exception as error:  # of the device; told to whoever asks for room
+                future.set_exception(error)
+            else:
+                self.finished, self.finished_at = step, time.time()
+                future.set_result(None)

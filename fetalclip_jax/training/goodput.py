@@ -58,7 +58,7 @@ class Clock:
         self._lock = threading.Lock()
         self.phase, self.since = "start", began
         self.awake_since = began
-        self.kept = self.seconds()
+        self.kept = _without_lost(self._spent)
         self.mark()
 
     def enter(self, phase: str) -> None:
@@ -94,7 +94,7 @@ class Clock:
 
     def seconds(self) -> float:
         """Seconds the run took without what kills threw away."""
-        return sum(spent for phase, spent in self.by_phase().items() if phase != "lost")
+        return _without_lost(self.by_phase())
 
     def mark(self) -> None:
         self._marked = self.by_phase()
@@ -112,6 +112,10 @@ class Clock:
         # What a first call of the step does beside is to start it.
         spent["step" if self.phase == "compile" else self.phase] += elapsed - compiling
         return spent
+
+
+def _without_lost(spent: Mapping[str, float]) -> float:
+    return sum(seconds for phase, seconds in spent.items() if phase != "lost")
 
 
 def data_wait_share(spent: Mapping[str, float]) -> float:
@@ -147,11 +151,13 @@ def continued(spent: Mapping[str, float], step: int, beat: Mapping | None) -> di
 
 
 def in_words(spent: Mapping[str, float]) -> str:
-    """ "93 % (457 s of steps, 14 s compile, 12 s start ...)" in the order of size."""
+    """ "93 % (457 s step, 14 s compile, 12 s start), data wait 0.4 %"; other phases by size."""
     share = summary(spent)["share"]
     others = sorted(
         ((seconds, phase) for phase, seconds in spent.items() if phase != "step"), reverse=True
     )
     parts = [f"{spent['step']:.0f} s step"]
     parts += [f"{s:.0f} s {phase.replace('_', ' ')}" for s, phase in others if s >= 0.5]
-    return f"{100 * share:.0f} % ({', '.join(parts)})"
+    return (
+        f"{100 * share:.0f} % ({', '.join(parts)}), data wait {100 * data_wait_share(spent):.1f} %"
+    )

@@ -109,7 +109,7 @@ class Instruments:
 
     def summary(self, counts: Mapping[str, int]) -> dict[str, Any]:
         """For `results/train.json`."""
-        return {**counts, **self.meter.last, "goodput": goodput.summary(self.clock.by_phase())}
+        return {**counts, **self.meter.overall(), "goodput": goodput.summary(self.clock.by_phase())}
 
 
 def open_all(

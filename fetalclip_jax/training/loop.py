@@ -74,10 +74,11 @@ def train(
     plan = _claim(run, config, allow_config_change)
     mesh = meshes.make_mesh(**config.mesh)
     _check_numbers(config, mesh)
+    _check_studies(config, judge)
     parts, part = _build(config, mesh), sharding.batch_part(mesh)
     dataset = inputs.open_records(config, run.workdir, "train")
     tokenizer = inputs.open_tokenizer(config, run.workdir)
-    measure = _measure(config, run, tokenizer, judge)
+    measure = judge(config, run.workdir, tokenizer) if config.train.studies else None
     with (
         contextlib.ExitStack() as stack,  # closed last: the end waits for the last checkpoint
         contextlib.closing(_checkpointer(config, run, tokenizer)) as checkpointer,
@@ -224,24 +225,18 @@ def _build(config: ConfigDict, mesh: Mesh) -> _Parts:
     )
 
 
-def _measure(
-    config: ConfigDict, run: Run, tokenizer: tokenizers.Tokenizer, judge: Callable | None
-) -> Callable | None:
-    """Parameters -> what `config.train.studies` find of them; None where none are to be run."""
+def _check_studies(config: ConfigDict, judge: Callable | None) -> None:
     settings = config.train
     if bool(settings.studies) != bool(settings.study_every):
         raise ValueError(
             f"config.train.studies={tuple(settings.studies)} and config.train.study_every="
             f"{settings.study_every}: give both, or neither"
         )
-    if not settings.study_every:
-        return None
-    if judge is None:
+    if settings.studies and judge is None:
         raise ValueError(
             "config.train.studies need evaluation: pass judge=fetalclip_jax.evaluation.validation"
             ".judge, as `fetalclip train` does"
         )
-    return judge(config, run.workdir, tokenizer)
 
 
 def _spent(run: Run, done: Mapping[str, Any], step: int) -> dict[str, float]:

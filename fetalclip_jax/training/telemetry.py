@@ -1,5 +1,7 @@
 """What training asks of its devices: arithmetic, its share of their peak, memory."""
 
+import dataclasses
+
 import jax
 
 from fetalclip_jax.models import flops
@@ -59,45 +61,58 @@ def device_memory_gib() -> dict[str, float]:
     }
 
 
+@dataclasses.dataclass
+class _Work:
+    """Steps, the pairs in them, their arithmetic, and what time they took."""
+
+    steps: int = 0
+    pairs: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "_Work") -> "_Work":
+        return _Work(
+            self.steps + other.steps,
+            self.pairs + other.pairs,
+            self.flops + other.flops,
+            self.seconds + other.seconds,
+        )
+
+
 class Meter:
     """Counts the arithmetic of steps: texts of another length are another number.
 
-    Attributes:
-      last: what `take` gave last.
+    Rates are `images_per_second` (images are pairs), `step_flops` (of one step on all devices,
+    counted by `models.flops`), `tflops_per_device` (reached, per second), and their share of the
+    device's peak as `mfu`, where that is published.
     """
 
     def __init__(self, config: CLIPConfig, dtype: str):
         """`dtype` is that of matrix products, "bfloat16" or "float32"."""
         self._config = config
-        device = jax.devices()[0]
-        peak = peak_flops(device.device_kind, dtype)
         self._devices = jax.device_count()
-        self._peak = None if peak is None else peak * self._devices
-        self._flops = self._pairs = self._steps = 0.0
-        self.last: dict[str, float] = {}
+        self._peak = peak_flops(jax.devices()[0].device_kind, dtype)
+        self._now, self._before = _Work(), _Work()
 
     def count(self, pairs: int, text_length: int) -> None:
         """Adds a step of `pairs` images with their texts of `text_length` tokens."""
-        self._flops += pairs * flops.of_training_pair(self._config, text_length)
-        self._pairs += pairs
-        self._steps += 1
+        self._now += _Work(1, pairs, pairs * flops.of_training_pair(self._config, text_length))
 
     def take(self, seconds: float) -> dict[str, float]:
-        """The rates of the steps counted since the last call, which took `seconds`.
+        """Rates of the steps counted since the last call, which took `seconds`."""
+        taken = self._now + _Work(seconds=seconds)
+        self._now, self._before = _Work(), self._before + taken
+        return self._rates(taken)
 
-        Returns:
-          `images_per_second` (images are pairs), `step_flops` (of one step on all devices, counted
-          by `models.flops`), `tflops_per_device` (reached, per second), and their share of the
-          device's peak as `mfu`, where that is published.
-        """
-        rate = self._flops / seconds
-        values = {
-            "images_per_second": self._pairs / seconds,
-            "step_flops": self._flops / self._steps,
-            "tflops_per_device": rate / self._devices / 1e12,
+    def overall(self) -> dict[str, float]:
+        """Rates of all steps that were taken; nothing where there were none."""
+        return self._rates(self._before) if self._before.steps else {}
+
+    def _rates(self, work: _Work) -> dict[str, float]:
+        reached = work.flops / work.seconds / self._devices
+        rates = {
+            "images_per_second": work.pairs / work.seconds,
+            "step_flops": work.flops / work.steps,
+            "tflops_per_device": reached / 1e12,
         }
-        if self._peak is not None:
-            values["mfu"] = rate / self._peak
-        self._flops = self._pairs = self._steps = 0.0
-        self.last = values
-        return values
+        return rates if self._peak is None else rates | {"mfu": reached / self._peak}

@@ -10,6 +10,7 @@ from tests.tiny import tiny_experiment
 def get_config():
     config = tiny_experiment()
     config.data.phantom.update({"train_images": 48, "pool_images": 96, "test_images": 60})
+    config.train.update({"study_every": 8, "studies": ("zero_shot.planes",)})
     return config
 """
 

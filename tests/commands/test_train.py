@@ -1,5 +1,7 @@
 """Training and preparing from the command line, and what every command shares."""
 
+import json
+
 import pytest
 
 from fetalclip_jax import cli
@@ -15,6 +17,13 @@ def test_tokenizer_and_weights_of_a_run_load_together(trained):
     features = model.encode_text(tokens)
     assert features.shape == (1, TINY.embed_dim)
     assert 1 <= model.logit_scale <= 100
+
+
+def test_studies_are_run_while_training(trained):
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    judged = {line["step"]: line for line in lines if "study/zero_shot.planes/macro_f1" in line}
+    assert judged.keys() == {8, 12}  # every so often, and at the end
+    assert all(0 <= line["study/zero_shot.planes/accuracy"] <= 1 for line in judged.values())
 
 
 def test_prepare_takes_overrides_and_what_splits_are_for(run, config_file, tmp_path):

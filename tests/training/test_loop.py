@@ -75,6 +75,14 @@ def test_a_run_learns_and_leaves_what_it_promises(uninterrupted):
     summary = json.loads((workdir / "results" / "train.json").read_text())
     assert summary["images_seen"] == 96
     assert summary["seconds"] > 0
+    spent = summary["goodput"]["seconds"]
+    assert sum(spent.values()) == pytest.approx(summary["seconds"], abs=5)
+    assert min(spent["step"], spent["compile"], spent["evaluate"], spent["save"]) > 0
+    assert spent["lost"] == 0
+    assert (summary["skipped_steps"], summary["loss_spikes"]) == (0, 0)
+    beat = json.loads((workdir / "heartbeats" / "0.json").read_text())
+    assert (beat["phase"], beat["step"]) == ("stopped", 12)
+    assert not (workdir / "skipped").exists()
 
 
 def test_a_killed_run_ends_with_bitwise_the_same_parameters(uninterrupted, tmp_path):
@@ -112,6 +120,9 @@ def test_a_killed_run_ends_with_bitwise_the_same_parameters(uninterrupted, tmp_p
     assert equal(train(config, workdir).params, final.params)
     steps = [line["step"] for line in lines(workdir) if "loss" in line]
     assert steps == [2, 4, 6, 8, 10, 12]
+    assert json.loads((workdir / "results" / "train.json").read_text())["goodput"]["seconds"][
+        "lost"
+    ]
 
 
 def test_running_a_finished_run_again_changes_nothing(uninterrupted):
@@ -223,6 +234,11 @@ def test_averaged_parameters_and_a_start_from_another_run(uninterrupted, tmp_pat
         ({"train.keep_checkpoints": 0}, "keep_checkpoints=0 must be at least 1"),
         ({"train.keep_best": "loss"}, "keep_best='loss' is not measured in validation; use val_"),
         ({"train.ema_decay": 1.0}, r"ema_decay=1\.0 is not from 0"),
+        ({"train.max_skipped_steps": 0}, "max_skipped_steps=0 must be at least 1"),
+        ({"train.stall_seconds": -1.0}, r"stall_seconds=-1\.0 must be 0"),
+        ({"train.study_every": 4}, r"studies=\(\) and config.train.study_every=4: give both"),
+        ({"train.studies": ("age",)}, r"studies=\('age',\) and config.train.study_every=0"),
+        ({"train.studies": ("age",), "train.study_every": 4}, "pass judge="),
         ({"optimizer.clip_norm": 0.0}, r"clip_norm=0\.0 would leave nothing"),
         ({"loss.kind": "hinge"}, "loss.kind='hinge' is not one of softmax"),
         ({"init_from": "nowhere"}, "nowhere"),

@@ -165,3 +165,35 @@ def test_a_locked_tower_costs_no_backward_pass():
         return lowered.cost_analysis()["flops"]
 
     assert flops((("visual/.*", 0.0),)) < 0.6 * flops(())
+
+
+@pytest.mark.parametrize(("clip_norm", "norm"), [(1.0, 1.0), (float("inf"), 200.0)])
+def test_gradients_are_clipped(clip_norm, norm):
+    rule = optimizer.make_optimizer(settings(clip_norm=clip_norm), 10)
+    params = {"kernel": jnp.zeros(4), "bias": jnp.zeros(0)}
+    # AdamW's first update does not depend on the gradient's size, so look at its moments.
+    _, after = rule.update(
+        {"kernel": jnp.full(4, 100.0), "bias": jnp.zeros(0)}, rule.init(params), params
+    )
+    moments = optax.tree.get(after, "mu")
+    np.testing.assert_allclose(jnp.linalg.norm(moments["kernel"]), 0.1 * norm, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("learning_rate", 0.0, "learning_rate=0.0 is not a number above 0"),
+        ("learning_rate", float("nan"), "learning_rate=nan"),
+        ("learning_rate", float("inf"), "learning_rate=inf"),
+        ("warmup_steps", -1, "warmup_steps=-1 is not a number 0 or above"),
+        ("beta1", 1.0, "beta1=1.0 is not a number from 0 to below 1"),
+        ("beta2", -0.1, r"beta2=-0\.1"),
+        ("eps", 0.0, "eps=0.0"),
+        ("weight_decay", -0.1, r"weight_decay=-0\.1"),
+        ("clip_norm", 0.0, "clip_norm=0.0 would leave nothing .* inf for no clipping"),
+        ("clip_norm", float("nan"), "clip_norm=nan"),
+    ],
+)
+def test_numbers_that_cannot_work_are_refused(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        optimizer.make_optimizer(settings(**{name: value}), 10)

@@ -33,6 +33,12 @@ def test_a_jump_is_found_where_it_begins(at):
     assert spikes(losses) == [at]
 
 
+def test_a_few_losses_say_nothing_of_their_noise():
+    losses = np.full(60, 2.0)
+    losses[[20, 50]] = 5.0
+    assert spikes(losses) == [50]
+
+
 def test_what_lasts_is_one_spike_and_the_next_is_another():
     losses = curve(1)
     losses[300:310] += 4.0

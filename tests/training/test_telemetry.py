@@ -40,7 +40,7 @@ class Device:
 def test_rates_are_over_all_steps_since_the_last_look(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: [Device(), Device()])
     monkeypatch.setattr(jax, "device_count", lambda: 2)
-    monkeypatch.setattr(telemetry.flops, "of_training_pair", lambda config, length: length * 1e12)
+    monkeypatch.setattr(telemetry.flops, "of_training_pair", lambda config, length: length * 10**12)
     meter = telemetry.Meter(presets.get("FetalCLIP"), "bfloat16")
     meter.count(8, 40)
     meter.count(8, 24)
@@ -53,13 +53,15 @@ def test_rates_are_over_all_steps_since_the_last_look(monkeypatch):
             "mfu": 8 * 64 / 0.5 / 2 / 989,
         }
     )
-    assert meter.last == values
+    assert meter.overall() == values
     meter.count(8, 40)
     assert meter.take(1.0)["images_per_second"] == 8.0
+    assert meter.overall()["images_per_second"] == 24 / 1.5
 
 
 def test_a_processor_has_no_mfu_and_tells_no_memory():
     meter = telemetry.Meter(presets.get("FetalCLIP"), "float32")
+    assert meter.overall() == {}
     meter.count(8, 40)
     assert meter.take(1.0).keys() == {"images_per_second", "step_flops", "tflops_per_device"}
     assert telemetry.device_memory_gib() == {}
