@@ -105,6 +105,11 @@ class CLIPConfig:
         _check_counts("", vars(self))
         _check_counts("vision_cfg.", vars(vision))
         _check_counts("text_cfg.", vars(text))
+        for name in ("init_logit_scale", "init_logit_bias"):
+            value = getattr(self, name)
+            is_number = isinstance(value, (int, float)) and math.isfinite(value)
+            if not is_number and (value is not None or name == "init_logit_scale"):
+                raise ValueError(f"{name}={value!r} is not a finite number")
         if vision.pool_type not in ("tok", "avg", "grid"):
             raise ValueError(
                 f"vision_cfg.pool_type={vision.pool_type!r} is not one of tok, avg, grid"
