@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from fetalclip_jax import config_files, run
 from fetalclip_jax.config_files import one_line
@@ -25,9 +26,8 @@ def default_config() -> ConfigDict:
     """The complete configuration tree; unknown fields are errors, so this is also the schema."""
     config = ConfigDict()
     config.seed = 0
-    config.model = presets.get(
-        "ViT-Mi-16-96-conv"
-    ).to_dict()  # the fields of an open_clip model JSON
+    # The fields of an open_clip model JSON.
+    config.model = _model_fields(presets.get("ViT-Mi-16-96-conv"))
     config.compute = ConfigDict({"dtype": "float32", "scan_layers": True, "remat": "none"})
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
@@ -146,9 +146,19 @@ def _over_defaults(fields: Mapping[str, Any]) -> ConfigDict:
     config, fields = default_config(), dict(fields)
     # A model is whole: what it leaves out is that field's own default, not the default model's.
     if "model" in fields:
-        config.model = CLIPConfig.from_dict(fields.pop("model")).to_dict()
+        config.model = _model_fields(CLIPConfig.from_dict(fields.pop("model")))
     config.update(fields)
     return config
+
+
+def _model_fields(model: CLIPConfig) -> ConfigDict:
+    """A model's fields; those that are None can be set to a number on the command line."""
+    fields = ConfigDict(model.to_dict())
+    for part in (fields, fields.vision_cfg, fields.text_cfg):
+        for name, value in part.items():
+            if value is None:
+                part[name] = placeholder(float)
+    return fields
 
 
 def build_model(config: ConfigDict) -> CLIP:

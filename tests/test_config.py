@@ -2,7 +2,14 @@ import json
 
 import pytest
 
-from fetalclip_jax.config import build_model, default_config, load_config, parse, save_config
+from fetalclip_jax.config import (
+    build_model,
+    default_config,
+    flatten,
+    load_config,
+    parse,
+    save_config,
+)
 
 IMPORT = "from fetalclip_jax.config import default_config\n"
 
@@ -34,6 +41,16 @@ def test_an_experiment_takes_its_argument_and_overrides(config_file):
     config = parse(f"{path}:12", ["--config.seed=3", "--config.optimizer.clip_norm=inf"])
     assert (config.seed, config.optimizer.clip_norm) == (3, float("inf"))
     assert config.is_locked
+
+
+def test_a_number_that_a_model_leaves_out_can_be_set(config_file, tmp_path):
+    path = config_file(WITH_ARGUMENT)
+    config = parse(f"{path}:12", ["--config.model.init_logit_bias=-10"])
+    assert build_model(config).config.init_logit_bias == -10.0
+    for chosen in (config, default_config()):
+        save_config(chosen, tmp_path / "config.json")
+        assert flatten(load_config(tmp_path / "config.json")) == flatten(chosen)
+    assert build_model(default_config()).config.init_logit_bias is None
 
 
 @pytest.mark.parametrize(

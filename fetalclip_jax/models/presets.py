@@ -105,6 +105,7 @@ class CLIPConfig:
         _check_counts("", vars(self))
         _check_counts("vision_cfg.", vars(vision))
         _check_counts("text_cfg.", vars(text))
+        _check_logit_numbers(vars(self))
         if vision.pool_type not in ("tok", "avg", "grid"):
             raise ValueError(
                 f"vision_cfg.pool_type={vision.pool_type!r} is not one of tok, avg, grid"
@@ -166,6 +167,15 @@ def _check_counts(prefix: str, fields: Mapping[str, Any]) -> None:
                 f"{prefix}{name}={value!r} is not a positive whole number; only plain Vision "
                 "Transformers of square images and patches are supported"
             )
+
+
+def _check_logit_numbers(fields: Mapping[str, Any]) -> None:
+    for name, absent in (("init_logit_scale", 0.0), ("init_logit_bias", None)):
+        value = fields.get(name, absent)
+        if value is None and absent is None:
+            continue
+        if not (isinstance(value, (int, float)) and math.isfinite(value)):
+            raise ValueError(f"{name}={value!r} is not a finite number")
 
 
 _NESTED = {"vision_cfg": VisionConfig, "text_cfg": TextConfig}
@@ -249,6 +259,7 @@ def _build(cls, fields: dict[str, Any], prefix: str):
                 f"model; supported here: {', '.join(sorted(known))}"
             )
     _check_counts(prefix, values)  # JSON may hold anything
+    _check_logit_numbers(values)
     return cls(**values)
 
 

@@ -110,7 +110,7 @@ def _softmax(model: CLIP, options: Mapping[str, Any]) -> Objective:
         raise ValueError(
             f"config.loss.kind='softmax' would leave the bias of a model with "
             f"config.model.init_logit_bias={bias} untrained, for it changes no softmax; set "
-            "config.loss.kind='sigmoid', or config.model.init_logit_bias to None"
+            "config.loss.kind='sigmoid', or leave config.model.init_logit_bias out"
         )
     return Contrastive(model, options)
 

@@ -189,6 +189,9 @@ def test_bad_model_numbers_are_named():
     assert square == presets.CLIPConfig()
     with pytest.raises(ValueError, match=r"image_size=100 is not a multiple of patch_size=16"):
         presets.CLIPConfig.from_dict({"vision_cfg": {"image_size": 100}})
+    for name, value in (("bias", "low"), ("bias", float("inf")), ("scale", None)):
+        with pytest.raises(ValueError, match=f"init_logit_{name}={value!r} is not a finite number"):
+            presets.CLIPConfig.from_dict({f"init_logit_{name}": value})
     with pytest.raises(ValueError, match="unknown model preset 'ViT-X'"):
         presets.get("ViT-X")
 
