@@ -4,8 +4,9 @@
 
 Three tables, each of numbers taken in one run:
   training      images/s of training batches (read, decoded, augmented, captioned, tokenised) on
-                threads and on 1 and 2 worker processes, rounds interleaved, median; and the seconds
-                of processor time per image, which other programs on the machine disturb less
+                threads and on 1 and 2 worker processes: rounds interleaved, median. Beside it the
+                least processor time per image, which other programs on the machine disturb less:
+                a core gives one image in that time, whoever else uses the machine
   records       seconds from opening the records to the first batch, and resident memory after 50
                 batches, for data sets of many tiny records, each in a process of its own. The
                 records are those of 1,000 phantom images that `prepare` wrote, repeated: the same
@@ -17,9 +18,9 @@ Without --data the images are the phantom's.
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from fetalclip_jax.data.workers import ordered_map
 from fetalclip_jax.datasets import registry
 
 _ROUNDS = 3
+_WARM_UP = 64
 _TILE = 1000  # phantom images that the many records repeat
 _CONFIG = default_config()
 
@@ -68,46 +70,62 @@ def main() -> None:
 
 
 def training(dataset, batch_size: int, workers: list[int]) -> None:
-    batches = max(1, 4 * len(dataset) // batch_size)
-    found: dict[int, list[float]] = {count: [] for count in workers}
-    used = {}
+    batches = max(1, 2 * len(dataset) // batch_size)
+    rates = Rates(workers)
     for _ in range(_ROUNDS):
         for count in workers:
-            begun = processor_seconds()
             with contextlib.closing(stream(dataset, batch_size, count)) as one:
-                for _ in range(2 + 2 * count):  # what was made ahead while workers started
+                for _ in range(4 + 2 * count):  # what was made ahead while workers started
                     next(one)
-                start = time.perf_counter()
-                for _ in range(batches):
-                    next(one)
-                found[count].append(batches * batch_size / (time.perf_counter() - start))
-            used[count] = (processor_seconds() - begun) / (batches * batch_size)
-    table("training", found, used)
+                with rates.timed(count, batches * batch_size):
+                    for _ in range(batches):
+                        next(one)
+    print(f"training:\n{rates}")
 
 
 def evaluation(source, size: int, workers: list[int]) -> None:
-    found: dict[int, list[float]] = {count: [] for count in workers}
-    used = {}
+    rates = Rates(workers)
     for _ in range(_ROUNDS):
         for count in workers:
-            begun = processor_seconds()
             with ordered_map(Views(source, size), len(source), count) as views:
-                next(views)  # the processes have started
-                start = time.perf_counter()
-                read = sum(1 for _ in views)
-                found[count].append(read / (time.perf_counter() - start))
-            used[count] = (processor_seconds() - begun) / len(source)
-    table("evaluation's reader", found, used)
+                for _ in range(_WARM_UP):
+                    next(views)  # the processes have started
+                with rates.timed(count, len(source) - _WARM_UP):
+                    for _ in views:
+                        pass
+    print(f"evaluation's reader:\n{rates}")
 
 
-def table(title: str, found: dict[int, list[float]], used: dict[int, float]) -> None:
-    rates = {count: statistics.median(rates) for count, rates in found.items()}
-    print(f"{title}:")
-    for count, rate in rates.items():
-        where = f"{count} worker{'s' * (count > 1)}" if count else "threads"
-        one = f", {rate / rates[1]:.2f} x one worker" if rates.get(1) and count > 1 else ""
-        used_ms = 1e3 * used[count]
-        print(f"  {where:10} {rate:7.0f} images/s{one}, {used_ms:.2f} ms of processor each")
+class Rates:
+    """Images a second and seconds of processor time per image, by number of workers."""
+
+    def __init__(self, workers: list[int]):
+        self._rates: dict[int, list[float]] = {count: [] for count in workers}
+        self._reader: dict[int, list[float]] = {count: [] for count in workers}
+        self._workers: dict[int, list[float]] = {count: [] for count in workers}
+
+    @contextlib.contextmanager
+    def timed(self, count: int, images: int):
+        children = [one.pid for one in multiprocessing.active_children()]
+        start = time.perf_counter(), time.process_time(), processor_seconds(children)
+        yield
+        self._rates[count].append(images / (time.perf_counter() - start[0]))
+        self._reader[count].append((time.process_time() - start[1]) / images)
+        self._workers[count].append((processor_seconds(children) - start[2]) / images)
+
+    def __str__(self) -> str:
+        rates = {count: statistics.median(found) for count, found in self._rates.items()}
+        lines = []
+        for count, rate in rates.items():
+            where = f"{count} worker{'s' * (count > 1)}" if count else "threads"
+            one = f" ({rate / rates[1]:.2f} x one)" if rates.get(1) and count > 1 else ""
+            here = 1e3 * min(self._reader[count])
+            there = 1e3 * min(self._workers[count])
+            lines.append(
+                f"  {where:10} {rate:6.0f} images/s{one}; processor time per image: "
+                f"{here:.2f} ms in this process, {there:.2f} ms in workers"
+            )
+        return "\n".join(lines)
 
 
 def many_records(work: pathlib.Path, counts: list[int], batch_size: int) -> None:
@@ -189,10 +207,13 @@ def repeat(tile: records.RecordDataset, folder: pathlib.Path, count: int) -> Non
     )
 
 
-def processor_seconds() -> float:
-    """Of this process and of those that it started and that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+def processor_seconds(processes: list[int]) -> float:
+    """That running processes have used."""
+    used = 0
+    for process in processes:
+        fields = pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+        used += int(fields[11]) + int(fields[12])
+    return used / os.sysconf("SC_CLK_TCK")
 
 
 class First:

@@ -17,7 +17,7 @@ from fetalclip_jax.data.workers import ordered_calls
 
 # Rows that a worker makes at a time: enough that handing them over costs little, few enough that
 # all workers help with the first batch, and that a large batch is not in memory many times.
-_CHUNK = 32
+_CHUNK = 64
 # Whole batches kept ready beside those in the making.
 _READY = 2
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from fetalclip_jax.captions.synthesis import caption, caption_corpus
+from fetalclip_jax.captions.synthesis import caption, caption_corpus, state
 from fetalclip_jax.labels import BRAIN_PLANES, OTHER, PLANES
 
 # Words that name a class and must not turn up in the captions of another.
@@ -175,3 +175,34 @@ def test_wrong_metadata_is_an_error_in_every_variant(fields, message):
     for variant in range(30):
         with pytest.raises(ValueError, match=message):
             caption(**fields, key=(variant,))
+
+
+def test_facts_are_what_the_text_states_and_no_more():
+    fields = {"ga_days": 143, "resized_spacing_mm": 0.5333}
+    for variant in range(400):
+        key = (0, "image", variant)
+        found = state(plane="brain", brain_plane="trans-cerebellum", **fields, key=key)
+        assert found.text == caption(
+            plane="brain", brain_plane="trans-cerebellum", **fields, key=key
+        )
+        stated = {
+            "plane=brain": True,
+            "brain_plane=trans-cerebellum": "cerebell" in found.text.lower(),
+            "ga_days=143": re.search(AGE, found.text) is not None,
+            "resized_spacing=0.53 mm/pixel": "0.53 mm/pixel" in found.text,
+        }
+        assert found.facts == tuple(fact for fact, said in stated.items() if said)
+    for variant in range(100):
+        found = state(plane="heart", label="normal", key=(0, "image", variant))
+        said = re.search("normal", found.text) is not None
+        assert found.facts == ("plane=heart", "label=normal")[: 1 + said]
+    assert state(key=(0,)).facts == ()
+
+
+def test_spacings_that_are_written_alike_are_one_fact():
+    facts = {
+        state(plane="femur", resized_spacing_mm=0.53 + tiny, key=(0, i)).facts
+        for tiny in (-0.004, 0.004)
+        for i in range(200)
+    }
+    assert facts == {("plane=femur",), ("plane=femur", "resized_spacing=0.53 mm/pixel")}

@@ -1,6 +1,7 @@
 """The training stream: order, epochs, parts of batches, workers, where it starts."""
 
 import dataclasses
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -176,10 +177,13 @@ def test_an_error_in_a_worker_is_the_readers():
             batches(Probe(8, fails_at=5), 3, workers=workers)
 
 
-def test_a_worker_that_is_lost_is_one_line():
+def test_a_worker_that_is_lost_is_one_line_and_takes_the_others_along():
+    # Of the tenth batch: both workers are at work by then, and only one of them comes to it.
+    late = int(batches(Probe(64), 10)[-1]["record"][0])
     with pytest.raises(ValueError, match=r"ended from outside \(exit codes .*3") as error:
-        batches(Probe(8, dies_at=5), 3, workers=2)
+        batches(Probe(64, dies_at=late), 12, workers=2)
     assert "\n" not in str(error.value)
+    assert not multiprocessing.active_children()
 
 
 def test_workers_end_with_a_process_that_is_killed(tmp_path):

@@ -13,8 +13,10 @@ import sys
 
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from fetalclip_jax.data import records, workers
+from fetalclip_jax.data.array_records import ArrayRecords
 from fetalclip_jax.data.example import BadExampleError, Example
 from fetalclip_jax.datasets.hc18 import HC18Source
 
@@ -432,3 +434,33 @@ def test_tfds_and_progress_stay_off_stdout(tmp_path, numbered_examples, capfd):
     assert "preparing phantom_train: 100%" in errors
     assert "Generating" not in errors
     assert "Shuffling" not in errors
+
+
+def test_records_lie_in_any_number_of_files(tmp_path):
+    files = []
+    for number, count in enumerate((3, 1, 4)):
+        path = tmp_path / f"{number}.array_record"
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        for place in range(count):
+            writer.write(f"{number}-{place}".encode())
+        writer.close()
+        files.append((path, count))
+    found = ArrayRecords(files)
+    texts = [found[index].decode() for index in range(len(found))]
+    assert texts == ["0-0", "0-1", "0-2", "1-0", "2-0", "2-1", "2-2", "2-3"]
+    for index in (-1, 8):
+        with pytest.raises(IndexError, match=f"record {index} of 8"):
+            found[index]
+
+
+def test_a_damaged_record_is_named(tmp_path, numbered_examples):
+    dataset = records.prepare(numbered_examples(6), tmp_path / "r", image_size=64, progress=False)
+    assert len(dataset.without_masks([0, 5])) == 2
+    (path,) = (tmp_path / "r").glob("*.array_record*")
+    content = bytearray(path.read_bytes())
+    content[400:600] = bytes(200)
+    path.write_bytes(bytes(content))
+    damaged = records.RecordDataset(tmp_path / "r")
+    with pytest.raises(ValueError, match=r"r: record \d of 6 cannot be read \(.*prepare") as error:
+        damaged.without_masks(range(6))
+    assert "\n" not in str(error.value)
