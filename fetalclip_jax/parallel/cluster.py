@@ -158,9 +158,9 @@ def _ended_after(timeout_s: float, coordinator: str, processes: int | str) -> It
 
     def end() -> None:
         leaving.leave(
-            f"not all of {processes} processes came to {coordinator} within {timeout_s:g} s: "
-            "start each once, with the same --coordinator and --processes and a --process-id of "
-            "its own",
+            f"fetalclip: not all of {processes} processes came to {coordinator} within "
+            f"{timeout_s:g} s: start each once, with the same --coordinator and --processes and a "
+            "--process-id of its own",
             2,
         )
 

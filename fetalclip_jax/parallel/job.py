@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import jax
 
+import fetalclip_jax
 from fetalclip_jax.parallel import cluster, distributed, leaving
 
 # A process that gave no sign of life for so long is taken for dead.
@@ -88,7 +89,7 @@ def _interrupt(number: int, _) -> NoReturn:
 
 def _software() -> dict[str, str]:
     return {
-        "fetalclip_jax": importlib.metadata.version("fetalclip_jax"),
+        "fetalclip_jax": fetalclip_jax.__version__,
         "the code of fetalclip_jax": _code_digest(pathlib.Path(__file__).parents[1]),
         "jax": jax.__version__,
         "jaxlib": importlib.metadata.version("jaxlib"),
