@@ -78,7 +78,9 @@ class Drill:
         """Starts it and ends it at a random moment of `phase`."""
         process, logged = self.start(), self.last_logged()
         if phase == "start":
-            time.sleep(draw.uniform(0.0, start_seconds))
+            # Not after it: other work on the machine makes some starts shorter.
+            end = time.time() + draw.uniform(0.0, start_seconds)
+            self._wait(process, lambda: time.time() > end or self.last_logged() > logged)
         else:
             # Past the saves that make this start count, then at a step or within a save.
             self._wait(process, lambda: self.last_logged() > logged and self.last_saved() > logged)

@@ -75,7 +75,11 @@ class Checkpointer:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._kept,
                 create=True,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._record),
+                async_options=ocp.AsyncOptions(
+                    post_finalization_callback=self._record,
+                    # Where a folder cannot be made, nothing in the background waits for it.
+                    create_directories_asynchronously=False,
+                ),
             ),
             item_names=_ITEMS,
         )
