@@ -124,9 +124,9 @@ def _steps(
             local = next(iterator)
             view.clock.busy(view.flight.busy_until())
             view.clock.enter("step")
-            view.flight.make_room()
             batch = sharding.global_batch(local, mesh)
             pairs, length = batch["tokens"].shape
+            view.flight.make_room()
             if length not in lengths:
                 view.clock.enter("compile")
                 lengths.add(length)

@@ -138,16 +138,16 @@ class Watch:
 
     def _stop(self, steps: list[int], names: list[str]) -> str:
         checkpoint = self.last_checkpoint()
-        last = "no checkpoint was written before"
+        last, way_on = "no checkpoint was written before", "start again with a lower"
         if checkpoint is not None:
             last = f"the last good checkpoint is of step {checkpoint}"
+            way_on = "go on from it, with --allow-config-change, with a lower"
         return (
             f"{len(steps)} steps in a row had a loss or gradient that is not finite and were "
             f"skipped ({_ranges(steps)}; config.train.max_skipped_steps={self.most}); {last}; the "
             f"examples of these batches are listed in {self.examples.path}, first "
-            f"{_first(names)}: look at them, or lower "
-            f"config.optimizer.learning_rate={self.learning_rate:g}, by half say (a changed rate "
-            "goes on from the checkpoint with --allow-config-change)"
+            f"{_first(names)}: look at them, or {way_on} learning rate, such as "
+            f"--config.optimizer.learning_rate={self.learning_rate / 2:g}"
         )
 
 

@@ -70,7 +70,7 @@ def test_too_many_in_a_row_stop_the_run_across_looks(watch, said, tmp_path):
     assert "(steps 4 to 6; config.train.max_skipped_steps=3)" in message
     assert "the last good checkpoint is of step 8" in message
     assert "image-10, image-11, image-12, ..." in message
-    assert "config.optimizer.learning_rate=0.5" in message
+    assert "--config.optimizer.learning_rate=0.25" in message
     assert "\n" not in message
     assert len(rows(tmp_path / "skipped" / "0.csv")) == 9
     assert len(said) == 1  # step 4, at the first look
