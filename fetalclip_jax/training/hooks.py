@@ -10,8 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Bool, Int
 
 from fetalclip_jax.training.checkpoint import Checkpointer
 from fetalclip_jax.training.goodput import Clock, data_wait_share
@@ -19,7 +20,6 @@ from fetalclip_jax.training.metrics import MetricsWriter
 from fetalclip_jax.training.progress import Progress
 from fetalclip_jax.training.state import TrainState
 from fetalclip_jax.training.telemetry import Meter, device_memory_gib
-from fetalclip_jax.training.watch import all_finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +183,12 @@ class Save:
         # Orbax copies the arrays to the host in ways of its own.
         with self.clock.during("save"), jax.transfer_guard("allow"):
             self.checkpointer.save(moment.state, self.iterator, progress)
+
+
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether no number of a tree is NaN or infinite."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:

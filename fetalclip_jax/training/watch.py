@@ -5,15 +5,12 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
+from fetalclip_jax.training.hooks import Moment
 from fetalclip_jax.training.spikes import Spikes
-
-if TYPE_CHECKING:
-    from fetalclip_jax.training.hooks import Moment
 
 # Examples that a line on the terminal names.
 _FEW = 3
@@ -91,7 +88,7 @@ class Watch:
     _unseen: list = dataclasses.field(default_factory=list)
     _row: list = dataclasses.field(default_factory=list)  # the steps in a row skipped until now
 
-    def __call__(self, moment: "Moment") -> None:
+    def __call__(self, moment: Moment) -> None:
         """Raises ValueError where too many steps in a row were skipped."""
         numbers = [moment.metrics[name] for name in ("loss", "gradient_norm", "skipped")]
         self._unseen.append((moment.step, numbers, moment.records))
@@ -109,7 +106,7 @@ class Watch:
         skipped = {}
         longest: list[int] = []
         for step, (loss, norm, skip), rows in zip(steps, numbers, records, strict=True):
-            self._judge(step, float(loss), rows)
+            self._judge(step, float(loss))
             if skip:
                 skipped[step] = (rows, float(loss), float(norm))
                 self._row.append(step)
@@ -128,7 +125,7 @@ class Watch:
             f"examples {_first(names)} (all: {self.examples.path}); {self.skipped} skipped so far"
         )
 
-    def _judge(self, step: int, loss: float, rows: np.ndarray) -> None:
+    def _judge(self, step: int, loss: float) -> None:
         usual = self.spikes.add(loss)
         if usual is not None:
             median, deviation = usual
@@ -149,12 +146,6 @@ class Watch:
             f"{_first(names)}: look at them, or {way_on} learning rate, such as "
             f"--config.optimizer.learning_rate={self.learning_rate / 2:g}"
         )
-
-
-def all_finite(tree) -> jax.Array:
-    """Whether no number of a tree is NaN or infinite, bool []."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if np.issubdtype(leaf.dtype, np.inexact)]
-    return jax.numpy.stack([jax.numpy.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def _ranges(steps: list[int]) -> str:

@@ -221,3 +221,9 @@ def test_a_hook_that_transfers_without_asking_fails():
         pytest.raises(Exception, match="Disallowed host-to-device transfer"),
     ):
         double(moment())
+
+
+def test_one_number_is_enough_to_be_not_finite():
+    tree = {"a": jnp.ones((3, 3)), "step": jnp.int32(4), "b": (jnp.zeros(2), jnp.float32(1))}
+    assert hooks.all_finite(tree)
+    assert not hooks.all_finite(tree | {"a": jnp.ones((3, 3)).at[1, 2].set(jnp.inf)})
