@@ -76,7 +76,9 @@ class Instruments:
             counts,
         )
 
-    def evaluate(self, eval_step: Callable, batches: Sequence[Mapping[str, jax.Array]]):
+    def evaluate(
+        self, eval_step: Callable, batches: Sequence[Mapping[str, jax.Array]]
+    ) -> hooks.Evaluate:
         every = self.config.train.checkpoint_every
         return hooks.Evaluate(every, self.writer, eval_step, batches, self.clock)
 

@@ -36,7 +36,7 @@ class SkippedExamples:
         self._loaded: Sequence[str] | None = None
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.reader(file) if row[0].isdigit()]
+                rows = [row for row in csv.reader(file) if row and row[0].isdigit()]
             self._write("w", [row for row in rows if int(row[0]) <= resume_step])
 
     def add(self, records: dict[int, np.ndarray]) -> list[str]:
