@@ -117,6 +117,7 @@ class Evaluate:
     eval_step: Callable
     batches: Sequence[Mapping[str, jax.Array]]
     clock: Clock
+    say: Callable[[str], None]
 
     def __call__(self, moment: Moment) -> None:
         state = moment.state
@@ -124,6 +125,9 @@ class Evaluate:
             values = {"val_loss": self._mean_loss(state.params, state.step)}
             if state.ema is not None:
                 values["ema_val_loss"] = self._mean_loss(state.ema, state.step)
+        for name, value in values.items():
+            if not np.isfinite(value):  # the metrics leave it out
+                self.say(f"{name} is {value} at step {moment.step}")
         self.writer.write(moment.step, values)
 
     def _mean_loss(self, params, step) -> float:
