@@ -100,8 +100,10 @@ def test_a_beat_says_where_a_process_is(start):
     job.heart.beat()
     written = job.written()
     assert (written["process"], written["step"], written["phase"]) == (0, 5, "data_wait")
-    assert written["time"] == pytest.approx(time.time(), abs=5)
-    assert written["seconds"]["start"] == pytest.approx(1000, abs=5)
+    assert written["time"] == pytest.approx(time.time(), abs=60)
+    # Other tests of this process may have compiled something in that time.
+    seconds = written["seconds"]
+    assert seconds["start"] + seconds["compile"] == pytest.approx(1000, abs=60)
     assert [path.name for path in job.folder.iterdir()] == ["0.json"]
     job.heart.close()
     assert job.written()["phase"] == "stopped"
