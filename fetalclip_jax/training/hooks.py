@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Bool, Int
 
 from fetalclip_jax.training.checkpoint import Checkpointer
 from fetalclip_jax.training.goodput import Clock, data_wait_share
@@ -18,7 +19,7 @@ from fetalclip_jax.training.metrics import MetricsWriter
 from fetalclip_jax.training.progress import Progress
 from fetalclip_jax.training.state import TrainState
 from fetalclip_jax.training.telemetry import Meter, device_memory_gib
-from fetalclip_jax.training.watch import Watch, all_finite
+from fetalclip_jax.training.watch import Watch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +127,7 @@ class Evaluate:
     eval_step: Callable
     batches: Sequence[Mapping[str, jax.Array]]
     clock: Clock
+    say: Callable[[str], None]
     judged: dict[int, dict[str, float]] = dataclasses.field(default_factory=dict)
 
     def __call__(self, moment: Moment) -> None:
@@ -134,9 +136,12 @@ class Evaluate:
             values = {"val_loss": self._mean_loss(state.params, state.step)}
             if state.ema is not None:
                 values["ema_val_loss"] = self._mean_loss(state.ema, state.step)
+        for name, value in values.items():
+            if not np.isfinite(value):  # the metrics leave it out
+                self.say(f"{name} is {value} at step {moment.step}")
         self.writer.write(moment.step, values)
         self.judged.clear()
-        self.judged[moment.step] = values
+        self.judged[moment.step] = _finite(values)
 
     def _mean_loss(self, params, step) -> float:
         # One at a time: programs of many devices on one CPU share its threads, see `flight`.
@@ -204,6 +209,12 @@ class Save:
                 progress=progress,
                 metrics=self.judged.get(moment.step),
             )
+
+
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether no number of a tree is NaN or infinite."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:

@@ -77,9 +77,11 @@ class Instruments:
             counts,
         )
 
-    def evaluate(self, eval_step: Callable, batches: Sequence[Mapping[str, jax.Array]]):
+    def evaluate(
+        self, eval_step: Callable, batches: Sequence[Mapping[str, jax.Array]]
+    ) -> hooks.Evaluate:
         every = self.config.train.checkpoint_every
-        return hooks.Evaluate(every, self.writer, eval_step, batches, self.clock)
+        return hooks.Evaluate(every, self.writer, eval_step, batches, self.clock, self.say)
 
     def judges(self, measure: Callable | None) -> Iterator[hooks.Judge]:
         if measure is not None:

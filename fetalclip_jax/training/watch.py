@@ -5,15 +5,12 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
+from fetalclip_jax.training.hooks import Moment
 from fetalclip_jax.training.spikes import Spikes
-
-if TYPE_CHECKING:
-    from fetalclip_jax.training.hooks import Moment
 
 # Examples that a line on the terminal names.
 _FEW = 3
@@ -39,7 +36,7 @@ class SkippedExamples:
         self._loaded: Sequence[str] | None = None
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.reader(file) if row[0].isdigit()]
+                rows = [row for row in csv.reader(file) if row and row[0].isdigit()]
             self._write("w", [row for row in rows if int(row[0]) <= resume_step])
 
     def add(self, records: dict[int, np.ndarray]) -> list[str]:
@@ -91,7 +88,7 @@ class Watch:
     _unseen: list = dataclasses.field(default_factory=list)
     _row: list = dataclasses.field(default_factory=list)  # the steps in a row skipped until now
 
-    def __call__(self, moment: "Moment") -> None:
+    def __call__(self, moment: Moment) -> None:
         """Raises ValueError where too many steps in a row were skipped."""
         numbers = [moment.metrics[name] for name in ("loss", "gradient_norm", "skipped")]
         self._unseen.append((moment.step, numbers, moment.records))
@@ -109,7 +106,7 @@ class Watch:
         skipped = {}
         longest: list[int] = []
         for step, (loss, norm, skip), rows in zip(steps, numbers, records, strict=True):
-            self._judge(step, float(loss), rows)
+            self._judge(step, float(loss))
             if skip:
                 skipped[step] = (rows, float(loss), float(norm))
                 self._row.append(step)
@@ -128,7 +125,7 @@ class Watch:
             f"examples {_first(names)} (all: {self.examples.path}); {self.skipped} skipped so far"
         )
 
-    def _judge(self, step: int, loss: float, rows: np.ndarray) -> None:
+    def _judge(self, step: int, loss: float) -> None:
         usual = self.spikes.add(loss)
         if usual is not None:
             median, deviation = usual
@@ -138,23 +135,17 @@ class Watch:
 
     def _stop(self, steps: list[int], names: list[str]) -> str:
         checkpoint = self.last_checkpoint()
-        last = "no checkpoint was written before"
+        last, way_on = "no checkpoint was written before", "start again with a lower"
         if checkpoint is not None:
             last = f"the last good checkpoint is of step {checkpoint}"
+            way_on = "go on from it, with --allow-config-change, with a lower"
         return (
             f"{len(steps)} steps in a row had a loss or gradient that is not finite and were "
             f"skipped ({_ranges(steps)}; config.train.max_skipped_steps={self.most}); {last}; the "
             f"examples of these batches are listed in {self.examples.path}, first "
-            f"{_first(names)}: look at them, or lower "
-            f"config.optimizer.learning_rate={self.learning_rate:g}, by half say (a changed rate "
-            "goes on from the checkpoint with --allow-config-change)"
+            f"{_first(names)}: look at them, or {way_on} learning rate, such as "
+            f"--config.optimizer.learning_rate={self.learning_rate / 2:g}"
         )
-
-
-def all_finite(tree) -> jax.Array:
-    """Whether no number of a tree is NaN or infinite, bool []."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if np.issubdtype(leaf.dtype, np.inexact)]
-    return jax.numpy.stack([jax.numpy.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def _ranges(steps: list[int]) -> str:

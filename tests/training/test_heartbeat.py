@@ -1,6 +1,7 @@
 """Who stalls, told from the heartbeats of all; and that a quiet time is no stall."""
 
 import json
+import re
 import time
 
 import pytest
@@ -100,8 +101,10 @@ def test_a_beat_says_where_a_process_is(start):
     job.heart.beat()
     written = job.written()
     assert (written["process"], written["step"], written["phase"]) == (0, 5, "data_wait")
-    assert written["time"] == pytest.approx(time.time(), abs=5)
-    assert written["seconds"]["start"] == pytest.approx(1000, abs=5)
+    assert written["time"] == pytest.approx(time.time(), abs=60)
+    # Other tests of this process may have compiled something in that time.
+    seconds = written["seconds"]
+    assert seconds["start"] + seconds["compile"] == pytest.approx(1000, abs=60)
     assert [path.name for path in job.folder.iterdir()] == ["0.json"]
     job.heart.close()
     assert job.written()["phase"] == "stopped"
@@ -113,12 +116,13 @@ def test_a_beat_says_where_a_process_is(start):
 )
 def test_a_stall_is_said_once_until_as_long_again_has_passed(start, phase, what):
     job = start()
-    job.stand(phase, 9.0)
+    job.stand(phase, 5.0)
     assert job.said == []
-    job.stand(phase, 11.0)
+    job.stand(phase, 13.0)
     job.heart.look()
     assert len(job.said) == 1
-    assert job.said[0].startswith("no step has finished for 11 s (config.train.stall_seconds=10): ")
+    line = r"no step has finished for \d+ s \(config\.train\.stall_seconds=10\): "
+    assert re.match(line, job.said[0])
     assert f"at step 5, waiting for {what}" in job.said[0]
 
 

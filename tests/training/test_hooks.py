@@ -163,7 +163,13 @@ def test_a_state_that_is_not_finite_is_never_saved(save):
 def evaluate(writer):
     batches = [{"x": jnp.float32(1.0)}, {"x": jnp.float32(3.0)}]
     eval_step = jax.jit(lambda params, step, batch: params * batch["x"])
-    return hooks.Evaluate(1, writer, eval_step, batches, Clock(time.time()))
+    return hooks.Evaluate(1, writer, eval_step, batches, Clock(time.time()), print)
+
+
+def test_a_validation_loss_that_is_not_finite_is_said(writer, lines, capsys):
+    evaluate(writer)(moment(4, params=jnp.float32(np.inf), ema=1.0))
+    assert capsys.readouterr().out == "val_loss is inf at step 4\n"
+    assert lines() == [{"step": 4, "ema_val_loss": 2.0}]
 
 
 def test_averaged_parameters_are_judged_beside_the_others(writer, lines):
@@ -234,3 +240,9 @@ def test_a_hook_that_transfers_without_asking_fails():
         pytest.raises(Exception, match="Disallowed host-to-device transfer"),
     ):
         double(moment())
+
+
+def test_one_number_is_enough_to_be_not_finite():
+    tree = {"a": jnp.ones((3, 3)), "step": jnp.int32(4), "b": (jnp.zeros(2), jnp.float32(1))}
+    assert hooks.all_finite(tree)
+    assert not hooks.all_finite(tree | {"a": jnp.ones((3, 3)).at[1, 2].set(jnp.inf)})

@@ -76,7 +76,8 @@ def test_a_run_learns_and_leaves_what_it_promises(uninterrupted):
     assert summary["images_seen"] == 96
     assert summary["seconds"] > 0
     spent = summary["goodput"]["seconds"]
-    assert sum(spent.values()) == pytest.approx(summary["seconds"], abs=5)
+    # The end waits for the last checkpoint to be written.
+    assert summary["seconds"] <= sum(spent.values()) < summary["seconds"] + 60
     assert min(spent["step"], spent["compile"], spent["evaluate"], spent["save"]) > 0
     assert spent["lost"] == 0
     assert (summary["skipped_steps"], summary["loss_spikes"]) == (0, 0)
