@@ -32,7 +32,7 @@ CAPTION = (
     "pixel spacing 0.53 mm/pixel"
 )
 # As many tokens as it has, begin and end of text included.
-_TOKENS = 31
+_TOKENS = 33
 _LOSS = {"kind": "softmax", "block_size": 0, "exchange": "gather"}
 
 
