@@ -193,7 +193,9 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path):
         "if __name__ == '__main__':\n"
         "    from fetalclip_jax.data.pipeline import train_iterator\n"
         "    stream = train_iterator(Probe(), Letters(), global_batch_size=64, seed=0, workers=2)\n"
-        "    next(stream)\n"
+        "    seen = set()\n"
+        "    while len(seen) < 2:\n"  # until both are at work
+        "        seen |= {tuple(row) for row in next(stream)['image'][:, 0, 4:].tolist()}\n"
         "    print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
         "    time.sleep(60)\n"
     )
@@ -205,7 +207,7 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path):
         text=True,
     )
     workers = [int(pid) for pid in process.stdout.readline().split()]
-    assert workers
+    assert len(workers) == 2
     for pid in workers:  # what a scheduler does to every process of a job: they go on
         os.kill(pid, signal.SIGTERM)
     time.sleep(0.3)
