@@ -60,7 +60,9 @@ with preemption.Notice() as notice:
 
 def run(body):
     program = PROGRAM.format(body=body)
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True
+    )
 
 
 def test_a_second_ctrl_c_ends_at_once():
