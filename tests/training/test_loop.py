@@ -202,7 +202,8 @@ def test_averaged_parameters_and_a_start_from_another_run(uninterrupted, tmp_pat
     config, origin, _ = uninterrupted
     other = config.copy_and_resolve_references()
     other.init_from = str(origin)
-    other.train.update({"steps": 2, "checkpoint_every": 1, "ema_decay": 0.5})
+    other.train.update({"steps": 2, "checkpoint_every": 1, "keep_checkpoints": 2})
+    other.train.ema_decay = 0.5
     # The first step's learning rate is zero.
     other.optimizer.update({"warmup_steps": 1, "cooldown_steps": 0})
     final = train(other, tmp_path)

@@ -40,6 +40,7 @@ def test_before_the_first_step_the_command_ends_with_status_0(monkeypatch, tmp_p
             cleaned.append(True)
 
     monkeypatch.setattr(loop, "train", train)
+    monkeypatch.setattr(preemption, "_PATIENCE_SECONDS", 600)  # it would end the tests
     command = ["train", "--config", "configs/phantom_quickstart.py", "--workdir", str(tmp_path)]
     with pytest.raises(SystemExit) as ended:
         cli.main(command)
@@ -59,7 +60,9 @@ with preemption.Notice() as notice:
 
 def run(body):
     program = PROGRAM.format(body=body)
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True
+    )
 
 
 def test_a_second_ctrl_c_ends_at_once():
