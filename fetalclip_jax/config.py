@@ -45,7 +45,7 @@ def default_config() -> ConfigDict:
         {
             "variants": 16,
             "seed": 0,
-            "positives": "facts",  # captions that mean the same: facts | text (to the letter)
+            "positives": "text",  # captions that mean the same: text (to the letter) | facts
         }
     )
     config.augment = ConfigDict(

@@ -33,7 +33,7 @@ def train_iterator(
     augment: AugmentConfig | Mapping[str, Any] | ConfigDict | None = None,
     caption_variants: int = 1,
     caption_seed: int = 0,
-    positives: str = "facts",
+    positives: str = "text",
     first_step: int = 0,
     part: tuple[int, int] = (0, 1),
     workers: int = 0,
