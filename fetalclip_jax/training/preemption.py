@@ -70,7 +70,7 @@ class Notice:
             return
         if self._starting:
             self._say(number, "before the first step: nothing is lost, run the same command again")
-            raise SystemExit(0)
+            _end()
         if not self._noted:
             self._say(number, "stopping after this step")
         self._noted = True
@@ -86,10 +86,16 @@ class Notice:
             time.sleep(_PATIENCE_SECONDS)
             if self._starting:
                 self._say(numbers[0], "ending without waiting for a compilation")
-                for child in multiprocessing.active_children():
-                    child.terminate()
-                os._exit(0)
+                _end()
         os.close(pipe)
+
+
+def _end() -> None:
+    """Ends the process as it is: unwinding would take libraries down amid what they do."""
+    for child in multiprocessing.active_children():
+        child.terminate()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _in_job() -> bool:
