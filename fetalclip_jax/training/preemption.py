@@ -100,8 +100,9 @@ def _end() -> None:
 
 def _in_job() -> bool:
     """Whether this is one of several processes that JAX connects."""
-    jax = sys.modules.get("jax")
-    return jax is not None and jax.distributed.is_initialized()
+    # A signal may come amid the import of JAX, when it has no such name yet.
+    is_initialized = getattr(sys.modules.get("jax.distributed"), "is_initialized", None)
+    return is_initialized is not None and is_initialized()
 
 
 def _job_is_preempted(step: int) -> bool:
