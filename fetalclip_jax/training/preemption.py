@@ -70,7 +70,7 @@ class Notice:
             return
         if self._starting:
             self._say(number, "before the first step: nothing is lost, run the same command again")
-            raise SystemExit(0)
+            _end()
         if not self._noted:
             self._say(number, "stopping after this step")
         self._noted = True
@@ -86,16 +86,23 @@ class Notice:
             time.sleep(_PATIENCE_SECONDS)
             if self._starting:
                 self._say(numbers[0], "ending without waiting for a compilation")
-                for child in multiprocessing.active_children():
-                    child.terminate()
-                os._exit(0)
+                _end()
         os.close(pipe)
+
+
+def _end() -> None:
+    """Ends the process as it is: unwinding would take libraries down amid what they do."""
+    for child in multiprocessing.active_children():
+        child.terminate()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _in_job() -> bool:
     """Whether this is one of several processes that JAX connects."""
-    jax = sys.modules.get("jax")
-    return jax is not None and jax.distributed.is_initialized()
+    # A signal may come amid the import of JAX, when it has no such name yet.
+    is_initialized = getattr(sys.modules.get("jax.distributed"), "is_initialized", None)
+    return is_initialized is not None and is_initialized()
 
 
 def _job_is_preempted(step: int) -> bool:
