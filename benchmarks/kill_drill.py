@@ -176,7 +176,12 @@ def drill(folder: pathlib.Path, kills: int, number: int, seed: int) -> bool:
     logged = killed.losses() == left_alone.losses()
     print(f"losses of {len(killed.losses())} steps: {'the same' if logged else 'DIFFERENT'}")
     print("bitwise the same" if same and logged else "DIFFERENT")
-    return same and logged
+    # Who is asked to end does so in good order.
+    expected = 0 if number == signal.SIGTERM else -number
+    orderly = set(killed.statuses) == {expected}
+    if not orderly:
+        print(f"a process ended with another status than {expected}")
+    return same and logged and orderly
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from fetalclip_jax import host_memory
 from fetalclip_jax.models import flops, presets
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.parallel.mesh import make_mesh
@@ -170,6 +171,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="without open_clip")
     parser.add_argument("--largest", action="store_true", help="search for the largest batch too")
     arguments = parser.parse_args()
+    host_memory.keep()  # as `fetalclip` does; both libraries gain by it
     runs = {}
     if arguments.alone:
         config, params = presets.get(arguments.model), None

@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 
-from fetalclip_jax import compilation_cache
+from fetalclip_jax import compilation_cache, host_memory
 
 COMMANDS = ("train", "prepare", "import", "export", "evaluate", "embed", "score", "report")
 
@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     # Set before JAX and TFDS start; their notices are not about the user's run.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     compilation_cache.enable()
+    host_memory.keep()
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # a log file keeps every redrawn bar
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"

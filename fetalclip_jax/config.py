@@ -114,7 +114,7 @@ def load_config(path: pathlib.Path) -> ConfigDict:
     if not path.is_file():
         raise ValueError(f"{path} does not exist; is {path.parent} the --workdir of a trained run?")
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = _as_tuples(json.loads(path.read_text(encoding="utf-8")))
         known = default_config().keys()
         former = [name for name in _FORMER_FIELDS if name not in known]
         return _over_defaults({k: v for k, v in fields.items() if k not in former})
@@ -189,6 +189,13 @@ def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:
         else:
             flat[prefix + name] = _as_lists(value)
     return flat
+
+
+def _as_tuples(value: Any) -> Any:
+    """JSON has no tuples; here no value is a list."""
+    if isinstance(value, dict):
+        return {name: _as_tuples(one) for name, one in value.items()}
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 def _as_lists(value: object) -> object:

@@ -38,6 +38,7 @@ _BOUND = {
     "captions.seed": "the vocabulary was made from it",
     "data.": "the position in the data is one among those examples",
     "init_from": "the run has started already",
+    "optimizer.learning_rate_factors": "the optimiser keeps state of what was trained",
     "seed": "it decides the order of the data",
     "tokenizer.": "the model has learned the ids of that vocabulary",
     "train.global_batch_size": "the position in the data counts batches of that size",

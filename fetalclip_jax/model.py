@@ -338,7 +338,7 @@ def _resolve(file: files.WeightFile, config) -> presets.CLIPConfig:
         differing = [
             f"{name}: {there[name]!r} there, {here[name]!r} asked for"
             for name in there
-            if there[name] != here[name] and name not in _FREE_FIELDS
+            if there[name] != here[name] and not _is_free(name, there[name], here[name])
         ]
         if differing:
             raise ValueError(
@@ -346,6 +346,12 @@ def _resolve(file: files.WeightFile, config) -> presets.CLIPConfig:
                 f"{'; '.join(differing)}; leave config out, or make it agree"
             )
     return asked
+
+
+def _is_free(name: str, there: Any, here: Any) -> bool:
+    # What a bias starts from is read in training alone; whether there is one is not.
+    both = name == "init_logit_bias" and None not in (there, here)
+    return both or name in _FREE_FIELDS
 
 
 def _tokenizer(path: pathlib.Path, config: presets.CLIPConfig, given) -> tokenizers.Tokenizer:

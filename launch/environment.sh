@@ -2,10 +2,6 @@
 #   PYTHON=python3.13         interpreter to use (3.11 to 3.13; default: python3)
 #   FETALCLIP_VENV=.venv      where the environment lies
 
-# glibc gives large buffers back to the system after each use and faults them in again for the
-# next step; keeping them saves a tenth of the time of a small model on a CPU.
-export MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=4000000000
-
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 prepare_environment() {

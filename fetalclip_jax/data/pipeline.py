@@ -117,7 +117,7 @@ class _Order:
     """
 
     def __init__(self, num_examples: int, global_batch_size: int, seed: int):
-        self._batch_size = global_batch_size
+        self.batch_size = global_batch_size
         self._numbers = (
             grain.MapDataset.source(range(num_examples))
             .seed(seed)
@@ -128,7 +128,7 @@ class _Order:
 
     def __call__(self, step: int, rows: range) -> Int64[np.ndarray, "n"]:
         """The numbers of some rows of a global batch."""
-        start = step * self._batch_size
+        start = step * self.batch_size
         return np.array([self._numbers[start + row] for row in rows], np.int64)
 
 
@@ -147,7 +147,7 @@ def _batches(
 def _chunks(order: _Order, part: tuple[int, int]) -> list[range]:
     """The rows of a part of a batch, cut up."""
     index, count = part
-    size = order._batch_size // count
+    size = order.batch_size // count
     first, end = index * size, (index + 1) * size
     return [range(start, min(start + _CHUNK, end)) for start in range(first, end, _CHUNK)]
 

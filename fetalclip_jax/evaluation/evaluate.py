@@ -84,12 +84,16 @@ def evaluate(
         sources = Sources(chosen, model.data, model.config.vision_cfg.image_size, say)
         for data_name, planned in _pairs(sources, studies, say, keep_going).items():
             for study in planned:
+                failure = None
                 try:
                     results.append(judged.run(data_name, sources, study, planned))
                 except ValueError as error:
                     if not keep_going:
                         raise
-                    say(f"lacking: {data_name}, {study.name}: {error}")
+                    failure = str(error)
+                # The processes of a job go on to the next study together.
+                if failure := keep_going and distributed.found_anywhere(failure):
+                    say(f"lacking: {data_name}, {study.name}: {failure}")
         del model, judged, sources  # before the next one is loaded
     return results
 

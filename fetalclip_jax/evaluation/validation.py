@@ -1,17 +1,17 @@
 """Studies of a model while it trains, on the patients that are kept for validation."""
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from fetalclip_jax import tokenizers
 from fetalclip_jax.config import build_model
-from fetalclip_jax.datasets.protocol import SourceFacts
 from fetalclip_jax.evaluation import features, studies
 from fetalclip_jax.evaluation.study import Study
 from fetalclip_jax.model import Model
+from fetalclip_jax.parallel import distributed
 from fetalclip_jax.training import inputs
 
 # Intervals are for results; a curve has its neighbours.
@@ -33,9 +33,10 @@ def judge(
       ValueError: an unknown study, or one that needs what the validation patients do not have.
     """
     split = inputs.validation_split(config)
-    facts = inputs.source(config, split).facts
+    # Only the lead needs the original data.
+    known = distributed.on_lead(lambda: list(inputs.source(config, split).facts.columns))
     chosen = [
-        _create(name, f"{config.data.source} {split}", facts) for name in config.train.studies
+        _create(name, f"{config.data.source} {split}", known) for name in config.train.studies
     ]
     records = inputs.open_records(config, workdir, split)
     model, module = None, build_model(config)
@@ -58,7 +59,7 @@ def judge(
     return measure
 
 
-def _create(name: str, where: str, facts: SourceFacts) -> Study:
+def _create(name: str, where: str, known: Sequence[str]) -> Study:
     options = {"resamples": _RESAMPLES}
     if "progress" in studies.option_names(name):
         options["progress"] = False
@@ -72,7 +73,7 @@ def _create(name: str, where: str, facts: SourceFacts) -> Study:
                 f"judges, and {where} is all that may be looked at while training; judge it "
                 "afterwards: fetalclip evaluate"
             )
-        missing = [column for column in need.columns if column not in facts.columns]
+        missing = [column for column in need.columns if column not in known]
         if missing:
             raise ValueError(
                 f"config.train.studies: {name} needs {', '.join(missing)}, which {where} does not "

@@ -30,7 +30,7 @@ def of_image(config: VisionConfig, embed_dim: int, *, training: bool = False) ->
         stem += 2 * patches * _STEM[-1][2] * config.width * 9
     kept = patches
     if training and config.patch_dropout:
-        kept = max(1, round(patches * (1 - config.patch_dropout)))
+        kept = max(1, int(patches * (1 - config.patch_dropout)))
     blocks = config.layers * _block(kept + 1, config.width, config.mlp_ratio)
     return stem + blocks + 2 * config.width * embed_dim
 

@@ -92,15 +92,16 @@ def _from_lead(action: Callable[[], Any]) -> Any:
             raise ValueError(told["error"])
         return told["result"]
     try:
-        told = {"result": action()}
+        result = action()
+        told = json.dumps({"result": result})
     except (ValueError, OSError) as error:
         client().key_value_set(key, json.dumps({"error": one_line(error)}))
         raise
     except BaseException as error:
         tell_failure(error)
         raise
-    client().key_value_set(key, json.dumps(told))
-    return told["result"]
+    client().key_value_set(key, told)
+    return result
 
 
 def found_anywhere(mine: str | None) -> str | None:

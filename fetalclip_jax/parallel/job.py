@@ -84,6 +84,7 @@ def job(
 
 
 def _interrupt(number: int, _) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # one is enough, and the end is not to be interrupted
     raise InterruptedError(f"ended by {signal.Signals(number).name}")
 
 

@@ -14,8 +14,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, **unknown: int) ->
     The axes are of type Auto: the compiler propagates shardings from parameters and batch, and
     the model holds no sharding code. (`jax.make_mesh` alone would make them Explicit.)
 
-    Devices of a process are neighbours along the last axes: `tensor`, then `fsdp`, lie within a
-    host where they fit into it, for they exchange the most.
+    `tensor`, then `fsdp`, are the axes that exchange the most: JAX puts them where devices are
+    closest, within a host on CPUs and GPUs, along a TPU slice's own axes.
 
     Args:
       data: replicas of the parameters; -1 takes the devices the other axes leave.

@@ -106,7 +106,10 @@ def place(tree: Any, where: NamedSharding) -> Any:
 
 
 def _placed(leaf: Any, where: NamedSharding) -> jax.Array:
-    if where.is_fully_addressable or getattr(leaf, "sharding", None) == where:
+    # What no process holds whole is moved by JAX.
+    if where.is_fully_addressable or (
+        isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+    ):
         return jax.device_put(leaf, where)
     whole = np.asarray(leaf)
     return jax.make_array_from_callback(whole.shape, where, whole.__getitem__)

@@ -163,6 +163,9 @@ class Checkpointer:
         message = f"{self._folder / str(self._pending)} could not be written"
         self._failures.append(f"{message} ({integrity.reason(error)})")
         self._pending = None
+        if jax.process_count() > 1:
+            # The others wait for this one, where nothing but its end can tell them.
+            raise ValueError(self._failures[-1] + _ADVICE)
         # What Orbax believes about its folder is no longer so.
         with contextlib.suppress(Exception):  # the same error again
             self._manager.close()
@@ -348,18 +351,21 @@ def restore_params(
             continue
         _check_fits(item, abstract_params)
         integrity.check_tokenizer(item.parent, tokenizer)
+        params, failure = None, None
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 params = checkpointer.restore(item, abstract_params)
             integrity.check_finite(params)
         except Exception as error:  # of Orbax or TensorStore, by what is damaged
-            damaged[step] = integrity.reason(error)
-        else:
-            for newer, reason in damaged.items():
-                distributed.say(
-                    f"{folder / str(newer)} is damaged ({reason}); using that of step {step}"
-                )
-            return params
+            failure = integrity.reason(error)
+        if failure := distributed.found_anywhere(failure):
+            damaged[step] = failure
+            continue
+        for newer, reason in damaged.items():
+            distributed.say(
+                f"{folder / str(newer)} is damaged ({reason}); using that of step {step}"
+            )
+        return params
     raise ValueError(_none_readable(folder, damaged))
 
 

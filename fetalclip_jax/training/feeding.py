@@ -26,18 +26,22 @@ def text_lengths(context_length: int) -> tuple[int, ...]:
 def placed(batches: Iterator[Batch], mesh: Mesh) -> Iterator[tuple[dict[str, jax.Array], Batch]]:
     """Each batch as global arrays, beside this process's rows of it.
 
-    A batch is placed before the one ahead of it is given out, so that its way to the devices and
-    the agreement on its length pass while they compute. Its texts are cut after the longest of the
-    whole batch, whatever process has it: padding that follows all texts changes no feature.
+    Texts are cut after the longest of the whole batch, whatever process has it: padding that
+    follows all texts changes no feature. Several processes have to agree on it: they place a batch
+    before the one ahead of it is given out, so that the agreement passes while devices compute.
 
     Args:
       batches: what `data.pipeline.train_iterator` gives; endless.
     """
-    ahead = _place(next(batches), mesh)
+    if jax.process_count() == 1:
+        for local in batches:
+            yield cut_texts(local, mesh), local
+        return
+    ahead, longest, local = _place(next(batches), mesh)
     while True:
-        now, ahead = ahead, _place(next(batches), mesh)
-        placed_batch, longest, local = now
-        yield _cut(placed_batch, int(jax.device_get(longest))), local
+        now = ahead, longest, local
+        ahead, longest, local = _place(next(batches), mesh)
+        yield _cut(now[0], int(jax.device_get(now[1]))), now[2]
 
 
 def cut_texts(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
@@ -47,6 +51,7 @@ def cut_texts(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def _place(local: Batch, mesh: Mesh):
+    """A batch of all processes, the length of its longest text, and this process's rows."""
     batch = sharding.global_batch(local, mesh)
     if jax.process_count() == 1:
         return batch, _longest(local["tokens"]), local

@@ -6,7 +6,7 @@ asks for with `jax.device_get`, once, and what it gives them with `jax.device_pu
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from fetalclip_jax.training.metrics import MetricsWriter
 from fetalclip_jax.training.progress import Progress
 from fetalclip_jax.training.state import TrainState
 from fetalclip_jax.training.telemetry import Meter, device_memory_gib
-from fetalclip_jax.training.watch import Watch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +46,8 @@ class Hook(Protocol):
 
     Attributes:
       every: steps between two calls; the last step calls it too.
+
+    One with an attribute `with_saves` that is true is called whenever the state is saved.
     """
 
     every: int
@@ -61,7 +62,7 @@ def call(hooks: Iterable[Hook], moment: Moment, *, saving: bool = False) -> None
       saving: the state is watched and saved as at the end, whoever's turn it is.
     """
     for hook in hooks:
-        if saving and isinstance(hook, (Watch, Save)):
+        if saving and getattr(hook, "with_saves", False):
             hook(dataclasses.replace(moment, last=True))
         elif moment.last or moment.step % hook.every == 0:
             hook(moment)
@@ -176,6 +177,8 @@ class Save:
     Attributes:
       judged: step -> validation metrics, of which the best checkpoint is chosen.
     """
+
+    with_saves: ClassVar[bool] = True
 
     every: int
     checkpointer: Checkpointer

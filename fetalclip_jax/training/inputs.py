@@ -134,7 +134,7 @@ def validation_batches(
     """The same few batches of patients not trained on, without augmentation, at every call.
 
     Args:
-      shards: devices that a batch is split over.
+      shards: parts that a batch is split into: devices, times micro-batches.
       part: as in `train_batches`.
 
     Raises:

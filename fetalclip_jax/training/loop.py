@@ -84,6 +84,15 @@ def train(
         contextlib.closing(_checkpointer(config, run, tokenizer)) as checkpointer,
         distributed.failing_together(),
     ):
+        # A disk that hosts share may show one of them what was there before.
+        distributed.agree(
+            {
+                "records": [len(dataset), dataset.fingerprint],
+                "tokenizer": tokenizer.fingerprint,
+                "the latest checkpoint": checkpointer.latest_step(),
+            },
+            "start again once all hosts see the same files",
+        )
         if checkpointer.latest_step() is None:
             current, done = _first_state(config, parts.new_state(), parts.abstract), {}
         else:
@@ -91,7 +100,7 @@ def train(
             distributed.say(f"Continuing from step {int(current.step)} in {run.workdir}")
             run.accept(config, plan.changes, int(current.step))
         first, last = int(current.step), config.train.steps
-        shards = sharding.batch_shards(mesh)
+        shards = sharding.batch_shards(mesh) * config.train.micro_batches
         held_out = [
             feeding.cut_texts(batch, mesh)
             for batch in inputs.validation_batches(
@@ -221,7 +230,9 @@ def _build(config: ConfigDict, mesh: Mesh) -> _Parts:
             micro_batches=config.train.micro_batches,
             trained=functools.partial(optimizer.trained, config.optimizer),
         ),
-        eval_step=step.make_eval_step(target, mesh, shardings),
+        eval_step=step.make_eval_step(
+            target, mesh, shardings, micro_batches=config.train.micro_batches
+        ),
     )
 
 

@@ -53,6 +53,7 @@ class MetricsWriter:
                 if record["step"] <= resume_step:
                     kept.append(line + "\n")
         write_text(run.metrics, "".join(kept))
+        self._path, self._complained = run.metrics, False
         self._file = run.metrics.open("a")
         self._events = SummaryWriter(str(run.tensorboard), purge_step=resume_step + 1)
 
@@ -65,7 +66,13 @@ class MetricsWriter:
             if math.isfinite(value)
         }
         self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        try:
+            self._file.flush()
+            self._complained = False
+        except OSError as error:  # what could not be written stays to be written with the next line
+            if not self._complained:
+                print(f"{self._path} cannot be written ({error.strerror}); it is tried again")
+            self._complained = True
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
         if self._online is not None:

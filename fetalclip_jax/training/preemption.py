@@ -6,7 +6,6 @@ module does not import JAX, so that notices are heard from the start.
 """
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -84,7 +83,7 @@ class Notice:
             if not self._starting or not set(numbers) & set(_SIGNALS):
                 continue
             time.sleep(_PATIENCE_SECONDS)
-            if self._starting:
+            if self._starting and not _in_job():  # whose processes end together
                 self._say(numbers[0], "ending without waiting for a compilation")
                 _end()
         os.close(pipe)
@@ -92,9 +91,8 @@ class Notice:
 
 def _end() -> None:
     """Ends the process as it is: unwinding would take libraries down amid what they do."""
-    for child in multiprocessing.active_children():
-        child.terminate()
-    sys.stdout.flush()
+    with contextlib.suppress(RuntimeError):  # the handler may have interrupted a print
+        sys.stdout.flush()
     os._exit(0)
 
 

@@ -80,7 +80,8 @@ def make_train_step(
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        params["logit_scale"] = jnp.clip(params["logit_scale"], 0.0, _MAX_LOG_SCALE)
+        if trained is None or trained(params)["logit_scale"]:
+            params["logit_scale"] = jnp.clip(params["logit_scale"], 0.0, _MAX_LOG_SCALE)
         ema = state.ema
         if ema is not None:
             ema = _averaged(ema, params, ema_decay, state.step)
@@ -103,11 +104,14 @@ def make_train_step(
     return Step(compiled, objective.frozen)
 
 
-def make_eval_step(objective: Objective, mesh: Mesh, shardings: TrainState) -> Callable:
+def make_eval_step(
+    objective: Objective, mesh: Mesh, shardings: TrainState, *, micro_batches: int = 1
+) -> Callable:
     """Builds `(params, step, batch) -> loss` on a held-out batch."""
+    encode = grad_cache.encoder(objective, micro_batches, mesh)
 
     def loss(params, step, frozen, batch):
-        features = objective.encode(params, frozen, batch, None)
+        features = encode(params, frozen, batch, None)
         return objective.compare(params, frozen, features, step)[0]
 
     compiled = jax.jit(

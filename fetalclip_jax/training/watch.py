@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -75,6 +76,8 @@ class Watch:
       skipped: steps skipped so far.
       spikes: of the loss.
     """
+
+    with_saves: ClassVar[bool] = True
 
     looks: tuple[int, ...]
     most: int

@@ -163,7 +163,7 @@ def test_any_checkpoint_opens_by_its_path(uninterrupted):
 def test_a_run_that_is_stopped_and_extended_is_the_one_planned_so(
     uninterrupted, tmp_path, monkeypatch, capfd
 ):
-    """Bitwise: stopped by SIGTERM at step 2, ended at step 10, extended to 12."""
+    """Bitwise: stopped by SIGTERM after step 3, ended at step 10, extended to 12."""
     _, planned, final = uninterrupted
     workdir, log = tmp_path / "run", metrics.MetricsWriter.write
 
@@ -175,8 +175,8 @@ def test_a_run_that_is_stopped_and_extended_is_the_one_planned_so(
         patched.setattr(metrics.MetricsWriter, "write", write_and_signal)
         notice.started()
         stopped = train(constant(10), workdir, notice=notice)
-    assert int(stopped.step) == checkpoint.latest_step(workdir) == 2
-    assert "Stopped at step 2 of 10, saved; run the same command to go on" in capfd.readouterr().out
+    assert int(stopped.step) == checkpoint.latest_step(workdir) == 3
+    assert "Stopped at step 3 of 10, saved; run the same command to go on" in capfd.readouterr().out
     assert not (workdir / "results" / "train.json").exists()
 
     assert int(train(constant(10), workdir).step) == 10

@@ -12,7 +12,7 @@ import pytest
 from fetalclip_jax.parallel import sharding
 from fetalclip_jax.parallel.mesh import make_mesh
 from fetalclip_jax.run import Run
-from fetalclip_jax.training import goodput, hooks, instruments, loop
+from fetalclip_jax.training import feeding, goodput, hooks, instruments, loop, preemption
 from fetalclip_jax.training.state import TrainState
 from tests.tiny import tiny_experiment
 
@@ -62,7 +62,8 @@ def go(tmp_path):
             watch = view.watch(lambda: 4, Records(), {"skipped_steps": 1, "loss_spikes": 2})
             given = [watch, view.log(watch.counts), *actions(view)]
             step = train_step(jax.device_put(np.array([-1, *broken]), sharding.replicated(mesh)))
-            current = loop._steps(current, step, batches(), mesh, view, given)
+            placed = feeding.placed(batches(), mesh)
+            current = loop._steps(current, step, placed, view, given, preemption.Notice())
             summary = view.summary(watch.counts())
         lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
         return current, lines, summary
