@@ -4,13 +4,16 @@
     python benchmarks/train_step.py [--model ViT-S-16] [--batch 32] [--rounds 5]
     python benchmarks/train_step.py --alone --model ViT-L-14 --batch 256 --dtype bfloat16 --largest
 
-Both libraries start from the same random weights and take turns with the same batch: both towers
-forward and backward, the contrastive loss and AdamW; captions have 20 words. This package's texts
-pass through what training cuts them with. The gradient cache (`--micro-batches`) is timed beside
-the plain step. `--alone` needs no torch; `--largest` doubles the batch until the device is full.
+Models of the same sizes take turns with batches of the same shape, each in a fresh process, for
+their threads and memory would be in each other's way: both towers forward and backward, the
+contrastive loss and AdamW; captions have 20 words. This package's texts pass through what training
+cuts them with. The gradient cache (`--micro-batches`) is timed beside the plain step. `--alone`
+needs no torch; `--largest` doubles the batch until the device is full.
 """
 
 import argparse
+import functools
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
@@ -20,7 +23,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fetalclip_jax import host_memory
 from fetalclip_jax.models import flops, presets
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.parallel.mesh import make_mesh
@@ -34,13 +36,15 @@ CAPTION = (
 )
 # As many tokens as it has, begin and end of text included.
 _TOKENS = 33
+# Steps timed in each turn.
+_TIMED = 2
 _LOSS = {"kind": "softmax", "block_size": 0, "exchange": "gather"}
 
 
 class Ours:
     """This package's step with its state, on one batch."""
 
-    def __init__(self, config, arguments, batch: int, micro_batches: int, params=None):
+    def __init__(self, config, arguments, batch: int, micro_batches: int):
         self._mesh, seed = make_mesh(), 0
         model = CLIP(
             config,
@@ -54,9 +58,6 @@ class Ours:
         )
         _, shardings = state.abstract_state(model, rule, self._mesh, seed)
         self._state = state.create_state(model, rule, self._mesh, seed)
-        if params is not None:
-            params = jax.device_put(jax.tree.map(jnp.copy, params), shardings.params)
-            self._state = self._state.replace(params=params)
         self._step = step.make_train_step(
             objective.create(_LOSS, model, self._mesh),
             rule,
@@ -86,8 +87,8 @@ class Ours:
         return float(metrics["loss"])
 
 
-def theirs(fields: dict, batch: int) -> tuple[Callable[[], float], object]:
-    """open_clip's step on one batch, and its model."""
+def theirs(fields: dict, batch: int) -> Callable[[], float]:
+    """open_clip's step on one batch."""
     import open_clip
     import reference  # beside this file
     import torch
@@ -113,7 +114,7 @@ def theirs(fields: dict, batch: int) -> tuple[Callable[[], float], object]:
             model.logit_scale.clamp_(0, np.log(100))
         return loss.item()
 
-    return run, model
+    return run
 
 
 def _length(config) -> int:
@@ -122,23 +123,57 @@ def _length(config) -> int:
     return next(length for length in lengths if length >= _TOKENS)
 
 
-def seconds(run: Callable[[], float]) -> float:
-    time.sleep(0.5)  # the threads of the library that was timed before may still spin
-    start = time.perf_counter()
+def seconds(arguments, micro_batches: int) -> float:
+    """Seconds of a step in a fresh process, after one to warm up.
+
+    Args:
+      micro_batches: of this package's step; 0 for open_clip's.
+    """
+    here, there = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=_time, args=(there, arguments, micro_batches), daemon=True)
+    child.start()
+    there.close()
+    found = here.recv()
+    child.join()
+    return found
+
+
+def _time(pipe, arguments, micro_batches: int) -> None:
+    if micro_batches:
+        run = Ours(_config(arguments), arguments, arguments.batch, micro_batches)
+    else:
+        run = theirs(_fields(arguments), arguments.batch)
     run()
-    return time.perf_counter() - start
+    start = time.perf_counter()
+    for _ in range(_TIMED):
+        run()
+    pipe.send((time.perf_counter() - start) / _TIMED)
+
+
+def _fields(arguments) -> dict:
+    import reference  # beside this file
+
+    fields = reference.fields(arguments.model)
+    fields["text_cfg"].setdefault("context_length", 77)
+    fields["vision_cfg"].setdefault("image_size", 224)
+    return fields
+
+
+def _config(arguments) -> presets.CLIPConfig:
+    if arguments.alone:
+        return presets.get(arguments.model)
+    return presets.CLIPConfig.from_dict(_fields(arguments))
 
 
 def table(
     runs: dict[str, Callable[[], float]], batch: int, rounds: int, mfu: Callable[[float], str]
 ) -> None:
     """Prints pairs a second of each, in alternating rounds, and the ratio to the first."""
-    for run in runs.values():
-        run(), run()
     found = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            found[name].append(seconds(run))
+            found[name].append(run())
     first = next(iter(found.values()))
     for name, times in found.items():
         ratio = statistics.median(a / b for a, b in zip(first, times, strict=True))
@@ -171,22 +206,10 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="without open_clip")
     parser.add_argument("--largest", action="store_true", help="search for the largest batch too")
     arguments = parser.parse_args()
-    host_memory.keep()  # as `fetalclip` does; both libraries gain by it
-    runs = {}
-    if arguments.alone:
-        config, params = presets.get(arguments.model), None
-    else:
-        import reference  # beside this file
-
-        fields = reference.fields(arguments.model)
-        fields["text_cfg"].setdefault("context_length", 77)
-        fields["vision_cfg"].setdefault("image_size", 224)
-        config = presets.CLIPConfig.from_dict(fields)
-        runs["open_clip"], model = theirs(fields, arguments.batch)
-        params = reference.import_weights(model, config)
-    runs["fetalclip_jax"] = Ours(config, arguments, arguments.batch, 1, params)
-    parts = arguments.micro_batches
-    runs[f"the same in {parts} parts"] = Ours(config, arguments, arguments.batch, parts, params)
+    config, parts = _config(arguments), arguments.micro_batches
+    steps = {} if arguments.alone else {"open_clip": 0}
+    steps |= {"fetalclip_jax": 1, f"the same in {parts} parts": parts}
+    runs = {name: functools.partial(seconds, arguments, count) for name, count in steps.items()}
     print(
         f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {arguments.model}, "
         f"batch {arguments.batch}, {arguments.dtype}"

@@ -12,8 +12,8 @@ def keep() -> None:
     """Tells glibc to keep what is freed, up to 2 GiB.
 
     By default it gives large buffers back to the system after each use, and the next step faults
-    them in again, page by page: on a CPU that costs a step as much as its arithmetic. Elsewhere than
-    on Linux with glibc nothing is done.
+    them in again, page by page: on a CPU that can cost a step as much as its arithmetic. Elsewhere
+    than on Linux with glibc nothing is done.
     """
     if not sys.platform.startswith("linux"):
         return

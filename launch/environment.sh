@@ -2,6 +2,9 @@
 #   PYTHON=python3.13         interpreter to use (3.11 to 3.13; default: python3)
 #   FETALCLIP_VENV=.venv      where the environment lies
 
+# Buffers in huge pages: a training step on a CPU faults in hundreds of times fewer.
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
+
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 prepare_environment() {
