@@ -1,6 +1,6 @@
 """Batches on their way to the devices: placed one ahead, their texts cut to a few lengths."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -23,7 +23,9 @@ def text_lengths(context_length: int) -> tuple[int, ...]:
     return tuple(sorted({min(length, context_length) for length in rounded}))
 
 
-def placed(batches: Iterator[Batch], mesh: Mesh) -> Iterator[tuple[dict[str, jax.Array], Batch]]:
+def placed(
+    batches: Iterator[Batch], mesh: Mesh, make_room: Callable[[], None] = lambda: None
+) -> Iterator[tuple[dict[str, jax.Array], Batch]]:
     """Each batch as global arrays, beside this process's rows of it.
 
     Texts are cut after the longest of the whole batch, whatever process has it: padding that
@@ -32,6 +34,7 @@ def placed(batches: Iterator[Batch], mesh: Mesh) -> Iterator[tuple[dict[str, jax
 
     Args:
       batches: what `data.pipeline.train_iterator` gives; endless.
+      make_room: waits until the devices can take another program, see `flight`.
     """
     if jax.process_count() == 1:
         for local in batches:
@@ -40,7 +43,10 @@ def placed(batches: Iterator[Batch], mesh: Mesh) -> Iterator[tuple[dict[str, jax
     ahead, longest, local = _place(next(batches), mesh)
     while True:
         now = ahead, longest, local
-        ahead, longest, local = _place(next(batches), mesh)
+        local = next(batches)
+        if jax.default_backend() == "cpu":
+            make_room()  # its programs share their threads: the agreement is one
+        ahead, longest, local = _place(local, mesh)
         yield _cut(now[0], int(jax.device_get(now[1]))), now[2]
 
 

@@ -116,7 +116,7 @@ def train(
         evaluate = view.evaluate(parts.eval_step, held_out)
         save = view.save(checkpointer, watch.counts, evaluate.judged)
         actions = (watch, view.log(watch.counts), evaluate, *view.judges(measure), save)
-        batches = feeding.placed(stream, mesh)
+        batches = feeding.placed(stream, mesh, view.flight.make_room)
         current = _steps(current, parts.train_step, batches, view, actions, notice)
         clock.enter("save")
         checkpointer.finish()
@@ -148,11 +148,11 @@ def _steps(
     # What crosses between host and devices unasked waits for them: in a loop that is an error.
     with jax.transfer_guard("disallow"):
         for done in range(view.first + 1, last + 1):
-            view.clock.enter("step")
-            view.flight.make_room()
             view.clock.enter("data_wait")
             batch, local = next(batches)
             view.clock.busy(view.flight.busy_until())
+            view.clock.enter("step")
+            view.flight.make_room()
             pairs, length = batch["tokens"].shape
             view.clock.enter("step" if length in lengths else "compile")
             lengths.add(length)
