@@ -2,7 +2,7 @@
 
     fetalclip train --config configs/phantom_quickstart.py --workdir runs/quickstart
 
-Hardware: two CPU cores, 3 GiB. Expect eight to nine minutes of training.
+Hardware: two CPU cores, 3 GiB. Expect three to four minutes of training.
 """
 
 from fetalclip_jax.config import default_config
