@@ -89,11 +89,9 @@ def ordered_calls(
     try:
         yield _in_order(pool, run, receive, arguments, (workers or _THREADS) * ahead, pending)
     except concurrent.futures.process.BrokenProcessPool:
-        _end_broken(context.started)
         pool.shutdown()  # only then is known how each process ended
         raise ValueError(_why_broken(workers, context.started)) from None
     finally:
-        _end_broken(context.started)
         pool.shutdown(cancel_futures=True)
         for future in pending:
             if not future.cancelled() and future.exception() is None:
@@ -111,8 +109,11 @@ class _Context(multiprocessing.context.SpawnContext):
         self.started: list = []
 
     def Process(self, *args, **kwargs):
-        self.started.append(super().Process(*args, **kwargs))
-        return self.started[-1]
+        process = super().Process(*args, **kwargs)
+        # Where one is lost the pool terminates the others and waits for them: they heed no SIGTERM.
+        process.terminate = process.kill
+        self.started.append(process)
+        return process
 
 
 def _in_order(pool, run, receive, arguments, ahead: int, pending: collections.deque):
@@ -137,13 +138,6 @@ def leave_unguarded_script() -> None:
     # What `multiprocessing` itself asks before it refuses to start processes of a process.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(_UNGUARDED)
-
-
-def _end_broken(processes: list) -> None:
-    """Where one process was lost: ends the others, which heed no gentler signal."""
-    if any(process.exitcode is not None for process in processes):
-        for process in processes:
-            process.kill()
 
 
 def _why_broken(workers: int, processes: list) -> str:
