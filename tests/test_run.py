@@ -58,7 +58,8 @@ def test_machines_and_habits_are_free(trained, config):
 
 def test_other_habits_of_this_version_are_free(trained, config):
     changes = {"train.keep_checkpoints": 5, "train.keep_best": "", "compute.remat": "full"}
-    trained.claim(changed(config, changes))
+    assert not trained.claim(changed(config, changes)).changes
+    assert json.loads(trained.config.read_text())["train"]["keep_checkpoints"] == 5
 
 
 def test_options_of_data_that_is_not_read_are_free(trained, config):

@@ -156,6 +156,8 @@ def test_a_full_disk_ends_nothing(start, tmp_path):
     job.folder.rename(tmp_path / "moved")
     (tmp_path / "heartbeats").write_text("no folder")
     job.heart.beat()
+    assert heartbeat.read(job.folder) == {}
+    assert heartbeat.read(tmp_path / "moved").keys() == {0}
 
 
 def test_the_thread_beats_and_looks_by_itself(tmp_path):
