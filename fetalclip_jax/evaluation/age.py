@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fetalclip_jax.biometry import who_chart
-from fetalclip_jax.evaluation.statistics.bootstrap import bootstrap_interval
+from fetalclip_jax.evaluation.statistics import measure
+from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.finite import require_finite
-from fetalclip_jax.evaluation.statistics.metrics import weighted_mean
 
 # 14 weeks 0 days to 38 weeks 6 days.
 DAYS = np.arange(14 * 7, 38 * 7 + 7)
@@ -89,9 +89,8 @@ def valid_prediction_rate(
         raise ValueError(f"no head circumference lies within {HC_RANGE_MM} mm")
     valid = who_chart.is_valid(days[kept], hc_mm[kept])
     groups = np.arange(len(valid)) if groups is None else np.asarray(groups)[kept]
-    interval = bootstrap_interval(
-        lambda w: weighted_mean(w, valid), groups, resamples=resamples, seed=seed
-    )
+    found = Bootstrap(groups, resamples, seed).estimate(measure.mean(valid))
+    interval = found.low, found.high
     return ValidPredictionRate(float(valid.mean()), int(valid.sum()), len(valid), interval)
 
 

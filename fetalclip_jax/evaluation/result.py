@@ -2,7 +2,8 @@
 
 <folder>/<study>.json   study, model, data, metrics, baselines, curve, cost, details
          <study>.csv    example_id, patient_id, label, prediction and whatever else a study adds
-         <study>.npz    the same four and the scores of every candidate
+         <study>.npz    the same four, the scores of every candidate, the answers of every run
+         <study>.validation.npz   the like for images that were not judged, to calibrate by
 """
 
 import csv
@@ -11,6 +12,7 @@ import io
 import json
 import math
 import pathlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +21,9 @@ import numpy as np
 from fetalclip_jax import run
 
 PREDICTION_COLUMNS = ("example_id", "patient_id", "label", "prediction")
+_VALIDATION = ".validation.npz"
+# Mappings of arrays, under names such as "groups/machine" in the file.
+_MAPPINGS = ("extra", "groups", "runs", "ranks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +78,12 @@ class Predictions:
       candidates: what competes, [c]; empty where a study has no scores.
       scores: [n, c].
       extra: further columns of the CSV, [n] each.
+      groups: columns by which results may be split (machine, operator, trimester), [n] texts each,
+        "" where unknown; columns of the CSV too.
+      runs: the answers of every run, an index into the candidates, [m, n]: {"": ...} of a probe's
+        runs, by number of patients for a data-efficiency curve. Empty where the predictions are
+        those of the one run.
+      ranks: how many candidates each run preferred to the label, [m, n], by the same keys.
     """
 
     example_id: np.ndarray
@@ -82,10 +93,23 @@ class Predictions:
     candidates: tuple[str, ...] = ()
     scores: np.ndarray | None = None
     extra: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    groups: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    runs: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    ranks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Those of the CSV, in order."""
+        first = {name: getattr(self, name) for name in PREDICTION_COLUMNS}
+        return first | dict(self.extra) | dict(self.groups)
+
+    def patients(self) -> np.ndarray:
+        """Patient ids; an image without one is a patient of its own."""
+        own = np.char.add("image:", self.example_id)
+        return np.where(self.patient_id == "", own, self.patient_id)
 
     def rows(self) -> list[dict[str, Any]]:
         """The CSV's rows as dictionaries."""
-        columns = {name: getattr(self, name) for name in PREDICTION_COLUMNS} | dict(self.extra)
+        columns = self.columns()
         return [
             dict(zip(columns, values, strict=True))
             for values in zip(*(column.tolist() for column in columns.values()), strict=True)
@@ -109,6 +133,9 @@ class Result:
       details: JSON-able: `per_class_f1`, `confusion`, `classes`, `labels`, ...
       cost: `seconds` and `peak_rss_gib`.
       predictions: None for studies that predict nothing of single images.
+      validation: predictions for images that were learned from, each by a probe that had not seen
+        its patient: what a temperature may be fitted on. None where a study learns nothing.
+      environment: software and hardware that made the result.
     """
 
     study: str
@@ -121,11 +148,13 @@ class Result:
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     cost: Mapping[str, float] = dataclasses.field(default_factory=dict)
     predictions: Predictions | None = None
+    validation: Predictions | None = None
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the predictions."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        del fields["predictions"]
+        del fields["predictions"], fields["validation"]
         fields["metrics"] = {k: dataclasses.asdict(v) for k, v in self.metrics.items()}
         fields["baselines"] = {k: dataclasses.asdict(v) for k, v in self.baselines.items()}
         fields["curve"] = [dict(point) for point in self.curve]
@@ -136,26 +165,15 @@ class Result:
         folder = pathlib.Path(folder)
         path = folder / f"{self.study}.json"
         if self.predictions is not None:
-            self._save_predictions(folder)
+            run.write_text(folder / f"{self.study}.csv", _csv(self.predictions))
+            run.write_bytes(folder / f"{self.study}.npz", _npz(self.predictions))
+        validation = folder / f"{self.study}{_VALIDATION}"
+        if self.validation is not None:
+            run.write_bytes(validation, _npz(self.validation))
+        else:
+            validation.unlink(missing_ok=True)  # of the result that this one replaces
         run.write_json(path, self.to_json())
         return path
-
-    def _save_predictions(self, folder: pathlib.Path) -> None:
-        rows = self.predictions.rows()
-        text = io.StringIO()
-        names = [*PREDICTION_COLUMNS, *self.predictions.extra]
-        writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        run.write_text(folder / f"{self.study}.csv", text.getvalue())
-        arrays = {name: getattr(self.predictions, name) for name in PREDICTION_COLUMNS}
-        arrays |= {f"extra/{name}": values for name, values in self.predictions.extra.items()}
-        arrays["candidates"] = np.array(self.predictions.candidates, np.str_)
-        if self.predictions.scores is not None:
-            arrays["scores"] = self.predictions.scores
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        run.write_bytes(folder / f"{self.study}.npz", buffer.getvalue())
 
 
 def load(path: pathlib.Path) -> Result:
@@ -172,8 +190,10 @@ def load(path: pathlib.Path) -> Result:
             k: Baseline(v["metric"], Estimate(**v["estimate"]), v["description"])
             for k, v in fields["baselines"].items()
         }
-        beside = path.with_suffix(".npz")
-        return Result(**fields, predictions=_load_predictions(beside) if beside.exists() else None)
+        for name, ending in (("predictions", ".npz"), ("validation", _VALIDATION)):
+            beside = path.with_name(path.stem + ending)
+            fields[name] = _load_predictions(beside) if beside.exists() else None
+        return Result(**fields)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -221,15 +241,48 @@ def is_result(path: pathlib.Path) -> bool:
     return isinstance(fields, dict) and {"study", "metrics", "baselines"} <= fields.keys()
 
 
+def _csv(predictions: Predictions) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(predictions.columns()), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(predictions.rows())
+    return text.getvalue()
+
+
+def _npz(predictions: Predictions) -> bytes:
+    arrays = {name: getattr(predictions, name) for name in PREDICTION_COLUMNS}
+    for kind in _MAPPINGS:
+        found = getattr(predictions, kind)
+        arrays |= {f"{kind}/{name}": values for name, values in found.items()}
+    arrays["candidates"] = np.array(predictions.candidates, np.str_)
+    if predictions.scores is not None:
+        arrays["scores"] = predictions.scores
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
 def _load_predictions(path: pathlib.Path) -> Predictions:
-    with np.load(path, allow_pickle=False) as arrays:
+    try:
+        arrays = np.load(path, allow_pickle=False)
+        return _predictions(arrays)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path.name} beside it is damaged: {error}") from error
+
+
+def _predictions(file) -> Predictions:
+    with file as arrays:
+        mappings = {
+            kind: {
+                name.removeprefix(f"{kind}/"): arrays[name]
+                for name in arrays.files
+                if name.startswith(f"{kind}/")
+            }
+            for kind in _MAPPINGS
+        }
         return Predictions(
             **{name: arrays[name] for name in PREDICTION_COLUMNS},
+            **mappings,
             candidates=tuple(arrays["candidates"].tolist()),
             scores=arrays["scores"] if "scores" in arrays.files else None,
-            extra={
-                name.removeprefix("extra/"): arrays[name]
-                for name in arrays.files
-                if name.startswith("extra/")
-            },
         )

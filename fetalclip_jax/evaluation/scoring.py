@@ -20,6 +20,7 @@ from fetalclip_jax.evaluation import age
 from fetalclip_jax.evaluation.features import FeatureStore
 from fetalclip_jax.evaluation.result import Estimate, Result
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
+from fetalclip_jax.evaluation.studies import SCORED
 from fetalclip_jax.evaluation.studies.classification import Classification
 
 _SCORE = "score."
@@ -53,7 +54,7 @@ def score(
         all_scored = all(_SCORE + name in rows[0] for name in found.candidates)
         top_k = _TOP_K if all_scored else ()
         return Result(
-            study="classification",
+            study=SCORED,
             metrics=found.metrics(top_k),
             protocol=protocol,
             baselines=found.baselines(),

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from fetalclip_jax.evaluation.features.store import FeatureStore
-from fetalclip_jax.evaluation.result import Result
+from fetalclip_jax.evaluation.result import Predictions, Result
+from fetalclip_jax.evaluation.statistics.measure import Measured
 
 # How images of a store are made: "clip" is open_clip's antialiased transform of the padded image;
 # "opencv" pads too, but shrinks by OpenCV's cubic without antialiasing, as the paper's probes do.
@@ -60,4 +61,14 @@ class Study(Protocol):
 
     def run(self, stores: Mapping[str, FeatureStore], model: Any) -> Result:
         """Judges `model` by its stored features; `evaluate` fills in model, data and cost."""
+        ...
+
+    @staticmethod
+    def measures(predictions: Predictions, *task: str) -> Mapping[str, Measured]:
+        """What the study measured, by metric, as functions of images: for tests and subgroups.
+
+        Args:
+          predictions: that `run` returned.
+          task: of a family, the last part of the study's name.
+        """
         ...

@@ -58,6 +58,7 @@ class LinearProbes:
       best_epoch: [runs], from 1; None for probes without epochs.
       learning_rate: [runs], the one that was kept; None for probes without.
       penalty: [runs], the L2 penalty that was kept; None for probes without.
+      folds: the probes of the folds that chose the penalty, one each; None where the runs are it.
     """
 
     weight: Float[np.ndarray, "runs d classes"]
@@ -66,6 +67,7 @@ class LinearProbes:
     best_epoch: Int[np.ndarray, "runs"] | None = None
     learning_rate: Float[np.ndarray, "runs"] | None = None
     penalty: Float[np.ndarray, "runs"] | None = None
+    folds: "LinearProbes | None" = None
 
     def logits(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "runs n classes"]:
         """Logits of every run for every row."""

@@ -6,6 +6,7 @@ rates; a sweep over the penalty, chosen on patients that were not trained on.
     loss = mean cross entropy + penalty / 2 x |weight|^2, the bias free
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -89,7 +90,10 @@ def fit_cross_validated(
     counts = np.array([len(rows) for rows in validation_rows])
     losses = _validation_losses(folds, features, labels, validation_rows)
     mean = (losses * counts[:, None]).sum(0, keepdims=True) / counts.sum()
-    return _kept((weight[-1:], bias[-1:]), mean, mean.argmin(1), penalties)
+    chosen = mean.argmin(1)
+    final = _kept((weight[-1:], bias[-1:]), mean, chosen, penalties)
+    of_folds = _kept(folds, losses, np.repeat(chosen, len(losses)), penalties)
+    return dataclasses.replace(final, folds=of_folds)
 
 
 def _path(features, labels, train_rows, num_classes, penalties, pad_to, progress=False):

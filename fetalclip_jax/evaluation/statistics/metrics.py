@@ -1,13 +1,9 @@
-"""Classification metrics, each with a weighted form for the bootstrap.
-
-`weights[r, i]` says how often image i occurs in resample r. A thousand resamples of a macro F1 are
-then two matrix products instead of a thousand evaluations.
-"""
+"""Classification metrics of labels and answers; `measure` has those that a bootstrap resamples."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from fetalclip_jax.evaluation.statistics.finite import require_finite
 
@@ -76,17 +72,6 @@ def balanced_accuracy(hits: np.ndarray, labels: Int[np.ndarray, "n"]) -> float:
     return float(np.nanmean(recall_per_class(hits, labels, int(labels.max()) + 1)))
 
 
-def weighted_balanced_accuracy(
-    weights: Float[np.ndarray, "r n"], hits: np.ndarray, labels: Int[np.ndarray, "n"]
-) -> Float[np.ndarray, "r"]:
-    """`balanced_accuracy` in every resample, over the classes that were drawn."""
-    one_hot = np.eye(int(labels.max()) + 1)[labels]  # n c
-    support = weights @ one_hot
-    recalls = (weights @ (one_hot * np.asarray(hits, np.float64)[:, None])) / np.maximum(support, 1)
-    present = support > 0
-    return (recalls * present).sum(-1) / present.sum(-1)
-
-
 def macro_f1(
     labels: Int[np.ndarray, "n"], predictions: Int[np.ndarray, "n"], num_classes: int | None = None
 ) -> float:
@@ -95,53 +80,14 @@ def macro_f1(
     return float(per_class[np.unique(labels)].mean())
 
 
-def weighted_macro_f1(
-    weights: Float[np.ndarray, "r n"],
-    labels: Int[np.ndarray, "n"],
-    predictions: Int[np.ndarray, "m n"],
-    num_classes: int,
-) -> Float[np.ndarray, "r m"]:
-    """`macro_f1` of m sets of predictions in every one of r resamples.
-
-    A class counts in a resample only if one of its images was drawn.
-    """
-    f1, present = weighted_f1_per_class(weights, labels, predictions, num_classes)
-    present = present[:, None]
-    return (f1 * present).sum(-1) / present.sum(-1)
-
-
-def weighted_f1_per_class(
-    weights: Float[np.ndarray, "r n"],
-    labels: Int[np.ndarray, "n"],
-    predictions: Int[np.ndarray, "m n"],
-    num_classes: int,
-) -> tuple[Float[np.ndarray, "r m c"], Bool[np.ndarray, "r c"]]:
-    """F1 of every class in every resample, and whether an image of the class was drawn."""
-    one_hot = np.eye(num_classes)
-    is_label = one_hot[labels]  # n c
-    is_predicted = one_hot[predictions]  # m n c
-    support = weights @ is_label  # r c
-    predicted = _weigh(weights, is_predicted)
-    hits = _weigh(weights, is_predicted * is_label)
-    return _f1(hits, support[:, None], predicted), support > 0
-
-
-def weighted_mean(
-    weights: Float[np.ndarray, "r n"], values: Shaped[np.ndarray, "n"]
-) -> Float[np.ndarray, "r"]:
-    """Mean of `values` in every resample.
-
-    Raises:
-      ValueError: values that are not finite.
-    """
-    require_finite("values", values)
-    return weights @ np.asarray(values, np.float64) / weights.sum(-1)
-
-
 def weighted_median(
     weights: Float[np.ndarray, "r n"], values: Shaped[np.ndarray, "n"]
 ) -> Float[np.ndarray, "r"]:
-    """Lower median of `values` in every resample."""
+    """Lower median of `values` in every resample.
+
+    Args:
+      weights: how often each image occurs in each resample.
+    """
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[:, order], axis=1)
     return np.asarray(values)[order][(reached >= reached[:, -1:] / 2).argmax(1)]
@@ -150,7 +96,14 @@ def weighted_median(
 def top_k_hits(
     scores: Float[np.ndarray, "*m n c"], labels: Int[np.ndarray, "n"], k: int
 ) -> np.ndarray:
-    """Whether the label is among the k best scores, ties won by the lower class; bool [*m, n].
+    """Whether the label is among the k best, bool [*m, n]; see `rank_of_label`."""
+    return rank_of_label(scores, labels) < k
+
+
+def rank_of_label(
+    scores: Float[np.ndarray, "*m n c"], labels: Int[np.ndarray, "n"]
+) -> Int[np.ndarray, "*m n"]:
+    """How many candidates are preferred to the label, ties won by the lower class.
 
     Raises:
       ValueError: scores that are not finite; every comparison with nan is a hit.
@@ -158,8 +111,7 @@ def top_k_hits(
     require_finite("scores", np.moveaxis(scores, -2, 0))
     own = np.take_along_axis(scores, np.broadcast_to(labels, scores.shape[:-1])[..., None], -1)
     earlier = np.arange(scores.shape[-1]) < labels[:, None]
-    rank = ((scores > own) | ((scores == own) & earlier)).sum(-1)
-    return rank < k
+    return ((scores > own) | ((scores == own) & earlier)).sum(-1)
 
 
 def chance_macro_f1(labels: Int[np.ndarray, "n"], num_candidates: int) -> float:
@@ -173,12 +125,6 @@ def majority_macro_f1(labels: Int[np.ndarray, "n"]) -> float:
     """Macro F1 of always answering the most frequent label."""
     labels = np.asarray(labels)
     return macro_f1(labels, np.full(labels.shape, np.bincount(labels).argmax()))
-
-
-def _weigh(weights, one_hot):
-    """[r, n] x [m, n, c] -> [r, m, c] as one matrix product."""
-    m, n, c = one_hot.shape
-    return (weights @ one_hot.transpose(1, 0, 2).reshape(n, m * c)).reshape(-1, m, c)  # r m c
 
 
 def _f1(hits, support, predicted):

@@ -2,7 +2,11 @@
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 
+from fetalclip_jax.evaluation.answers import Answers
+from fetalclip_jax.evaluation.result import Result
+from fetalclip_jax.evaluation.statistics.measure import Measured
 from fetalclip_jax.evaluation.study import Study
 
 _PACKAGE = "fetalclip_jax.evaluation.studies"
@@ -19,6 +23,8 @@ STUDIES = {
 }
 
 _TASKS = ("planes", "brain")
+# What `fetalclip score` calls a result of someone's predictions.
+SCORED = "classification"
 
 
 def names() -> list[str]:
@@ -52,6 +58,24 @@ def option_names(name: str) -> set[str]:
     """
     study, _ = _found(name)
     return {field.name for field in dataclasses.fields(study.settings_type)}
+
+
+def measures(result: Result) -> Mapping[str, Measured]:
+    """The metrics of a result as functions of its images, for paired tests and subgroups.
+
+    Raises:
+      ValueError: a result without predictions, or of a study that is not known here.
+    """
+    if result.predictions is None:
+        raise ValueError(
+            f"{result.study} has no predictions beside its JSON (.npz): nothing to measure again; "
+            "evaluate again"
+        )
+    if result.study == SCORED:
+        return Answers.of(result.predictions).measures()
+    study, arguments = _found(result.study)
+    found = study.measures(result.predictions, *arguments)
+    return {name: one for name, one in found.items() if name in result.metrics}
 
 
 def _found(name: str) -> tuple[type, tuple[str, ...]]:

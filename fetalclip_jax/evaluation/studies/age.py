@@ -18,10 +18,12 @@ from fetalclip_jax.biometry import who_chart
 from fetalclip_jax.captions.prompts import GA_TEMPLATES, ga_prompts, load_templates
 from fetalclip_jax.evaluation import age
 from fetalclip_jax.evaluation.features.store import FeatureStore
-from fetalclip_jax.evaluation.result import Baseline, Estimate, Predictions, Result
-from fetalclip_jax.evaluation.statistics import metrics
+from fetalclip_jax.evaluation.groups import group_columns
+from fetalclip_jax.evaluation.result import Baseline, Predictions, Result
+from fetalclip_jax.evaluation.statistics import measure
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.finite import require_finite
+from fetalclip_jax.evaluation.statistics.measure import Measure, Measured
 from fetalclip_jax.evaluation.studies.settings import Settings, resolve
 from fetalclip_jax.evaluation.study import Need
 from fetalclip_jax.evaluation.text_features import encode_tokens
@@ -93,13 +95,14 @@ class Age:
             progress=settings.progress,
         )
         days = age.days_from_similarity(scores, settings.top_n)
-        answers = _Answers(days, store.columns["hc_mm"], store.columns["ga_days"], bootstrap)
-        baselines, constants = _baselines(answers, stores.get("train"))
-        errors, unknown = answers.errors()
-        baselines |= answers.constant_error()
+        answers = _Answers(days, store.columns["hc_mm"], store.columns["ga_days"])
+        baselines, constants = _baselines(answers, stores.get("train"), bootstrap)
+        baselines |= answers.constant_error(bootstrap)
+        found = bootstrap.estimates(answers.measures())
+        unknown = ("mae_days", "mae_days_interval", "mae_constant_days")
         return Result(
             study=self.name,
-            metrics={"valid_prediction_rate": answers.rate(days)} | errors,
+            metrics=found,
             protocol=settings.to_json(leave_out=("progress",)),
             baselines=baselines,
             details={
@@ -114,9 +117,16 @@ class Age:
                 "scores": "mean over the templates of 100 x cosine with each day's prompt",
             }
             | constants
-            | unknown,
+            | ({} if "mae_days" in found else dict.fromkeys(unknown)),
             predictions=_predictions(store, days, scores),
         )
+
+    @staticmethod
+    def measures(predictions: Predictions) -> dict[str, Measured]:
+        """See `evaluation.study.Study`."""
+        true = np.array([float(day or "nan") for day in predictions.label.tolist()])
+        days, hc_mm = predictions.prediction.astype(np.float64), predictions.extra["hc_mm"]
+        return _Answers(days, hc_mm, true).measures()
 
 
 def similarity(
@@ -190,7 +200,6 @@ class _Answers:
     days: np.ndarray
     hc_mm: np.ndarray
     ga_days: np.ndarray
-    bootstrap: Bootstrap
 
     @property
     def known(self) -> np.ndarray:
@@ -199,34 +208,26 @@ class _Answers:
     def valid(self, days) -> np.ndarray:
         return who_chart.is_valid(np.broadcast_to(days, self.hc_mm.shape), self.hc_mm)
 
-    def rate(self, days) -> Estimate:
-        valid = self.valid(days)
-        return self.bootstrap.estimate(valid.mean(), lambda w: metrics.weighted_mean(w, valid))
+    def rate(self, days) -> Measure:
+        return measure.mean(self.valid(days))
 
-    def errors(self) -> tuple[dict[str, Estimate], dict[str, Any]]:
-        """Errors in days and in the head circumference that the age implies (chart's median).
-
-        The second dictionary holds what has no interval, and None for what cannot be known.
-        """
+    def measures(self) -> dict[str, Measured]:
+        """The valid rate, errors in days, and in the circumference that the age implies."""
         percent = 100 * np.abs(who_chart.hc_mm(self.days / 7) - self.hc_mm) / self.hc_mm
-        found = {
-            "median_implied_hc_error_percent": self.bootstrap.estimate(
-                np.median(percent), lambda w: metrics.weighted_median(w, percent)
-            ),
-            "mean_implied_hc_error_percent": self.bootstrap.estimate(
-                percent.mean(), lambda w: metrics.weighted_mean(w, percent)
+        everything = np.arange(len(self.days))
+        found = {"valid_prediction_rate": Measured(self.rate(self.days), everything)}
+        known = np.flatnonzero(self.known)
+        if len(known):
+            error = np.abs(self.days[known] - self.ga_days[known])
+            found["mae_days"] = Measured(measure.mean(error, "positive"), known)
+        return found | {
+            "median_implied_hc_error_percent": Measured(measure.Median(percent), everything),
+            "mean_implied_hc_error_percent": Measured(
+                measure.mean(percent, "positive"), everything
             ),
         }
-        known = np.flatnonzero(self.known)
-        if not len(known):
-            return found, {"mae_days": None, "mae_days_interval": None, "mae_constant_days": None}
-        error = np.abs(self.days[known] - self.ga_days[known])
-        mae = self.bootstrap.select(known).estimate(
-            error.mean(), lambda w: metrics.weighted_mean(w, error)
-        )
-        return {"mae_days": mae} | found, {}
 
-    def constant_error(self) -> dict[str, Baseline]:
+    def constant_error(self, bootstrap: Bootstrap) -> dict[str, Baseline]:
         """The strongest constant for a mean absolute error, the median of the true ages."""
         true_days = self.ga_days[self.known]
         if not len(true_days):
@@ -236,14 +237,14 @@ class _Answers:
         return {
             "mae_constant_days": Baseline(
                 "mae_days",
-                self.bootstrap.select(np.flatnonzero(self.known)).constant(error),
+                bootstrap.select(np.flatnonzero(self.known)).constant(error),
                 f"always the median age of these images: {days // 7} weeks and {days % 7} days",
             )
         }
 
 
 def _baselines(
-    answers: _Answers, train: FeatureStore | None
+    answers: _Answers, train: FeatureStore | None, bootstrap: Bootstrap
 ) -> tuple[dict[str, Baseline], dict[str, Any]]:
     """Constant ages: how often each is valid, and which day it is; None where there is none."""
     constants = {"constant": age.best_constant_days(answers.hc_mm)}
@@ -276,7 +277,7 @@ def _baselines(
         else:
             baselines[f"{name}_baseline"] = Baseline(
                 "valid_prediction_rate",
-                answers.rate(days),
+                bootstrap.estimate(answers.rate(days)),
                 f"{descriptions[name]}: {days // 7} weeks and {days % 7} days",
             )
     return baselines, details
@@ -333,4 +334,5 @@ def _predictions(store: FeatureStore, days: np.ndarray, scores: np.ndarray) -> P
         candidates=tuple(str(day) for day in age.DAYS),
         scores=scores,
         extra=extra,
+        groups=group_columns(store),
     )

@@ -1,17 +1,21 @@
 """What every classification study reports, from scores to `Result` fields."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.features.store import FeatureStore
+from fetalclip_jax.evaluation.groups import group_columns
 from fetalclip_jax.evaluation.result import Baseline, Estimate, Predictions
 from fetalclip_jax.evaluation.statistics import metrics
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.finite import require_finite
+from fetalclip_jax.evaluation.statistics.intervals import Spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,41 +42,19 @@ class Classification:
         ids = self.store.columns["example_id"]
         require_finite("the scores", np.moveaxis(self.scores, 1, 0), ids)
 
-    @property
-    def predictions(self) -> Int[np.ndarray, "runs n"]:
-        return self.scores.argmax(-1)
+    @functools.cached_property
+    def answers(self) -> Answers:
+        return Answers.of_scores(self.scores, self.labels, self.candidates)
 
-    def metrics(self, top_k: Sequence[int] = ()) -> dict[str, Estimate]:
-        """Means over the runs: macro F1, and accuracies counted by image and by class.
+    def metrics(
+        self, top_k: Sequence[int] = (), others: Mapping[str, Sequence[Spread]] | None = None
+    ) -> dict[str, Estimate]:
+        """The estimates of `Answers.measures`.
 
-        Accuracy is the share of images, balanced accuracy the mean of the per-class recalls, which
-        the paper calls accuracy.
+        Args:
+          others: further sources of chance, by metric.
         """
-        labels, size = self.labels, len(self.candidates)
-        found = {"macro_f1": self.macro_f1()}
-        for k in (1, *(k for k in top_k if k <= size)):
-            prefix = "" if k == 1 else f"top{k}_"
-            # Of runs, the share that hits: the mean over runs commutes with that over images.
-            hits = metrics.top_k_hits(self.scores, labels, k).mean(0)
-            found[f"{prefix}accuracy"] = self.bootstrap.estimate(
-                hits.mean(), lambda w, hits=hits: metrics.weighted_mean(w, hits)
-            )
-            found[f"balanced_{prefix}accuracy"] = self.bootstrap.estimate(
-                metrics.balanced_accuracy(hits, labels),
-                lambda w, hits=hits: metrics.weighted_balanced_accuracy(w, hits, labels),
-            )
-        return found
-
-    def macro_f1(self) -> Estimate:
-        labels, predictions, size = self.labels, self.predictions, len(self.candidates)
-        return self.bootstrap.estimate(
-            self.run_macro_f1().mean(),
-            lambda w: metrics.weighted_macro_f1(w, labels, predictions, size).mean(1),
-        )
-
-    def run_macro_f1(self) -> Float[np.ndarray, "runs"]:
-        size = len(self.candidates)
-        return np.array([metrics.macro_f1(self.labels, p, size) for p in self.predictions])
+        return self.bootstrap.estimates(self.answers.measures(tuple(top_k)), others)
 
     def baselines(self) -> dict[str, Baseline]:
         """A uniform guess and the most frequent label."""
@@ -95,11 +77,11 @@ class Classification:
         Rows are the classes in the labels, columns all candidates.
         """
         labels, size = self.labels, len(self.candidates)
+        predictions = self.answers.predictions
         present = np.unique(labels)
-        f1 = np.stack([metrics.f1_per_class(labels, p, size) for p in self.predictions])
-        hits = (self.predictions == labels).mean(0)
-        recall = metrics.recall_per_class(hits, labels, size)
-        confusion = sum(metrics.confusion_matrix(labels, p, size) for p in self.predictions)
+        f1 = np.stack([metrics.f1_per_class(labels, p, size) for p in predictions])
+        recall = metrics.recall_per_class((predictions == labels).mean(0), labels, size)
+        confusion = sum(metrics.confusion_matrix(labels, p, size) for p in predictions)
         names = [self.candidates[i] for i in present]
         return {
             "per_class_f1": {self.candidates[i]: float(f1[:, i].mean()) for i in present},
@@ -136,4 +118,6 @@ class Classification:
             candidates=self.candidates,
             scores=scores,
             extra=extra,
+            groups=group_columns(self.store),
+            **(self.answers.kept() if len(self.scores) > 1 else {}),
         )

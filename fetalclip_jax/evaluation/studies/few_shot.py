@@ -1,15 +1,19 @@
 """The few-shot study: how a linear probe grows with the number of training patients."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.features.store import FeatureStore
-from fetalclip_jax.evaluation.result import Estimate, Result
-from fetalclip_jax.evaluation.statistics import metrics, official, splits
-from fetalclip_jax.evaluation.statistics.bootstrap import bootstrap_interval
+from fetalclip_jax.evaluation.result import Estimate, Predictions, Result
+from fetalclip_jax.evaluation.statistics import official, splits
+from fetalclip_jax.evaluation.statistics.intervals import Spread
+from fetalclip_jax.evaluation.statistics.measure import Measured
 from fetalclip_jax.evaluation.studies.classification import Classification
 from fetalclip_jax.evaluation.studies.probe import (
     PAPER_HEAD,
@@ -69,9 +73,8 @@ class FewShot:
     def run(self, stores: Mapping[str, FeatureStore], model) -> Result:
         """Learns from `stores["fit"]`, is tested on `stores["test"]`; see `study.Study`.
 
-        The interval of a point holds the chance of the support set, of the run and of the test set:
-        every resample draws support sets with replacement, runs of each with replacement, and test
-        patients with replacement.
+        The interval of a point holds the chance of the support sets, as the spread of their means
+        (each over its runs, on its own augmented copies), and that of the test patients.
         """
         settings = self.settings
         stores["fit"].check_model(model.fingerprint)
@@ -80,18 +83,21 @@ class FewShot:
         # All sizes share one compiled program, padded to the largest support set.
         rows = [data.rows(draw) for draws in sets.values() for draw in draws]
         pad_to = max(len(train) for train, _ in rows), max(len(held_out) for _, held_out in rows)
-        curve, answers, chosen = [], {}, {}
+        curve, judged, answers, chosen = [], {}, {}, {}
         for size, draws in sets.items():
             probes = data.fit(draws, pad_to=pad_to)
             found = data.judge(probes)
             curve.append(self._point(size, draws, found, data))
-            answers[size] = found.table(top=0)
+            judged[size], answers[size] = found, found.table(top=0)
             chosen[str(size)] = head_details(probes, settings)
         largest = curve[-1]
         # The answers of the largest size, with those of the others beside them.
+        kept = [one.answers.kept(str(size)) for size, one in judged.items()]
         predictions = dataclasses.replace(
             answers[largest["patients"]],
             extra={f"prediction_{size}": one.prediction for size, one in answers.items()},
+            runs={size: runs for one in kept for size, runs in one["runs"].items()},
+            ranks={size: ranks for one in kept for size, ranks in one["ranks"].items()},
         )
         groups = len(np.unique(data.bootstrap().groups))
         headline = Estimate(
@@ -117,34 +123,33 @@ class FewShot:
             predictions=predictions,
         )
 
+    @staticmethod
+    def measures(predictions: Predictions, task: str) -> dict[str, Measured]:
+        """The macro F1 of the largest size; see `evaluation.study.Study`."""
+        largest = max(predictions.runs, key=int)
+        return {"macro_f1": Answers.of(predictions, largest).measures()["macro_f1"]}
+
     def _point(
         self, size: int, draws: Sequence[splits.Split], found: Classification, data: ProbeData
     ) -> dict[str, Any]:
-        settings, scores = self.settings, found.run_macro_f1()
-        labels, predictions, classes = found.labels, found.predictions, len(found.candidates)
-        rng = np.random.default_rng([settings.seed, size])
-
-        def statistic(weights):
-            test_scores = metrics.weighted_macro_f1(weights, labels, predictions, classes)
-            times = _nested_draws(rng, len(weights), len(draws), settings.runs)
-            return (test_scores * times).sum(1) / times.sum(1)
-
-        low, high = bootstrap_interval(
-            statistic,
-            found.bootstrap.groups,
-            resamples=settings.resamples,
-            seed=settings.seed,
-        )
+        scores = found.answers.run_macro_f1()
+        of_sets = scores.reshape(len(draws), -1).mean(1)
+        # A single support set shows nothing of the chance of its patients: no interval.
+        estimate = found.bootstrap.constant(found.answers.macro_f1().value)
+        if len(draws) > 1:
+            chance = [Spread.of_mean(of_sets)]
+            estimate = found.bootstrap.estimate(found.answers.macro_f1(), chance)
         return {
             "patients": size,
-            "mean": float(scores.mean()),
-            "low": low,
-            "high": high,
+            "mean": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
             "deviation": deviation(scores),
             "runs": scores.tolist(),
             "support_sets": len(draws),
+            "draws": [_digest(draw) for draw in draws],
             "train_images": float(np.mean([len(data.rows(draw)[0]) for draw in draws])),
-            "feature_scaling": settings.feature_scaling,
+            "feature_scaling": self.settings.feature_scaling,
         }
 
     def _sets(self, data: ProbeData) -> tuple[Sets, dict[str, Any]]:
@@ -212,10 +217,7 @@ def _gap(draw: splits.Split, data: ProbeData) -> str:
     return "" if np.isin(patients, data.owners).all() else "has no image of the task"
 
 
-def _nested_draws(rng, resamples, sets, runs):
-    """How often each run [resamples, sets x runs] is drawn: sets first, then runs within each."""
-    chosen_sets = rng.integers(0, sets, (resamples, sets, 1))
-    chosen_runs = rng.integers(0, runs, (resamples, sets, runs))
-    drawn = (chosen_sets * runs + chosen_runs).reshape(resamples, -1)
-    flat = drawn + sets * runs * np.arange(resamples)[:, None]
-    return np.bincount(flat.ravel(), minlength=resamples * sets * runs).reshape(resamples, -1)
+def _digest(draw: splits.Split) -> str:
+    """Names the patients of a support set, so that another model's can be seen to be the same."""
+    words = json.dumps([sorted(map(str, part)) for part in draw])
+    return hashlib.sha256(words.encode()).hexdigest()[:12]

@@ -11,9 +11,11 @@ import numpy as np
 
 from fetalclip_jax.captions import prompts as prompt_files
 from fetalclip_jax.evaluation.features.store import FeatureStore
+from fetalclip_jax.evaluation.groups import group_columns
 from fetalclip_jax.evaluation.result import Baseline, Predictions, Result
-from fetalclip_jax.evaluation.statistics import metrics
+from fetalclip_jax.evaluation.statistics import measure, metrics
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
+from fetalclip_jax.evaluation.statistics.measure import Measured, OfSums
 from fetalclip_jax.evaluation.studies.classification import Classification
 from fetalclip_jax.evaluation.studies.settings import Settings, resolve
 from fetalclip_jax.evaluation.studies.tasks import COLUMNS
@@ -82,15 +84,11 @@ class Merged:
         bootstrap = Bootstrap(
             joint.images.bootstrap_groups(settings.resample_by), settings.resamples, settings.seed
         )
-        estimate = bootstrap.estimate(joint.macro_f1(), joint.weighted_macro_f1)
-        table = joint.table()
+        predictions, table = joint.predictions(), joint.table()
+        found = self.measures(predictions)
         return Result(
             study=self.name,
-            metrics={
-                "macro_f1": estimate,
-                "planes_macro_f1": parts["planes"].macro_f1(),
-                "brain_macro_f1": parts["brain"].macro_f1(),
-            },
+            metrics=bootstrap.estimates(found),
             protocol=settings.to_json(),
             baselines={
                 "chance_macro_f1": Baseline(
@@ -107,8 +105,55 @@ class Merged:
                 "resample_by": settings.resample_by,
                 "left_out": left_out,
             },
-            predictions=joint.predictions(),
+            predictions=predictions,
         )
+
+    @staticmethod
+    def measures(predictions: Predictions) -> dict[str, Measured]:
+        """See `evaluation.study.Study`."""
+        columns = {
+            "planes": (predictions.label, predictions.prediction),
+            "brain": (predictions.extra["brain_label"], predictions.extra["brain_prediction"]),
+        }
+        parts = {
+            name: (np.flatnonzero(label != ""), _indexed(label, answer))
+            for name, (label, answer) in columns.items()
+        }
+        both = np.arange(len(predictions.example_id))
+        found = {"macro_f1": Measured(_merged(parts, len(both)), both)}
+        for name, (rows, (labels, answers, classes)) in parts.items():
+            one = measure.macro_f1(labels[rows], answers[None, rows], classes)
+            found[f"{name}_macro_f1"] = Measured(one, rows)
+        return found
+
+
+def _indexed(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Labels and answers as indices of their names, -1 for none, and how many names there are."""
+    names = sorted(set(np.concatenate(columns).tolist()) - {""})
+    index = {name: i for i, name in enumerate(names)} | {"": -1}
+    return *(np.array([index[one] for one in column.tolist()]) for column in columns), len(names)
+
+
+def _merged(parts, images: int) -> OfSums:
+    """The mean F1 over the classes of all parts, over the images of any."""
+    measures = []
+    for rows, (labels, answers, classes) in parts.values():
+        one = measure.f1_per_class(labels[rows], answers[None, rows], classes)
+        spread = np.zeros((images, one.parts.shape[1]))
+        spread[rows] = one.parts  # images that a part does not judge add nothing to it
+        measures.append((measure.OfSums(spread, one.of_sums), classes))
+
+    def of_sums(sums):
+        total, present, start = 0.0, 0.0, 0
+        for one, classes in measures:
+            own = sums[..., start : start + one.parts.shape[1]]
+            here = own[..., :classes] > 0
+            total = total + (one.of_sums(own)[..., 0, :] * here).sum(-1)
+            present = present + here.sum(-1)
+            start += one.parts.shape[1]
+        return total / present
+
+    return OfSums(np.concatenate([one.parts for one, _ in measures], 1), of_sums)
 
 
 class _Joint:
@@ -125,9 +170,6 @@ class _Joint:
         # Rows of each part among the images of either.
         self.rows = {name: np.flatnonzero(mask[either]) for name, mask in judged.items()}
 
-    def macro_f1(self) -> float:
-        return float(np.concatenate([self._f1(part) for part in self.parts.values()]).mean())
-
     def chance_macro_f1(self) -> float:
         """Each task's chance, weighted by its classes."""
         chance = [
@@ -138,16 +180,6 @@ class _Joint:
             for part in self.parts.values()
         ]
         return sum(n * value for n, value in chance) / sum(n for n, _ in chance)
-
-    def weighted_macro_f1(self, weights: np.ndarray) -> np.ndarray:
-        total, classes = 0.0, 0.0
-        for name, part in self.parts.items():
-            f1, present = metrics.weighted_f1_per_class(
-                weights[:, self.rows[name]], part.labels, part.predictions, len(part.candidates)
-            )
-            total = total + (f1[:, 0] * present).sum(-1)
-            classes = classes + present.sum(-1)
-        return total / classes
 
     def table(self) -> list[dict]:
         """One row per class: its task, F1, recall and number of images."""
@@ -173,17 +205,14 @@ class _Joint:
             label=planes[0],
             prediction=planes[1],
             extra={"brain_label": brain[0], "brain_prediction": brain[1]},
+            groups=group_columns(self.images),
         )
-
-    def _f1(self, part):
-        f1 = metrics.f1_per_class(part.labels, part.predictions[0], len(part.candidates))
-        return f1[np.unique(part.labels)]
 
     def _texts(self, name):
         part, rows = self.parts[name], self.rows[name]
         names = np.array(part.candidates, np.str_)
         columns = []
-        for classes in (part.labels, part.predictions[0]):
+        for classes in (part.labels, part.answers.predictions[0]):
             text = np.full(len(self.images), "", names.dtype)
             text[rows] = names[classes]
             columns.append(text)

@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.features.store import FeatureStore
 from fetalclip_jax.evaluation.heads.linear import LinearProbes
-from fetalclip_jax.evaluation.result import Estimate, Result
+from fetalclip_jax.evaluation.result import Predictions, Result
 from fetalclip_jax.evaluation.statistics import official, splits
-from fetalclip_jax.evaluation.studies.classification import Classification
+from fetalclip_jax.evaluation.statistics.intervals import Spread
+from fetalclip_jax.evaluation.statistics.measure import Measured
 from fetalclip_jax.evaluation.studies.probe_data import ProbeData
 from fetalclip_jax.evaluation.studies.probe_settings import HeadSettings, check_used
 from fetalclip_jax.evaluation.studies.settings import resolve
 from fetalclip_jax.evaluation.studies.tasks import COLUMNS
 from fetalclip_jax.evaluation.study import Need
+from fetalclip_jax.labels import OTHER
 
 # The published head on the published images: features as they are, one learning rate.
 PAPER_HEAD = {
@@ -66,11 +69,15 @@ class Probe:
         folds, said = self._folds(data)
         probes = data.fit(folds, cross_validate=True)
         found = data.judge(probes)
-        run_f1 = found.run_macro_f1()
+        run_f1 = found.answers.run_macro_f1()
+        redraws = self._redraws(data, folds)
         learnt_from = np.unique(np.concatenate([part for fold in folds for part in fold]))
         return Result(
             study=self.name,
-            metrics=found.metrics(settings.top_k) | _without_other(found, data),
+            metrics=data.bootstrap().estimates(
+                measures(found.answers, self.task, settings.top_k),
+                {name: [_of_redraws(values, settings)] for name, values in redraws.items()},
+            ),
             protocol=settings.effective(),
             baselines=found.baselines(),
             details=found.details()
@@ -79,6 +86,7 @@ class Probe:
                 "runs": len(run_f1),
                 "folds": len(folds),
                 "run_macro_f1": run_f1.tolist(),
+                "redraws": redraws,
                 "inputs": self.inputs,
                 "feature_scaling": settings.feature_scaling,
                 "train_patients": int(np.isin(np.unique(data.owners), learnt_from).sum()),
@@ -89,7 +97,24 @@ class Probe:
             | head_details(probes, settings)
             | said,
             predictions=found.table(),
+            validation=data.out_of_fold(folds, probes),
         )
+
+    @staticmethod
+    def measures(predictions: Predictions, task: str) -> dict[str, Measured]:
+        """See `evaluation.study.Study`."""
+        return measures(Answers.of(predictions), task)
+
+    def _redraws(self, data: ProbeData, folds: list[splits.Split]) -> dict[str, list[float]]:
+        """Every measure after training on other augmented copies; empty where there are none."""
+        settings = self.settings
+        if not (settings.copies and settings.redraws and settings.resamples > 1):
+            return {}
+        found: dict[str, list[float]] = {}
+        for answers in data.redrawn(folds, settings.redraws):
+            for name, one in measures(answers, self.task, settings.top_k).items():
+                found.setdefault(name, []).append(one.measure.value)
+        return found
 
     def _folds(self, data: ProbeData) -> tuple[list[splits.Split], dict[str, Any]]:
         settings = self.settings
@@ -108,6 +133,11 @@ class RawPixels(Probe):
 
     def __init__(self, **options):
         self._prepare("probe.raw_pixels", "planes", options)
+
+    @staticmethod
+    def measures(predictions: Predictions, task: str = "planes") -> dict[str, Measured]:
+        """See `evaluation.study.Study`."""
+        return measures(Answers.of(predictions), task)
 
 
 def needs(task: str, settings: HeadSettings) -> tuple[Need, Need]:
@@ -171,23 +201,24 @@ def head_details(probes: LinearProbes, settings: HeadSettings) -> dict[str, Any]
     }
 
 
+def _of_redraws(values: list[float], settings: HeadSettings) -> Spread:
+    """The chance of one draw of copies, from trainings on copies drawn with replacement."""
+    lacking = settings.copies / max(settings.copies - 1, 1)  # as of any bootstrap of so few
+    return Spread(float(np.var(values, ddof=1)) * lacking, len(values) - 1)
+
+
 def deviation(values: np.ndarray) -> float | None:
     """Standard deviation over runs; None of a single one."""
     return float(values.std(ddof=1)) if len(values) > 1 else None
 
 
-def _without_other(found: Classification, data: ProbeData) -> dict[str, Estimate]:
-    """Macro F1 on the images of the standard planes alone: those that zero-shot judges."""
-    if data.task.other is None:
-        return {}
-    rows = found.labels != data.task.classes.index(data.task.other)
-    if not rows.any():
-        return {}
-    part = Classification(
-        found.scores[:, rows],
-        found.labels[rows],
-        found.candidates,
-        found.store.select(rows),
-        found.bootstrap.select(rows),
-    )
-    return {"standard_planes_macro_f1": part.macro_f1()}
+def measures(
+    answers: Answers, task: str, top_k: tuple[int, ...] | None = None
+) -> dict[str, Measured]:
+    """Those of the answers, and the macro F1 on the images that zero-shot judges."""
+    found = answers.measures(top_k)
+    if task == "planes" and OTHER in answers.candidates:
+        rows = np.flatnonzero(answers.labels != answers.candidates.index(OTHER))
+        if len(rows):
+            found["standard_planes_macro_f1"] = Measured(answers.select(rows).macro_f1(), rows)
+    return found

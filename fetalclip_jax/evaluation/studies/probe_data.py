@@ -1,13 +1,17 @@
 """What probes learn from and are tested on: rows of two stores, ready for one task."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.features.store import FeatureStore
+from fetalclip_jax.evaluation.groups import group_columns
 from fetalclip_jax.evaluation.heads import linear, logistic
 from fetalclip_jax.evaluation.heads.linear import LinearProbes
+from fetalclip_jax.evaluation.result import Predictions
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.finite import require_finite
 from fetalclip_jax.evaluation.statistics.official import Patients
@@ -59,6 +63,7 @@ class ProbeData:
         pool.clean()  # validation needs clean images
         self.features = _inputs(pool, inputs, settings.feature_scaling)
         self.owners = pool.patients()
+        self._pool = pool
         self.validates = pool.copy == 0
         self.trains = pool.copy > 0 if (pool.copy > 0).any() else self.validates
         clean = test.clean()
@@ -105,7 +110,28 @@ class ProbeData:
         """
         settings = self._settings
         pairs = [self.rows(split) for split in splits for _ in range(settings.runs)]
-        data = self.features, self.labels, [one for one, _ in pairs], [one for _, one in pairs]
+        if cross_validate and settings.solver == "logistic":
+            return self._cross_validated(pairs, self._all(splits))
+        return self._fit(pairs, settings, pad_to)
+
+    def _all(self, splits: Sequence[Split]) -> Int[np.ndarray, "a"]:
+        """Training rows of every patient that the splits name."""
+        listed = np.concatenate([part for split in splits for part in split])
+        return np.flatnonzero(self.trains & np.isin(self.owners, listed))
+
+    def _cross_validated(self, pairs, final_rows) -> LinearProbes:
+        return logistic.fit_cross_validated(
+            self.features,
+            self.labels,
+            *zip(*pairs, strict=True),
+            num_classes=len(self.task.classes),
+            penalties=self._settings.penalties,
+            final_rows=final_rows,
+            progress=self._settings.progress,
+        )
+
+    def _fit(self, pairs, settings: HeadSettings, pad_to=(0, 0)) -> LinearProbes:
+        data = self.features, self.labels, *zip(*pairs, strict=True)
         classes = len(self.task.classes)
         if settings.solver == "adamw":
             return linear.fit(
@@ -116,30 +142,86 @@ class ProbeData:
                 pad_to=pad_to,
                 progress=settings.progress,
             )
-        options = {
-            "num_classes": classes,
-            "penalties": settings.penalties,
-            "progress": settings.progress,
-        }
-        if cross_validate:
-            listed = np.concatenate([part for split in splits for part in split])
-            final = np.flatnonzero(self.trains & np.isin(self.owners, listed))
-            return logistic.fit_cross_validated(*data, **options, final_rows=final)
-        return logistic.fit_chosen(*data, **options, pad_to=pad_to[0])
+        return logistic.fit_chosen(
+            *data,
+            num_classes=classes,
+            penalties=settings.penalties,
+            pad_to=pad_to[0],
+            progress=settings.progress,
+        )
+
+    def redrawn(self, splits: Sequence[Split], count: int) -> list[Answers]:
+        """Answers of probes that were trained on other augmented copies, one set a draw.
+
+        Encoding new copies is what a new draw would take; in its place each image's copies are
+        drawn from those it has, with replacement, and a probe of every split is trained anew.
+        """
+        settings = dataclasses.replace(self._settings, runs=1, progress=False)
+        rng = np.random.default_rng([settings.seed, count])
+        draws = [[self._redraw(self.rows(split), rng) for split in splits] for _ in range(count)]
+        if settings.solver == "adamw":
+            probes = self._fit([pair for pairs in draws for pair in pairs], settings)
+            runs = self.judge(probes).answers
+            return [
+                dataclasses.replace(runs, predictions=predictions, ranks=ranks)
+                for predictions, ranks in zip(
+                    np.split(runs.predictions, count), np.split(runs.ranks, count), strict=True
+                )
+            ]
+        return [
+            self.judge(
+                self._cross_validated(pairs, self._redraw((self._all(splits),) * 2, rng)[0])
+            ).answers
+            for pairs in draws
+        ]
+
+    def _redraw(self, pair, rng):
+        train, validation = pair
+        copy = self._pool.copy
+        first = train - copy[train]  # the clean row of each image, before those of its copies
+        return first + rng.integers(1, copy.max() + 1, len(train)), validation
 
     def judge(self, probes: LinearProbes) -> Classification:
         """Logits of every run for the test images; their mean probability is shown."""
         logits = probes.logits(self.test_features)
         # Runs are ranked by logits: probabilities near 0 and 1 would round to ties.
-        exact = logits.astype(np.float64)
-        odds = np.exp(exact - exact.max(-1, keepdims=True))
         return Classification(
             logits,
             self.test_labels,
             self.task.classes,
             self.test,
             self.bootstrap(),
-            shown=(odds / odds.sum(-1, keepdims=True)).mean(0),
+            shown=_probabilities(logits).mean(0),
+        )
+
+    def out_of_fold(self, splits: Sequence[Split], probes: LinearProbes) -> Predictions:
+        """Mean probabilities for each image of a validation fold, by probes that had not seen it.
+
+        Args:
+          splits: the folds.
+          probes: as `fit` made them of the folds.
+        """
+        folds = probes.folds or probes
+        runs = len(folds.bias) // len(splits)
+        total = np.zeros((len(self.labels), len(self.task.classes)))
+        times = np.zeros(len(self.labels), int)
+        for fold, split in enumerate(splits):
+            _, rows = self.rows(split)
+            own = slice(fold * runs, (fold + 1) * runs)
+            part = LinearProbes(folds.weight[own], folds.bias[own], folds.validation_loss[own])
+            total[rows] += _probabilities(part.logits(self.features[rows])).mean(0)
+            times[rows] += 1
+        rows = np.flatnonzero(times)
+        scores, names = total[rows] / times[rows, None], np.array(self.task.classes, np.str_)
+        images = self._pool.select(rows)
+        return Predictions(
+            example_id=images.columns["example_id"],
+            patient_id=images.columns["patient_id"],
+            label=names[self.labels[rows]],
+            prediction=names[scores.argmax(-1)],
+            candidates=self.task.classes,
+            scores=scores,
+            groups=group_columns(images),
         )
 
     def bootstrap(self) -> Bootstrap:
@@ -156,6 +238,12 @@ def _inputs(store: FeatureStore, inputs: str, scaling: str) -> Float[np.ndarray,
     if scaling != "unit":
         return found
     return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+
+
+def _probabilities(logits: Float[np.ndarray, "runs n c"]) -> Float[np.ndarray, "runs n c"]:
+    exact = logits.astype(np.float64)
+    odds = np.exp(exact - exact.max(-1, keepdims=True))
+    return odds / odds.sum(-1, keepdims=True)
 
 
 def _run_seeds(seed: int, count: int) -> np.ndarray:

@@ -23,6 +23,8 @@ class HeadSettings(Settings):
     Attributes:
       splits: folder or file of official split files; "" draws splits by patient.
       copies: augmented copies of each image to learn from; the clean ones are then not trained on.
+      redraws: trainings on copies drawn anew, so that their chance is part of a probe's interval;
+        0 or 2 and more.
       transform: how images are made, see `evaluation.study.TRANSFORMS`.
       solver: "logistic" (to the end, a sweep of L2 penalties) or "adamw" (epochs and seeds).
       feature_scaling: "none", "unit" (length one) or, for "adamw", "standardise".
@@ -35,6 +37,7 @@ class HeadSettings(Settings):
 
     splits: str = ""
     copies: int = 0
+    redraws: int = 5
     transform: str = "clip"
     solver: str = "logistic"
     feature_scaling: str = "unit"
@@ -63,6 +66,8 @@ class HeadSettings(Settings):
                 f"copies={self.copies} must be at least 0, runs={self.runs} at least 1 and "
                 f"top_k={self.top_k} at least 2"
             )
+        if self.redraws < 0 or self.redraws == 1:
+            raise ValueError(f"redraws={self.redraws} must be 0, or 2 and more to show a spread")
         if self.solver == "logistic" and self.feature_scaling == "standardise":
             raise ValueError("feature_scaling='standardise' needs solver='adamw'")
         if not self.penalties or not all(one > 0 for one in self.penalties):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 PROTOCOL_OPTION = "protocol"
 # Options under any value of which a protocol is still that protocol.
 _PART_OF_NO_PROTOCOL = (
-    *("resample_by", "resamples", "seed", "progress"),
+    *("resample_by", "resamples", "redraws", "seed", "progress"),
     *("prompts", "brain_prompts", "templates", "splits"),
 )
 

@@ -14,10 +14,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fetalclip_jax.captions import prompts as prompt_files
+from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.features.store import FeatureStore
-from fetalclip_jax.evaluation.result import Result
+from fetalclip_jax.evaluation.result import Predictions, Result
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.finite import require_finite
+from fetalclip_jax.evaluation.statistics.measure import Measured
 from fetalclip_jax.evaluation.studies.classification import Classification
 from fetalclip_jax.evaluation.studies.settings import Settings, resolve
 from fetalclip_jax.evaluation.studies.tasks import COLUMNS, Task
@@ -96,9 +98,15 @@ class ZeroShot:
                 "resample_by": settings.resample_by,
                 "left_out": task.left_out(store),
                 "scores": "100 x cosine of the image and the mean of a class's prompts",
+                "logit_scale": model.logit_scale,
             },
             predictions=found.table(),
         )
+
+    @staticmethod
+    def measures(predictions: Predictions, task: str) -> dict[str, Measured]:
+        """See `evaluation.study.Study`."""
+        return Answers.of(predictions).measures()
 
 
 def classify(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fetalclip_jax.evaluation.statistics import bootstrap, metrics
+from fetalclip_jax.evaluation.statistics import bootstrap, measure
 
 
 def test_bootstrap_by_patient_is_wider_for_clustered_images():
@@ -10,7 +10,7 @@ def test_bootstrap_by_patient_is_wider_for_clustered_images():
     right = np.repeat(np.random.default_rng(0).random(30) < 0.5, 10)
 
     def width(groups):
-        low, high = bootstrap.bootstrap_interval(lambda w: metrics.weighted_mean(w, right), groups)
+        low, high = bootstrap.bootstrap_interval(lambda w: w @ right / w.sum(1), groups)
         assert low < right.mean() < high
         return high - low
 
@@ -21,7 +21,7 @@ def test_bootstrap_matches_the_normal_approximation_and_its_seed():
     right = np.arange(400) % 2
     interval = [
         bootstrap.bootstrap_interval(
-            lambda w: metrics.weighted_mean(w, right), np.arange(400), resamples=4000, seed=seed
+            lambda w: w @ right / w.sum(1), np.arange(400), resamples=4000, seed=seed
         )
         for seed in (1, 1, 2)
     ]
@@ -50,15 +50,31 @@ def test_bootstrap_refuses_nonsense():
 
 
 def test_one_patient_has_no_interval():
-    right = np.array([1.0, 1, 0])
-    groups = np.array(["a", "a", "a"])
-    found = bootstrap.Bootstrap(groups).estimate(2 / 3, lambda w: metrics.weighted_mean(w, right))
+    right = measure.mean(np.array([True, True, False]))
+    found = bootstrap.Bootstrap(np.array(["a", "a", "a"])).estimate(right)
     assert (found.value, found.low, found.high) == (pytest.approx(2 / 3), None, None)
     assert (found.n, found.groups) == (3, 1)
-    two = bootstrap.Bootstrap(np.array(["a", "a", "b"])).estimate(
-        2 / 3, lambda w: metrics.weighted_mean(w, right)
-    )
-    assert two.low == 0 < two.value < two.high == 1
+    two = bootstrap.Bootstrap(np.array(["a", "a", "b"])).estimate(right)
+    assert 0 < two.low < 1e-6 < two.value < 1 - 1e-6 < two.high < 1  # one degree of freedom
+
+
+def test_groups_that_add_the_same_are_drawn_as_one_row():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 900)
+    answers = np.where(rng.random(900) < 0.8, labels, 0)
+    one = measure.macro_f1(labels, answers[None], 3)
+    draws, rows = bootstrap.resampled_sums(one, np.arange(900), resamples=500, seed=0)
+    times = np.concatenate(list(draws))
+    # Three classes, right or taken for the first: five kinds of image, drawn 900 times.
+    assert times.shape == (500, 5)
+    assert (times.sum(1) == 900).all()
+    np.testing.assert_allclose(times.mean(0) @ rows, one.parts.sum(0), rtol=0.01)
+    plain = [
+        one.weighted(chunk, np.arange(900))
+        for chunk in bootstrap.bootstrap_weights(np.arange(900), resamples=2000, seed=0)
+    ]
+    drawn = bootstrap.resample(one, np.arange(900), resamples=2000, seed=0)
+    np.testing.assert_allclose(drawn.std(), np.concatenate(plain).std(), rtol=0.08)
 
 
 def test_a_statistic_that_is_not_finite_gives_no_interval():

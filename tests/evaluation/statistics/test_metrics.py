@@ -40,27 +40,6 @@ def test_unusable_classes_are_refused(labels, predictions, message):
         metrics.f1_per_class(np.array(labels), np.array(predictions), 3)
 
 
-def test_weighted_forms_equal_repeating_images():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 4, 40)
-    predictions = rng.integers(0, 5, (3, 40))
-    values = rng.normal(size=40)
-    weights = rng.integers(0, 3, (6, 40)).astype(float)
-    weights[0, labels == 2] = 0  # a class that a resample misses does not count in it
-    found = metrics.weighted_macro_f1(weights, labels, predictions, 5)
-    for r, times in enumerate(weights.astype(int)):
-        drawn = np.repeat(np.arange(40), times)
-        for m in range(3):
-            expected = metrics.macro_f1(labels[drawn], predictions[m, drawn], 5)
-            assert found[r, m] == pytest.approx(expected)
-        assert metrics.weighted_mean(weights, values)[r] == pytest.approx(values[drawn].mean())
-        balanced = metrics.weighted_balanced_accuracy(weights, predictions[0] == labels, labels)[r]
-        recalls = [(predictions[0] == labels)[drawn][labels[drawn] == c] for c in range(4)]
-        assert balanced == pytest.approx(np.mean([one.mean() for one in recalls if len(one)]))
-        lower_median = np.sort(values[drawn])[(len(drawn) - 1) // 2]
-        assert metrics.weighted_median(weights, values)[r] == lower_median
-
-
 def test_top_k_counts_ties_for_the_lower_class():
     scores = np.array([[0.1, 0.5, 0.5], [0.9, 0.2, 0.3]])
     labels = np.array([2, 1])
@@ -93,8 +72,6 @@ def test_what_is_not_finite_is_no_hit():
     scores = np.array([[0.1, 0.9], [np.nan, np.nan], [0.2, np.inf]])
     with pytest.raises(ValueError, match=r"scores: 2 of 3 are not finite .*first row 1"):
         metrics.top_k_hits(scores, np.array([1, 1, 0]), 1)
-    with pytest.raises(ValueError, match="values: 1 of 2 are not finite"):
-        metrics.weighted_mean(np.ones((1, 2)), np.array([1, np.nan]))
 
 
 def test_chance_and_majority():

@@ -5,7 +5,6 @@ import pytest
 
 from fetalclip_jax.evaluation import studies
 from fetalclip_jax.evaluation.statistics import splits
-from fetalclip_jax.evaluation.studies import few_shot
 
 QUICK = {"penalties": (1e-2, 1e-3), "resamples": 100}
 SIX = "classification_six_fetal_planes"
@@ -130,13 +129,3 @@ def test_official_files_of_both_tasks_are_found(shared_reference):
 def test_too_large_for_the_pool(pool, held_out, model):
     with pytest.raises(ValueError, match="pool has 20: choose sizes up to 10"):
         run(pool, held_out, model, sizes=(16,))
-
-
-def test_interval_draws_sets_then_runs():
-    times = few_shot._nested_draws(np.random.default_rng(0), 4000, 5, 3)
-    assert times.shape == (4000, 15)
-    assert (times.sum(1) == 15).all()
-    # A set comes as often as it is drawn, always with all its runs' share.
-    per_set = times.reshape(4000, 5, 3).sum(2)
-    assert (per_set % 3 == 0).all()
-    np.testing.assert_allclose(times.mean(0), 1, atol=0.1)

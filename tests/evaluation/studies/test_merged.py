@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fetalclip_jax.evaluation import studies
-from fetalclip_jax.evaluation.statistics import metrics
+from fetalclip_jax.evaluation.statistics import intervals, metrics
 from fetalclip_jax.evaluation.statistics.bootstrap import bootstrap_weights
 from fetalclip_jax.labels import BRAIN_PLANES, PLANES
 
@@ -72,5 +72,7 @@ def test_the_interval_draws_both_tasks_of_a_patient_together(study, model, store
             brain = metrics.f1_per_class(brain_label[brains], brain_answer[brains], BRAIN_PLANES)
             values.append((planes[[0, 1, 2, 3, 8]].sum() + brain.sum()) / 8)
     found = result.metrics["macro_f1"]
-    np.testing.assert_allclose([found.low, found.high], np.percentile(values, [2.5, 97.5]))
+    chance = intervals.Spread(np.var(values, ddof=1) * 100 / 99, 99)
+    edges = intervals.interval(found.value, [chance], scale="unit", groups=100)
+    np.testing.assert_allclose([found.low, found.high], edges)
     assert (found.n, found.groups) == (300, 100)
