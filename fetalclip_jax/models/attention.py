@@ -25,9 +25,10 @@ def attend(
     device = jax.devices()[0]
     if device.platform != "cpu":
         capability = str(getattr(device, "compute_capability", ""))
-        fused = has_cudnn_kernel(device.platform, capability, query.dtype, query.shape[-1])
+        if has_cudnn_kernel(device.platform, capability, query.dtype, query.shape[-1]):
+            return attend_at_even_length(query, key, value, causal=causal, implementation="cudnn")
         return jax.nn.dot_product_attention(
-            query, key, value, is_causal=causal, implementation="cudnn" if fused else "xla"
+            query, key, value, is_causal=causal, implementation="xla"
         )
     groups = -(-(query.shape[1] ** 2) // _LOGITS_PER_PRODUCT)
     queries = jnp.array_split(query, groups, axis=1)
@@ -37,6 +38,37 @@ def attend(
         for part, mask in zip(queries, masks, strict=True)
     ]
     return jnp.concatenate(mixed, axis=1)
+
+
+def attend_at_even_length(
+    query: Float[Array, "B L H K"],
+    key: Float[Array, "B L H K"],
+    value: Float[Array, "B L H K"],
+    *,
+    causal: bool,
+    implementation: str,
+) -> Float[Array, "B L H K"]:
+    """`jax.nn.dot_product_attention`, an odd number of tokens filled up by one that nobody sees.
+
+    A class token beside its patches makes the number odd, and the backward pass of cuDNN's kernel
+    is refused for it (by JAX 0.11, with and without a bias; later ones only with).
+    """
+    batch, length = query.shape[:2]
+    if length % 2 == 0:
+        return jax.nn.dot_product_attention(
+            query, key, value, is_causal=causal, implementation=implementation
+        )
+    widths = ((0, 0), (0, 1), (0, 0), (0, 0))
+    # Behind a causal mask the last token is seen by itself alone.
+    lengths = None if causal else jnp.full(batch, length, jnp.int32)
+    mixed = jax.nn.dot_product_attention(
+        *(jnp.pad(x, widths) for x in (query, key, value)),
+        is_causal=causal,
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
+        implementation=implementation,
+    )
+    return mixed[:, :length]
 
 
 def causal_mask(x: Float[Array, "B L ..."]) -> Bool[Array, "B L L"]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fetalclip_jax.models import attention
-from fetalclip_jax.models.attention import attend, has_cudnn_kernel
+from fetalclip_jax.models.attention import attend, attend_at_even_length, has_cudnn_kernel
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -20,6 +20,23 @@ def test_attention_equals_the_reference_kernel(monkeypatch, causal, logits):
         jax.nn.dot_product_attention(query, key, value, is_causal=causal),
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("length", [6, 7])
+def test_a_token_that_fills_up_changes_nothing(causal, length):
+    tokens = jax.random.normal(jax.random.key(0), (3, 2, length, 4, 8))
+    target = jax.random.normal(jax.random.key(1), tokens.shape[1:])
+
+    def distance(attention, tokens):
+        return jnp.sum((attention(*tokens, is_causal=causal) - target) ** 2)
+
+    def filled(*tokens, is_causal):
+        return attend_at_even_length(*tokens, causal=is_causal, implementation="xla")
+
+    expected = jax.value_and_grad(lambda x: distance(jax.nn.dot_product_attention, x))(tokens)
+    found = jax.value_and_grad(lambda x: distance(filled, x))(tokens)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
 
 
 @pytest.mark.parametrize(
