@@ -167,7 +167,8 @@ class Transformer(nn.Module):
         # The last place is for the outputs that nobody asked for.
         outputs = jnp.zeros((len(places) + 1, *x.shape), x.dtype) if taps else None
         slots = jnp.array([places.get(i + 1, len(places)) for i in range(self.layers)])
-        layer = self._layer()
+        unroll = 1 if self.scan_layers or self.is_initializing() else self.layers
+        layer = self._layer(looped=unroll == 1)
 
         def step(block, carry, slot):
             x, outputs = carry
@@ -176,7 +177,6 @@ class Transformer(nn.Module):
                 outputs = jax.lax.dynamic_update_index_in_dim(outputs, x, slot, 0)
             return (x, outputs), None
 
-        unroll = 1 if self.scan_layers or self.is_initializing() else self.layers
         if choose is None or self.layers in taps or self.scope.mutable:
             stack = loop(step, self.layers, unroll, variable_axes={True: 0})
             (x, outputs), _ = stack(block, (x, outputs), slots)
@@ -187,14 +187,15 @@ class Transformer(nn.Module):
             x = last(block, x)
         return (x, tuple(outputs[places[tap]] for tap in taps)) if taps else x
 
-    def _layer(self) -> Callable[[Block, Array], Array]:
+    def _layer(self, looped: bool) -> Callable[[Block, Array], Array]:
         def layer(block, x):
             return block(x)
 
         # Initialisation has no gradient to save memory for.
         if self.remat == "none" or self.is_initializing():
             return layer
-        return nn.remat(layer, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        # Outside of a loop XLA finds that what is computed again is known, and keeps it instead.
+        return nn.remat(layer, policy=REMAT_POLICIES[self.remat], prevent_cse=not looped)
 
 
 def loop(step: Callable, length: int, unroll: int, **variables: Any) -> Callable:
