@@ -12,6 +12,7 @@ from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.features.store import FeatureStore
 from fetalclip_jax.evaluation.result import Estimate, Predictions, Result
 from fetalclip_jax.evaluation.statistics import official, splits
+from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.intervals import Spread
 from fetalclip_jax.evaluation.statistics.measure import Measured
 from fetalclip_jax.evaluation.studies.classification import Classification
@@ -133,12 +134,7 @@ class FewShot:
         self, size: int, draws: Sequence[splits.Split], found: Classification, data: ProbeData
     ) -> dict[str, Any]:
         scores = found.answers.run_macro_f1()
-        of_sets = scores.reshape(len(draws), -1).mean(1)
-        # A single support set shows nothing of the chance of its patients: no interval.
-        estimate = found.bootstrap.constant(found.answers.macro_f1().value)
-        if len(draws) > 1:
-            chance = [Spread.of_mean(of_sets)]
-            estimate = found.bootstrap.estimate(found.answers.macro_f1(), chance)
+        estimate = over_support_sets(found.answers, len(draws), found.bootstrap)
         return {
             "patients": size,
             "mean": estimate.value,
@@ -207,6 +203,18 @@ class FewShot:
         said["lacking"] = said["lacking"] | dropped
         said["sizes_without_support_set"] = [size for size in asked if size not in sets]
         return sets, said
+
+
+def over_support_sets(answers: Answers, sets: int, bootstrap: Bootstrap) -> Estimate:
+    """Mean macro F1 of runs that are ordered by their support sets, as many of each.
+
+    A single support set shows nothing of the chance of its patients: no interval.
+    """
+    measure = answers.macro_f1()
+    if sets < 2:
+        return bootstrap.constant(measure.value)
+    of_sets = answers.run_macro_f1().reshape(sets, -1).mean(1)
+    return bootstrap.estimate(measure, [Spread.of_mean(of_sets)])
 
 
 def _gap(draw: splits.Split, data: ProbeData) -> str:

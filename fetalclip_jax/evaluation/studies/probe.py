@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ class Probe:
             study=self.name,
             metrics=data.bootstrap().estimates(
                 measures(found.answers, self.task, settings.top_k),
-                {name: [_of_redraws(values, settings)] for name, values in redraws.items()},
+                {name: [of_redraws(values, settings.copies)] for name, values in redraws.items()},
             ),
             protocol=settings.effective(),
             baselines=found.baselines(),
@@ -108,7 +108,8 @@ class Probe:
     def _redraws(self, data: ProbeData, folds: list[splits.Split]) -> dict[str, list[float]]:
         """Every measure after training on other augmented copies; empty where there are none."""
         settings = self.settings
-        if not (settings.copies and settings.redraws and settings.resamples > 1):
+        # Of one copy an image, drawing with replacement draws nothing else.
+        if not (settings.copies > 1 and settings.redraws and settings.resamples > 1):
             return {}
         found: dict[str, list[float]] = {}
         for answers in data.redrawn(folds, settings.redraws):
@@ -201,9 +202,9 @@ def head_details(probes: LinearProbes, settings: HeadSettings) -> dict[str, Any]
     }
 
 
-def _of_redraws(values: list[float], settings: HeadSettings) -> Spread:
+def of_redraws(values: Sequence[float], copies: int) -> Spread:
     """The chance of one draw of copies, from trainings on copies drawn with replacement."""
-    lacking = settings.copies / max(settings.copies - 1, 1)  # as of any bootstrap of so few
+    lacking = copies / max(copies - 1, 1)  # as of any bootstrap of so few
     return Spread(float(np.var(values, ddof=1)) * lacking, len(values) - 1)
 
 
