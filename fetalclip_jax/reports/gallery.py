@@ -23,7 +23,20 @@ def figure(examples: Sequence[tuple[Judged, UInt8[np.ndarray, "..."]]]) -> bytes
         (title, [e for e in examples if e[0].correct == flag][:COLUMNS])
         for title, flag in (("Right", True), ("Wrong", False))
     ]
-    groups = [(title, group) for title, group in groups if group]
+    return _rows([(title, group) for title, group in groups if group])
+
+
+def mistakes(examples: Sequence[tuple[Judged, UInt8[np.ndarray, "..."]]]) -> bytes:
+    """PNG bytes: wrong answers in one row, in the order they are given.
+
+    Args:
+      examples: what was predicted, and the image as uint8 [H, W] or [H, W, 3]; the first `COLUMNS`
+        are drawn.
+    """
+    return _rows([("Wrong, and surest of it", list(examples[:COLUMNS]))])
+
+
+def _rows(groups) -> bytes:
     with style.figure(1.72 * COLUMNS, 3.05 * len(groups)) as fig:
         bands = fig.subfigures(len(groups), 1, squeeze=False)[:, 0]
         for band, (title, group) in zip(bands, groups, strict=True):
@@ -39,7 +52,10 @@ def figure(examples: Sequence[tuple[Judged, UInt8[np.ndarray, "..."]]]) -> bytes
 
 def _draw(judged: Judged, image: np.ndarray, image_axes, bar_axes) -> None:
     image_axes.imshow(_square(image), cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
-    image_axes.set_title(f"true: {display(judged.label)}", fontsize=8.6, loc="center", pad=4)
+    title = f"true: {display(judged.label)}"
+    if judged.surest:
+        title += f"\nmargin {judged.margin:.2f}"
+    image_axes.set_title(title, fontsize=8.6, loc="center", pad=4)
     image_axes.set_axis_off()
     bar_axes.set_axis_off()
     candidates = judged.candidates or [(judged.prediction, float("nan"))]

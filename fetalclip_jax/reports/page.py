@@ -71,16 +71,33 @@ def paragraph(content: str, style_class: str = "") -> str:
     return f"<p{attribute}>{text(content)}</p>"
 
 
-def picture(png: bytes, alt: str, caption: str) -> str:
-    """A figure with its picture inside the page."""
+def picture(png: bytes, alt: str, caption: str, basis: str = "") -> str:
+    """A figure with its picture inside the page.
+
+    Args:
+      png: the picture.
+      alt: for those who cannot see it.
+      caption: how to read it.
+      basis: what it stands for: images, patients, protocol.
+    """
     data = base64.b64encode(png).decode("ascii")
     # The bytes 16 to 24 of a PNG are its width and height: known sizes keep the page still.
     width, height = (int.from_bytes(png[k : k + 4], "big") for k in (16, 20))
+    below = f' <span class="basis">{text(basis)}</span>' if basis else ""
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{text(alt)}" '
         f'width="{width * 5 // 7}" height="{height * 5 // 7}">'
-        f"<figcaption>{text(caption)}</figcaption></figure>"
+        f"<figcaption>{text(caption)}{below}</figcaption></figure>"
     )
+
+
+def side_by_side(title: str, blocks: Sequence[str]) -> str:
+    """Figures of one kind under a heading of their own, two in a row where there is room."""
+    heading = f"<h3>{text(title)}</h3>" if title else ""
+    if len(blocks) == 1:
+        return heading + blocks[0]
+    cells = "".join(f"<div>{block}</div>" for block in blocks)
+    return f'{heading}<div class="grid">{cells}</div>'
 
 
 def details(title: str, content: str) -> str:

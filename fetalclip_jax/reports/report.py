@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fetalclip_jax import run as runs
-from fetalclip_jax.reports import headline, page, provenance, published, reading, sections, summary
+from fetalclip_jax.reports import (
+    headline,
+    left_out,
+    page,
+    provenance,
+    published,
+    reading,
+    sections,
+    summary,
+)
+from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import number
 from fetalclip_jax.reports.reading import Contents
 
@@ -39,9 +49,9 @@ def build(
     contents = reading.read(sources)
     folder = _summary_folder(sources, contents, output)
     figures = summary.summarise(contents, total_seconds)
-    report = sections.Report(contents, output.parent / "figures")
+    report = Report(contents, output.parent / "figures")
     sections.add_all(report)
-    report.add("What was left out", provenance.left_out(contents))
+    report.add("What was left out", left_out.section(contents))
     report.add("Protocols", provenance.protocols(contents))
     report.add("Configuration and environment", *provenance.environment(contents))
     runs.write_json(folder / "results.json", figures)
@@ -95,7 +105,7 @@ def _title(contents: Contents) -> str:
     return f"FetalCLIP report: {', '.join(names) if len(names) < 4 else f'{len(names)} models'}"
 
 
-def _head(report: sections.Report, figures: Mapping[str, Any]) -> str:
+def _head(report: Report, figures: Mapping[str, Any]) -> str:
     contents = report.contents
     parts = [
         f'<div class="banner" role="note">{page.text(notice(contents))}</div>',

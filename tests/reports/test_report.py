@@ -46,7 +46,7 @@ def test_a_whole_run_gives_a_self_contained_page(evaluated):
     assert "Not in this report" not in text
     assert "Scores: 100 x cosine." in text
     # Nothing is loaded from anywhere: every picture is in the page, and there are no links out.
-    assert len(page.sources) == 8
+    assert len(page.sources) == 9
     assert all(s.startswith("data:image/png;base64,") for s in page.sources)
     assert not re.search(r"https?://|<script|<link|url\(", text)
     embedded = {base64.b64decode(s.split(",")[1]) for s in page.sources}
@@ -60,6 +60,7 @@ def test_a_whole_run_gives_a_self_contained_page(evaluated):
         "examples_zero_shot_planes",
         "f1_per_class",
         "few_shot_planes",
+        "mistakes_zero_shot_planes",
         "training",
     }
     found = json.loads((evaluated / "results.json").read_text())

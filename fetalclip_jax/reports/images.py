@@ -1,0 +1,134 @@
+"""Sections of single images: the surest mistakes, and examples that a hash picks."""
+
+from collections.abc import Iterator, Sequence
+
+from fetalclip_jax.evaluation import examples
+from fetalclip_jax.evaluation.examples import Judged
+from fetalclip_jax.reports import gallery, headline, naming, page
+from fetalclip_jax.reports.frame import Report
+from fetalclip_jax.reports.naming import display, slug
+from fetalclip_jax.reports.reading import Evaluated
+
+
+def mistakes(report: Report) -> Iterator[str]:
+    """The wrong answers that each model was surest of, in the order of the page."""
+    without = []
+    for study, ones in _pictured(report):
+        shown = []
+        for one in ones:
+            found = _load(report, one)
+            surest = [pair for pair in found if pair[0].surest]
+            if surest:
+                shown.append(_mistakes(report, one, surest))
+            elif any(not row.correct for row, _ in found):
+                without.append(f"{naming.title(study)} of {one.label}")
+        if shown:
+            yield page.side_by_side(naming.title(study) if report.contents.several else "", shown)
+    if without:
+        report.missing.append(
+            "Worst confident mistakes: these examples were stored by a version that did not keep "
+            f"them; evaluate again to see them: {'; '.join(without)}."
+        )
+
+
+def by_hash(report: Report) -> Iterator[str]:
+    """Right and wrong answers, neither easy nor striking ones, in the order of the page."""
+    for study, ones in _pictured(report):
+        shown = []
+        for one in ones:
+            found = [pair for pair in _load(report, one, say=True) if not pair[0].surest]
+            if found:
+                shown.append(_by_hash(report, one, found))
+            elif study == "zero_shot.planes":
+                report.missing.append(f"Example images of {one.label}: none were stored.")
+        if shown:
+            yield page.side_by_side(naming.title(study) if report.contents.several else "", shown)
+
+
+def _pictured(report: Report) -> Iterator[tuple[str, list[Evaluated]]]:
+    for study, ones in report.by_study(report.contents.evaluated):
+        # A baseline, and a study of how much, not of which, show no single images.
+        if study != headline.RAW_PIXELS and not ones[0].result.curve:
+            yield study, ones
+
+
+def _load(report: Report, one: Evaluated, say: bool = False) -> list:
+    try:
+        return examples.load(one.folder, one.result.study)
+    except ValueError as error:
+        if say:
+            report.missing.append(f"Example images: {error}.")
+        return []
+
+
+def _mistakes(report: Report, one: Evaluated, found: Sequence) -> str:
+    title = naming.title(one.result.study)
+    wrong = _wrong(one)
+    caption = (
+        f"{title}: the {len(found)} wrong answers with the largest margin, of {wrong:,} wrong ones"
+        if wrong is not None
+        else f"{title}: the {len(found)} wrong answers with the largest margin"
+    )
+    caption += (
+        ". The margin is the score of the predicted class less that of the next best one"
+        f"{_scores(one)}"
+    )
+    columns = ("Image", "True", "Predicted", "Margin", "Three best candidates", "Patient", "Group")
+    rows = [
+        (
+            row.example_id,
+            display(row.label),
+            display(row.prediction),
+            "" if row.margin is None else f"{row.margin:.3f}",
+            _candidates(row),
+            row.patient_id or "not known",
+            ", ".join(f"{display(name)} {value}" for name, value in row.groups.items()),
+        )
+        for row, _ in found
+    ]
+    return report.picture(
+        report.figure_name(f"mistakes_{slug(one.result.study)}", one.label),
+        gallery.mistakes(found),
+        f"Worst confident mistakes: {title}",
+        report.whose(one.label) + caption,
+        of=[one],
+    ) + page.details("These mistakes as a table", page.plain_table(columns, rows))
+
+
+def _by_hash(report: Report, one: Evaluated, found: Sequence) -> str:
+    title = naming.title(one.result.study)
+    caption = (
+        f"{title}: predictions with their three best candidates. A hash of the image id picks "
+        "the images, with the classes taking turns. Wrong predictions get as much room as "
+        f"right ones, whatever their true share{_scores(one)}"
+    )
+    rows = [
+        (row.example_id, display(row.label), display(row.prediction), _candidates(row))
+        for row, _ in found
+    ]
+    columns = ("Image", "True", "Predicted", "Three best candidates")
+    return report.picture(
+        report.figure_name(f"examples_{slug(one.result.study)}", one.label),
+        gallery.figure(found),
+        f"Example images: {title}",
+        report.whose(one.label) + caption,
+        of=[one],
+    ) + page.details("These images as a table", page.plain_table(columns, rows))
+
+
+def _wrong(one: Evaluated) -> int | None:
+    """How many answers are wrong."""
+    found = one.result.predictions
+    if found is None:
+        return None
+    label, prediction = (values.astype(str) for values in (found.label, found.prediction))
+    return int(((label != "") & (label != prediction)).sum())
+
+
+def _scores(one: Evaluated) -> str:
+    scores = one.result.details.get("scores")
+    return f". Scores: {scores}." if scores else "."
+
+
+def _candidates(row: Judged) -> str:
+    return ", ".join(f"{display(name)} {score:.3f}" for name, score in row.candidates)
