@@ -11,22 +11,35 @@ from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import display, number, slug
 from fetalclip_jax.reports.reading import Evaluated
 
+_ROWS = "Rows are true classes and add up to 100 %; the small figures are counts."
+_CLASS_F1 = (
+    "F1 of each class, without intervals: those of the macro F1 are in the headline table. Chance "
+    "is the macro F1 of guessing."
+)
+
 
 def parts(report: Report) -> Iterator[str]:
     """HTML of whatever the results of classification hold."""
-    several = report.contents.several
-    for study, ones in report.by_study(_classifications(report)):
+    found = _classifications(report)
+    if any(map(_has_confusion, found)):
+        yield page.paragraph(_ROWS, "quiet note")
+    for study, ones in report.by_study(found):
         if pictures := [_confusion(report, one) for one in ones if _has_confusion(one)]:
-            yield page.side_by_side(naming.title(study) if several else "", pictures)
+            yield report.side_by_side(naming.title(study), pictures)
     if pictures := list(_class_f1(report)):
-        yield page.side_by_side("F1 of each class" if several else "", pictures)
-    for one in _classifications(report):
-        if rows := one.result.details.get("table"):
-            title = report.whose(one.label) + naming.title(one.result.study)
-            columns = [display(name) for name in rows[0]]
-            cells = [[_cell(value) for value in row.values()] for row in rows]
-            yield report.table(title, columns, cells, of=[one])
+        yield report.side_by_side("F1 of each class", pictures, _CLASS_F1)
+    for study, ones in report.by_study(found):
+        if tables := [_classes_table(report, one) for one in ones if "table" in one.result.details]:
+            yield report.side_by_side(naming.title(study), tables)
     yield _metrics(report)
+
+
+def _classes_table(report: Report, one: Evaluated) -> str:
+    rows = one.result.details["table"]
+    title = one.label if report.contents.several else naming.title(one.result.study)
+    columns = [display(name) for name in rows[0]]
+    cells = [[_cell(value) for value in row.values()] for row in rows]
+    return report.table(title, columns, cells, of=[one])
 
 
 def _has_confusion(one: Evaluated) -> bool:
@@ -43,9 +56,7 @@ def _confusion(report: Report, one: Evaluated) -> str:
     counts = np.asarray(details["confusion"], np.float64) / runs
     # Zero-shot tasks judge fewer classes than compete; elsewhere both are the same.
     labels = details.get("labels") or classes
-    caption = "Rows are true classes and add up to 100 %; the small figures are counts."
-    if runs > 1:
-        caption += f" Counts are means over {runs:.0f} probes."
+    caption = f" Counts are means over {runs:.0f} probes." if runs > 1 else ""
     judged = {name for name, row in zip(labels, counts, strict=False) if row.any()}
     absent = [display(name) for name in classes if name not in judged]
     if absent:
@@ -59,9 +70,9 @@ def _confusion(report: Report, one: Evaluated) -> str:
     title = naming.title(one.result.study)
     return report.picture(
         report.figure_name(f"confusion_{slug(one.result.study)}", one.label),
-        plots.confusion_matrix(counts, labels, classes, title),
+        plots.confusion_matrix(counts, labels, classes, title, narrow=report.contents.several),
         f"Confusion matrix: {title}",
-        report.whose(one.label) + caption,
+        report.whose(one.label) + caption.strip(),
         of=[one],
     )
 
@@ -97,15 +108,11 @@ def _class_f1(report: Report) -> Iterator[str]:
             )
             shown.append(one)
         if panels:
-            caption = (
-                "F1 of each class, without intervals: those of the macro F1 are in the headline "
-                "table. Chance is the macro F1 of guessing."
-            )
             yield report.picture(
                 report.figure_name("f1_per_class", label),
                 plots.f1_bars(panels),
                 "F1 of each class",
-                report.whose(label) + caption,
+                report.whose(label).strip(),
                 of=shown,
             )
 

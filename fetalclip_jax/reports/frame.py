@@ -62,6 +62,16 @@ class Report:
             + page.paragraph(provenance.stands_for(*of), "basis")
         )
 
+    def side_by_side(self, title: str, blocks: Sequence[str], note: str = "") -> str:
+        """Figures or tables of one kind as HTML, under a heading where there are several.
+
+        Args:
+          title: the heading.
+          blocks: what `picture` and `table` gave.
+          note: what holds for all of them, said once.
+        """
+        return page.side_by_side(title if self.contents.several else "", blocks, note)
+
     def by_study(self, evaluated: Sequence[Evaluated]) -> Iterator[tuple[str, list[Evaluated]]]:
         """(study, its results) in the order of the page."""
         studies: dict[str, list[Evaluated]] = {}
@@ -76,6 +86,10 @@ class Report:
     def whose(self, label: str) -> str:
         """The beginning of a caption where there are several models or data sets."""
         return f"{label}. " if self.contents.several else ""
+
+    def has_section(self, words: str) -> str:
+        """The heading of a section that was added and whose heading holds `words`, or ""."""
+        return next((heading for heading, _ in self.sections if words in heading.lower()), "")
 
     def add(self, heading: str, *parts: str) -> None:
         """Adds a section unless all of its parts are empty."""

@@ -1,6 +1,6 @@
 """Sections of single images: the surest mistakes, and examples that a hash picks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from fetalclip_jax.evaluation import examples
 from fetalclip_jax.evaluation.examples import Judged
@@ -9,47 +9,69 @@ from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import display, slug
 from fetalclip_jax.reports.reading import Evaluated
 
+# More pictures than this open on demand, task by task: nobody scrolls through fifty galleries.
+_MOST_OPEN = 6
+_SUREST = (
+    "The wrong answers with the largest margins. The margin is the score of the predicted class "
+    "less that of the next best one. They show how a model fails, not how often."
+)
+_PICKED = (
+    "Predictions with their three best candidates. A hash of the image id picks the images, with "
+    "the classes taking turns. Wrong predictions get as much room as right ones, whatever their "
+    "true share."
+)
+
 
 def mistakes(report: Report) -> Iterator[str]:
     """The wrong answers that each model was surest of, in the order of the page."""
+    shown: dict[str, list[str]] = {}
     without = []
-    for study, ones in _pictured(report):
-        shown = []
-        for one in ones:
-            found = _load(report, one)
-            surest = [pair for pair in found if pair[0].surest]
-            if surest:
-                shown.append(_mistakes(report, one, surest))
-            elif any(not row.correct for row, _ in found):
-                without.append(f"{naming.title(study)} of {one.label}")
-        if shown:
-            yield page.side_by_side(naming.title(study) if report.contents.several else "", shown)
+    for one in _pictured(report):
+        found = _load(report, one)
+        if surest := [pair for pair in found if pair[0].surest]:
+            shown.setdefault(one.result.study, []).append(_mistakes(report, one, surest))
+        elif any(not row.correct for row, _ in found):
+            without.append(f"{naming.title(one.result.study)} of {one.label}")
     if without:
         report.missing.append(
             "Worst confident mistakes: these examples were stored by a version that did not keep "
             f"them; evaluate again to see them: {'; '.join(without)}."
         )
+    yield from _blocks(report, shown, _SUREST)
 
 
 def by_hash(report: Report) -> Iterator[str]:
     """Right and wrong answers, neither easy nor striking ones, in the order of the page."""
-    for study, ones in _pictured(report):
-        shown = []
-        for one in ones:
-            found = [pair for pair in _load(report, one, say=True) if not pair[0].surest]
-            if found:
-                shown.append(_by_hash(report, one, found))
-            elif study == "zero_shot.planes":
-                report.missing.append(f"Example images of {one.label}: none were stored.")
-        if shown:
-            yield page.side_by_side(naming.title(study) if report.contents.several else "", shown)
+    shown: dict[str, list[str]] = {}
+    for one in _pictured(report):
+        if found := [pair for pair in _load(report, one, say=True) if not pair[0].surest]:
+            shown.setdefault(one.result.study, []).append(_by_hash(report, one, found))
+        elif one.result.study == "zero_shot.planes":
+            report.missing.append(f"Example images of {one.label}: none were stored.")
+    yield from _blocks(report, shown, _PICKED)
 
 
-def _pictured(report: Report) -> Iterator[tuple[str, list[Evaluated]]]:
-    for study, ones in report.by_study(report.contents.evaluated):
-        # A baseline, and a study of how much, not of which, show no single images.
-        if study != headline.RAW_PIXELS and not ones[0].result.curve:
-            yield study, ones
+def _blocks(report: Report, shown: Mapping[str, Sequence[str]], note: str) -> Iterator[str]:
+    """The pictures of each study; opened on demand where they are many."""
+    if not shown:
+        return
+    yield page.paragraph(note, "quiet note")
+    many = sum(map(len, shown.values())) > _MOST_OPEN
+    for study, pictures in shown.items():
+        title = naming.title(study)
+        if many:
+            yield page.details(f"{title}: {len(pictures)} of them", "".join(pictures))
+        else:
+            yield report.side_by_side(title, pictures)
+
+
+def _pictured(report: Report) -> list[Evaluated]:
+    """A baseline, and a study of how much, not of which, show no single images."""
+    return [
+        one
+        for one in report.contents.evaluated
+        if one.result.study != headline.RAW_PIXELS and not one.result.curve
+    ]
 
 
 def _load(report: Report, one: Evaluated, say: bool = False) -> list:
@@ -64,15 +86,7 @@ def _load(report: Report, one: Evaluated, say: bool = False) -> list:
 def _mistakes(report: Report, one: Evaluated, found: Sequence) -> str:
     title = naming.title(one.result.study)
     wrong = _wrong(one)
-    caption = (
-        f"{title}: the {len(found)} wrong answers with the largest margin, of {wrong:,} wrong ones"
-        if wrong is not None
-        else f"{title}: the {len(found)} wrong answers with the largest margin"
-    )
-    caption += (
-        ". The margin is the score of the predicted class less that of the next best one"
-        f"{_scores(one)}"
-    )
+    caption = f"{title}: {len(found)}" + ("." if wrong is None else f" of {wrong:,} wrong answers.")
     columns = ("Image", "True", "Predicted", "Margin", "Three best candidates", "Patient", "Group")
     rows = [
         (
@@ -90,18 +104,13 @@ def _mistakes(report: Report, one: Evaluated, found: Sequence) -> str:
         report.figure_name(f"mistakes_{slug(one.result.study)}", one.label),
         gallery.mistakes(found),
         f"Worst confident mistakes: {title}",
-        report.whose(one.label) + caption,
+        report.whose(one.label) + caption + _scores(one),
         of=[one],
     ) + page.details("These mistakes as a table", page.plain_table(columns, rows))
 
 
 def _by_hash(report: Report, one: Evaluated, found: Sequence) -> str:
     title = naming.title(one.result.study)
-    caption = (
-        f"{title}: predictions with their three best candidates. A hash of the image id picks "
-        "the images, with the classes taking turns. Wrong predictions get as much room as "
-        f"right ones, whatever their true share{_scores(one)}"
-    )
     rows = [
         (row.example_id, display(row.label), display(row.prediction), _candidates(row))
         for row, _ in found
@@ -111,7 +120,7 @@ def _by_hash(report: Report, one: Evaluated, found: Sequence) -> str:
         report.figure_name(f"examples_{slug(one.result.study)}", one.label),
         gallery.figure(found),
         f"Example images: {title}",
-        report.whose(one.label) + caption,
+        f"{report.whose(one.label)}{title}.{_scores(one)}",
         of=[one],
     ) + page.details("These images as a table", page.plain_table(columns, rows))
 
@@ -127,7 +136,7 @@ def _wrong(one: Evaluated) -> int | None:
 
 def _scores(one: Evaluated) -> str:
     scores = one.result.details.get("scores")
-    return f". Scores: {scores}." if scores else "."
+    return f" Scores: {scores}." if scores else ""
 
 
 def _candidates(row: Judged) -> str:

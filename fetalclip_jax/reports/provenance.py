@@ -30,29 +30,23 @@ _TRANSFORM = TRANSFORMS[0]  # what models are made for; only others are worth a 
 def stands_for(*ones: Evaluated) -> str:
     """What figures of these results stand for: n, patients, split, protocol and interval.
 
-    Every caption ends with it. Results that stand for the same are said together; where they
-    differ, each is said with what tells it apart. "" for no result.
+    Every caption ends with it. Where results differ, each is said with what tells it apart, and
+    what they share is said once, last. "" for no result.
     """
-    groups: dict[str, list[Evaluated]] = {}
+    groups: dict[tuple[str, ...], list[Evaluated]] = {}
     for one in ones:
         groups.setdefault(_basis(one), []).append(one)
     if len(groups) < 2:
-        return "".join(f"{basis}." for basis in groups)
-    # Data sets are named anyway.
-    if _tells_apart(groups, lambda one: one.data_name):
-        return "; ".join(groups) + "."
-    ways = (
-        lambda one: naming.title(one.result.study),
-        lambda one: one.model_name,
-        lambda one: one.label,
-        lambda one: f"{naming.title(one.result.study)} of {one.label}",
-    )
-    way = next((way for way in ways if _tells_apart(groups, way)), ways[-1])
-    named = [
-        f"{', '.join(dict.fromkeys(map(way, members)))}: {basis}"
-        for basis, members in groups.items()
-    ]
-    return "; ".join(named) + "."
+        return "".join(f"{', '.join(basis)}." for basis in groups)
+    same = [len(set(parts)) == 1 for parts in zip(*groups, strict=True)]
+    shared = [part for part, all_say in zip(next(iter(groups)), same, strict=True) if all_say]
+    way = next((way for way in _WAYS if _tells_apart(groups, way)), _WAYS[-1])
+    lines = []
+    for basis, members in groups.items():
+        own = ", ".join(part for part, all_say in zip(basis, same, strict=True) if not all_say)
+        lines.append(f"{', '.join(dict.fromkeys(map(way, members)))}: {own}")
+    words = "; ".join(lines)
+    return f"{words}; all: {', '.join(shared)}." if shared else f"{words}."
 
 
 def counts(one: Evaluated) -> tuple[int | None, int | None]:
@@ -88,23 +82,28 @@ def splits(one: Evaluated, learned: bool = False) -> list[str]:
     )
 
 
+def where(one: Evaluated) -> str:
+    """ "split 'test' of phantom (simulated)": what was judged."""
+    judged = " and ".join(map(repr, splits(one))) or "not recorded"
+    return f"split {judged} of {one.data_name}" + " (simulated)" * one.simulated
+
+
 def interval(one: Evaluated) -> str:
     """What the 95 % intervals of a result are, in words."""
     result = one.result
     headline = next(iter(result.metrics.values()), None)
-    points = [(point.get("low"), point.get("high")) for point in result.curve]
-    edges = points or [(headline.low, headline.high)] if headline is not None else points
+    edges = [(point.get("low"), point.get("high")) for point in result.curve]
+    if not edges and headline is not None:
+        edges = [(headline.low, headline.high)]
     if not any(low is not None and high is not None for low, high in edges):
         alone = headline is not None and headline.groups == 1
         return "no interval" + (": a single patient shows no spread" if alone else " recorded")
-    unit = result.protocol.get("resample_by", "unit not recorded")
-    drawn = f"{unit}s" if unit in ("patient", "image") else unit
-    if headline is not None and headline.groups:
-        drawn = f"{headline.groups:,} {drawn}"
+    unit = result.protocol.get("resample_by")
+    drawn = f"{unit}s" if unit else "units that are not recorded"
     if result.curve:
         drawn = f"support sets and {drawn}"
     times = number(result.protocol.get("resamples"))
-    draws = f", {times:,.0f} resamples" if times else ""
+    draws = f" in {times:,.0f} resamples" if times else ""
     return f"95 % interval: bootstrap over {drawn}{draws}"
 
 
@@ -135,7 +134,7 @@ def in_words(one: Evaluated) -> str:
     headline = next(iter(result.metrics.values()), None)
     if headline is not None and headline.n is not None:
         sentences.append(f"{headline.n:,} images judged")
-    sentences += [_store(name, about) for name, about in data.get("stores", {}).items()]
+    sentences += [store(name, about) for name, about in data.get("stores", {}).items()]
     if resample_by := protocol.get("resample_by"):
         groups = headline.groups if headline is not None else None
         count = f"{groups:,} " if groups else ""
@@ -205,30 +204,45 @@ def _phases(contents: Contents) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _basis(one: Evaluated) -> str:
+def _basis(one: Evaluated) -> tuple[str, ...]:
     images, patients = counts(one)
-    who = f"{patients:,} patients" if patients != 1 else "1 patient"
     words = f"n = {images:,} images" if images is not None else "images not counted"
-    words += f" of {who}" if patients is not None else ", patients not recorded"
-    judged = " and ".join(map(repr, splits(one))) or "not recorded"
-    words += f", split {judged} of {one.data_name}"
-    if one.simulated:
-        words += " (simulated)"
-    if one.result.study.startswith(("probe.", "few_shot.")) and (fit := splits(one, learned=True)):
-        words += f", fitted on split {' and '.join(map(repr, fit))}"
-    words += f", protocol {one.result.protocol.get('name', 'not recorded')}"
-    return f"{words}; {interval(one)}"
+    if patients is None:
+        words += ", patients not recorded"
+    else:
+        words += f" of {patients:,} patient{'s' if patients != 1 else ''}"
+    place = where(one)
+    if fit := splits(one, learned=True) if _fits(one) else ():
+        place += f", fitted on split {' and '.join(map(repr, fit))}"
+    protocol = f"protocol {one.result.protocol.get('name', 'not recorded')}"
+    return words, place, protocol, interval(one)
+
+
+def _fits(one: Evaluated) -> bool:
+    """Whether something was learned for the study: what else it reads gives baselines alone."""
+    return "fit" in one.result.data.get("stores", {})
 
 
 def _tells_apart(
-    groups: Mapping[str, Sequence[Evaluated]], way: Callable[[Evaluated], str]
+    groups: Mapping[Any, Sequence[Evaluated]], way: Callable[[Evaluated], str]
 ) -> bool:
     """Whether no two groups share a name."""
     names = [set(map(way, members)) for members in groups.values()]
     return sum(map(len, names)) == len(set().union(*names))
 
 
-def _store(name: str, about: Mapping[str, Any]) -> str:
+# How results are told apart, shortest first.
+_WAYS: tuple[Callable[[Evaluated], str], ...] = (
+    lambda one: one.data_name,
+    lambda one: naming.title(one.result.study),
+    lambda one: one.model_name,
+    lambda one: f"{naming.title(one.result.study)} on {one.data_name}",
+    lambda one: one.label,
+    lambda one: f"{naming.title(one.result.study)} of {one.label}",
+)
+
+
+def store(name: str, about: Mapping[str, Any]) -> str:
     """ "fit: 1,500 images of 250 patients in split 'pool', 5 augmented copies of each"."""
     words = (
         f"{name}: {about['images']:,} images of {about['patients']:,} patients in split "

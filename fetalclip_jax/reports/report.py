@@ -7,6 +7,7 @@ from typing import Any
 
 from fetalclip_jax import run as runs
 from fetalclip_jax.reports import (
+    claim,
     headline,
     left_out,
     page,
@@ -53,6 +54,7 @@ def build(
     sections.add_all(report)
     report.add("What was left out", left_out.section(contents))
     report.add("Protocols", provenance.protocols(contents))
+    report.add("CLAIM 2024", claim.section(report))
     report.add("Configuration and environment", *provenance.environment(contents))
     runs.write_json(folder / "results.json", figures)
     runs.write_text(folder / "results.csv", summary.table(contents))
