@@ -71,10 +71,9 @@ def training(report: Report) -> Iterator[str]:
 def selection(report: Report) -> Iterator[str]:
     for run in report.contents.runs:
         kept = run.config.get("train", {}).get("keep_best")
-        if kept:
-            yield f"{run.name}: the checkpoint with the best {kept} on held-out patients is kept."
-        elif kept == "":
-            yield f"{run.name}: the last step."
+        if kept is not None:
+            words = f"{run.name}: the last step, unless a model was named by another one"
+            yield f"{words}; that with the lowest {kept} is kept too." if kept else f"{words}."
     pairs = []
     for one in report.contents.evaluated:
         protocol, title = one.result.protocol, naming.title(one.result.study)

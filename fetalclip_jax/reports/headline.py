@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from fetalclip_jax.evaluation.result import Result
-from fetalclip_jax.reports import naming, page, provenance, published
+from fetalclip_jax.reports import naming, page, provenance
 from fetalclip_jax.reports.naming import Metric, number
-from fetalclip_jax.reports.page import table, text
+from fetalclip_jax.reports.page import text
 from fetalclip_jax.reports.reading import Contents, Evaluated
 
 RAW_PIXELS = "probe.raw_pixels"
@@ -74,7 +74,7 @@ def withheld(contents: Contents) -> list[str]:
         f"Valid prediction rate of {one.label}: withheld, because the result holds no constant "
         "age to hold it against."
         for one in contents.evaluated
-        if _is_alone(one.result, _NEVER_ALONE)
+        if is_alone(one.result, _NEVER_ALONE)
     ]
 
 
@@ -128,47 +128,6 @@ def _cells(row: Row, columns: Sequence[str], several: bool) -> str:
     )
 
 
-def published_table(contents: Contents) -> str:
-    """Results by the paper's protocol on real images, above what is published; "" for none."""
-    here: dict[str, dict[str, list[str]]] = {}
-    for one in contents.evaluated:
-        study, known = one.result.study, published.BY_STUDY.get(one.result.study)
-        estimate = one.result.metrics.get(known.metric) if known else None
-        by_paper = one.result.protocol.get("name") == "paper" and not one.simulated
-        if estimate is None or not by_paper or _is_alone(one.result, known.metric):
-            continue
-        images = "" if estimate.n is None else f", {estimate.n:,} images"
-        cell = (
-            f'<span class="value">{100 * estimate.value:.1f} %</span> '
-            f'<span class="quiet">{text(one.data_name)}{images}</span>'
-        )
-        here.setdefault(one.model_name, {}).setdefault(study, []).append(cell)
-    studies = [name for name in published.BY_STUDY if any(name in cells for cells in here.values())]
-    if not studies:
-        return ""
-    body = [
-        f'<th scope="row">{text(model)}</th>'
-        + "".join(f"<td>{'<br>'.join(cells.get(study, []))}</td>" for study in studies)
-        for model, cells in here.items()
-    ]
-    known = [published.BY_STUDY[study] for study in studies]
-    for model in published.MODELS:
-        values = [row.values.get(model) for row in known]
-        if any(values):
-            cells = "".join(f"<td>{f'{100 * v:.2f} %' if v else ''}</td>" for v in values)
-            body.append(
-                f'<th scope="row">{text(model)} <span class="quiet">published</span></th>{cells}'
-            )
-    on = [row.data + (f", {row.images:,} images" if row.images else "") for row in known]
-    cells = "".join(f'<td class="quiet">{text(words)}</td>' for words in on)
-    body.append(f'<th scope="row"><span class="quiet">published on</span></th>{cells}')
-    columns = [
-        f"{naming.title(study)}, {naming.metric(row.metric).words}"
-        for study, row in zip(studies, known, strict=True)
-    ]
-    return table(["Model", *columns], body, "published")
-
-
 def _metrics(one: Evaluated, raw: Result | None) -> list[Row]:
     result = one.result
     headline = next(iter(result.metrics), None)
@@ -184,7 +143,7 @@ def _metrics(one: Evaluated, raw: Result | None) -> list[Row]:
             *_hardest(result, name, raw, "linear probe on 16 x 16 raw pixels"),
         )
         for name, estimate in result.metrics.items()
-        if (name == headline or name in compared) and not _is_alone(result, name)
+        if (name == headline or name in compared) and not is_alone(result, name)
     ]
 
 
@@ -223,7 +182,8 @@ def _hardest(
     return known[name], name
 
 
-def _is_alone(result: Result, metric: str) -> bool:
+def is_alone(result: Result, metric: str) -> bool:
+    """Whether a metric that misleads alone has no baseline beside it."""
     return (
         metric == _NEVER_ALONE
         and metric in result.metrics

@@ -68,7 +68,9 @@ figure img { display: block; max-width: 100%; height: auto; background: #fff; pa
   border: 1px solid var(--line); border-radius: 8px; }
 figcaption { color: var(--quiet); font-size: .9rem; margin-top: .45rem; max-width: 80ch; }
 ul.missing { color: var(--quiet); font-size: .92rem; padding-left: 1.2rem; }
-ul.columns { columns: 22rem; font-size: .92rem; padding-left: 1.2rem; }
+ul.columns { columns: 22rem; column-gap: 2.4rem; font-size: .92rem; padding: 0; margin: .4rem 0;
+  list-style: none; }
+ul.columns li { break-inside: avoid; padding-left: 1.6rem; text-indent: -1.6rem; }
 details { margin: .7rem 0; border: 1px solid var(--line); border-radius: 8px;
   background: var(--card); padding: .1rem 1rem; }
 summary { cursor: pointer; font-weight: 600; padding: .5rem 0; }
@@ -99,6 +101,7 @@ pre { overflow-x: auto; font: .82rem/1.5 ui-monospace, Menlo, Consolas, monospac
   body { background: #fff; font-size: 1rem; print-color-adjust: exact;
     -webkit-print-color-adjust: exact; }
   main { max-width: none; padding: 0; }
+  p { orphans: 3; widows: 3; }
   h2, h3, .title, .note, summary { break-after: avoid; }
   h2 { margin-top: 1.4rem; }
   figure, tr, .banner, .tiles { break-inside: avoid; }
@@ -110,7 +113,8 @@ pre { overflow-x: auto; font: .82rem/1.5 ui-monospace, Menlo, Consolas, monospac
   table { font-size: .84rem; }
   th, td { padding-right: .5rem; }
   thead th { white-space: normal; }
-  th, td, .headline .baseline, .published td, .wordy td, .wordy td:nth-child(n+3) { min-width: 0; }
+  th, td, .headline tbody th, .headline .baseline, .published td, .wordy td,
+    .wordy td:nth-child(n+3) { min-width: 0; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 7pt; }
   .grid { grid-template-columns: 1fr 1fr; gap: 0 6mm; }
   .grid > div { break-inside: avoid; }

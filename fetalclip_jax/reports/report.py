@@ -16,6 +16,7 @@ from fetalclip_jax.reports import (
     reading,
     sections,
     summary,
+    tables,
 )
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import number
@@ -25,11 +26,11 @@ from fetalclip_jax.reports.reading import Contents
 def build(
     sources: Sequence[pathlib.Path], output: pathlib.Path, total_seconds: float | None = None
 ) -> pathlib.Path:
-    """Writes a page about runs and results, with `figures/`, `results.json` and `results.csv`.
+    """Writes a page about runs and results, with figures, tables and a summary for scripts.
 
-    Whatever is missing is left out and named on the page. `results.json` and `results.csv` lie in
-    the folder of the run if one run is the only source, else beside the page, where the figures
-    always are.
+    Whatever is missing is left out and named on the page. `results.json`, `results.csv` and
+    `tables/` lie in the folder of the run if one run is the only source, else beside the page,
+    where `figures/` always is.
 
     Args:
       sources: runs (`config.json`, `metrics.jsonl`, results in `results/`) and folders that
@@ -58,6 +59,7 @@ def build(
     report.add("Configuration and environment", *provenance.environment(contents))
     runs.write_json(folder / "results.json", figures)
     runs.write_text(folder / "results.csv", summary.table(contents))
+    tables.write(folder / "tables", contents)
     head = _head(report, figures)
     runs.write_text(output, page.document(_title(contents), head, report.sections))
     return output
@@ -119,12 +121,13 @@ def _head(report: Report, figures: Mapping[str, Any]) -> str:
             page.paragraph(
                 "Each figure stands beside what it has to beat. Intervals are 95 % bootstrap "
                 "intervals where the evaluation recorded them. results.json beside this page "
-                "holds the same figures for scripts, results.csv for spreadsheets.",
+                "holds the same figures for scripts, results.csv for spreadsheets, the folder "
+                "tables as CSV and LaTeX for a paper.",
                 "quiet",
             )
         )
-    if beside := headline.published_table(contents):
-        parts.append(beside)
+    if beside := published.table(contents):
+        parts.append(page.plain_table(beside[0], beside[1:], "published"))
         parts.append(
             page.paragraph(
                 f"Published numbers are those of {published.SOURCE}. Nothing of them was "

@@ -192,7 +192,7 @@ def test_a_table_of_classes_is_shown_as_it_is(tmp_path):
     page = build(tmp_path, merged_result())
     assert page.sources == []
     assert page.row("brain") == ["brain", "planes", "0.912", "0.500", "12"]
-    assert page.row("Zero-shot, planes merged", "macro F1", "0.756")
+    assert page.row("macro F1", "0.756", "0.700 to 0.800")
 
 
 def test_classes_without_images_are_distractors_in_zero_shot_alone(tmp_path):
@@ -220,8 +220,8 @@ def test_several_models_and_data_sets_keep_apart(tmp_path):
     theirs = classification("zero_shot.brain", BRAIN_PLANES, accuracy=0.4, model=other, data=REAL)
     theirs.save(tmp_path / "results" / "theirs")
     page = build(tmp_path, ours)
-    assert page.row("Zero-shot brain planes", "../other model / clinic")
-    assert page.row("Zero-shot brain planes", "quickstart / phantom")
+    assert page.row("../other model / clinic", "macro F1")
+    assert page.row("quickstart / phantom", "macro F1")
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {
         "confusion_zero_shot_brain_other_model_clinic.png",
         "confusion_zero_shot_brain_quickstart_phantom.png",
