@@ -123,7 +123,7 @@ def section(report: Report) -> str:
     remaining = "".join(f"<li>{page.text(words)}</li>" for words in open_items)
     return (
         page.paragraph(intro)
-        + page.table(("Item", "What was recorded"), rows, "claim")
+        + page.table(("Item", "What was recorded"), rows, "claim stacked")
         + "<h3>For the authors to say</h3>"
         + f'<ul class="columns">{remaining}</ul>'
     )

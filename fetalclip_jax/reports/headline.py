@@ -9,6 +9,8 @@ from fetalclip_jax.reports.naming import Metric, number
 from fetalclip_jax.reports.page import text
 from fetalclip_jax.reports.reading import Contents, Evaluated
 
+# More rows than this stand closer together.
+_MOST_AT_EASE = 30
 RAW_PIXELS = "probe.raw_pixels"
 _BESIDE_RAW_PIXELS = ("probe.planes", "few_shot.planes")
 # A rate alone misleads: one constant age is valid for many fetuses. Without it, no figure.
@@ -94,7 +96,8 @@ def headline_table(found: Sequence[Row], several: bool) -> str:
         basis = provenance.stands_for(*{id(row.of): row.of for row in rows}.values())
         heading = f'{text(naming.title(study))} <span class="basis">{text(basis)}</span>'
         groups.append((heading, [_cells(row, columns, several) for row in _by_metric(rows)]))
-    return page.grouped_table(columns, groups, "headline stacked")
+    dense = " dense" * (len(found) > _MOST_AT_EASE)
+    return page.grouped_table(columns, groups, f"headline stacked{dense}")
 
 
 def _by_metric(rows: Sequence[Row]) -> list[Row]:

@@ -60,7 +60,7 @@ def _blocks(report: Report, shown: Mapping[str, Sequence[str]], note: str) -> It
     for study, pictures in shown.items():
         title = naming.title(study)
         if many:
-            yield page.details(f"{title}: {len(pictures)} of them", "".join(pictures))
+            yield page.details(f"{title}: {len(pictures)} of them", page.side_by_side("", pictures))
         else:
             yield report.side_by_side(title, pictures)
 
@@ -83,30 +83,39 @@ def _load(report: Report, one: Evaluated, say: bool = False) -> list:
         return []
 
 
+def _columns(report: Report) -> int:
+    """Images in a row: fewer where the galleries of two models share one of the page."""
+    return 4 if report.contents.several else 6
+
+
 def _mistakes(report: Report, one: Evaluated, found: Sequence) -> str:
-    title = naming.title(one.result.study)
-    wrong = _wrong(one)
-    caption = f"{title}: {len(found)}" + ("." if wrong is None else f" of {wrong:,} wrong answers.")
-    columns = ("Image", "True", "Predicted", "Margin", "Three best candidates", "Patient", "Group")
+    title, wrong = naming.title(one.result.study), _wrong(one)
+    caption = f"{title}: the surest" + ("." if wrong is None else f" of {wrong:,} wrong answers.")
+    columns = ("Image", "True", "Predicted", "Margin", "Patient", "Group")
     rows = [
         (
             row.example_id,
             display(row.label),
             display(row.prediction),
             "" if row.margin is None else f"{row.margin:.3f}",
-            _candidates(row),
             row.patient_id or "not known",
             ", ".join(f"{display(name)} {value}" for name, value in row.groups.items()),
         )
         for row, _ in found
     ]
-    return report.picture(
-        report.figure_name(f"mistakes_{slug(one.result.study)}", one.label),
-        gallery.mistakes(found),
-        f"Worst confident mistakes: {title}",
-        report.whose(one.label) + caption + _scores(one),
-        of=[one],
-    ) + page.details("These mistakes as a table", page.plain_table(columns, rows))
+    table = page.plain_table(columns, rows)
+    if report.contents.several:
+        table = page.details("These mistakes as a table", table)
+    return (
+        report.picture(
+            report.figure_name(f"mistakes_{slug(one.result.study)}", one.label),
+            gallery.mistakes(found, _columns(report)),
+            f"Worst confident mistakes: {title}",
+            report.whose(one.label) + caption + _scores(one),
+            of=[one],
+        )
+        + table
+    )
 
 
 def _by_hash(report: Report, one: Evaluated, found: Sequence) -> str:
@@ -118,7 +127,7 @@ def _by_hash(report: Report, one: Evaluated, found: Sequence) -> str:
     columns = ("Image", "True", "Predicted", "Three best candidates")
     return report.picture(
         report.figure_name(f"examples_{slug(one.result.study)}", one.label),
-        gallery.figure(found),
+        gallery.figure(found, _columns(report)),
         f"Example images: {title}",
         f"{report.whose(one.label)}{title}.{_scores(one)}",
         of=[one],

@@ -45,12 +45,16 @@ tbody th { font-weight: 600; }
 .headline tbody th { font-weight: 500; min-width: 12rem; }
 .headline .block th { font-weight: 600; }
 .headline .baseline { min-width: 13rem; }
+.dense th, .dense td { padding-top: .2rem; padding-bottom: .2rem; font-size: .84rem; }
+.dense tbody th { min-width: 15rem; }
+.dense .value { font-size: .92rem; }
+.dense .quiet { font-size: .8rem; }
 .headline tr > :first-child { padding-left: .7rem; }
 .published thead th { white-space: normal; vertical-align: bottom; }
 .published td { min-width: 6.5rem; }
 .wordy td { min-width: 7rem; }
 .wordy td:nth-child(n+3) { min-width: 15rem; overflow-wrap: anywhere; }
-.claim th { width: 34%; min-width: 11rem; font-weight: 500; }
+.claim th { width: 30%; min-width: 11rem; font-weight: 500; }
 .claim td { overflow-wrap: anywhere; }
 .claim ul { margin: 0; padding-left: 1.1rem; }
 .value { font-weight: 700; font-size: 1.06rem; white-space: nowrap; }
@@ -90,9 +94,10 @@ pre { overflow-x: auto; font: .82rem/1.5 ui-monospace, Menlo, Consolas, monospac
   .stacked tr { padding: .4rem 0; border-bottom: 1px solid var(--line); }
   .stacked th, .stacked td, .headline tr > :first-child { border: 0; padding: .08rem .2rem; }
   .stacked .baseline { min-width: 0; }
+  .claim th { width: auto; font-weight: 600; }
   .stacked td { white-space: normal; overflow-wrap: anywhere; }
-  .stacked td::before { content: attr(data-label) ": "; color: var(--quiet); font-weight: 400;
-    font-size: .82rem; }
+  .stacked td[data-label]::before { content: attr(data-label) ": "; color: var(--quiet);
+    font-weight: 400; font-size: .82rem; }
 }
 @media print {
   @page { size: A4; margin: 14mm 12mm; }
