@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from fetalclip_jax.evaluation import examples, features, terminal
+from fetalclip_jax.evaluation import environment, examples, features, terminal
 from fetalclip_jax.evaluation import result as result_files
 from fetalclip_jax.evaluation.features import FeatureStore
 from fetalclip_jax.evaluation.result import Result
@@ -142,6 +143,14 @@ class _Judged:
         self._batch_size, self._workers, self._seed = batch_size, workers, seed
         self._say, self._progress = say, progress
         self._stores: dict[tuple, FeatureStore] = {}
+        self._environment = environment.describe()
+        self._about = {
+            "name": name,
+            "fingerprint": model.fingerprint,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(model.params)),
+            "trained_on": model.data.source if model.data is not None else "",
+            "config": dataclasses.asdict(model.config),
+        }
 
     def run(
         self, data_name: str, sources: Sources, study: Study, planned: Sequence[Study]
@@ -160,9 +169,10 @@ class _Judged:
         cost = {"seconds": time.time() - start, "peak_rss_gib": peak_rss_gib()}
         result = dataclasses.replace(
             result,
-            model={"name": self._name, "fingerprint": self._model.fingerprint},
+            model=self._about,
             data=self._data(data_name, sources, needs, views),
             cost=cost,
+            environment=self._environment,
         )
         folder = self._folder / data_name
         distributed.on_lead(lambda: self._check_place(folder / f"{study.name}.json", result))

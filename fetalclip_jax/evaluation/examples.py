@@ -1,5 +1,7 @@
 """Example images of a study, chosen by rule and not by hand, kept beside its result.
 
+Some right and some wrong answers picked by a hash, and the wrong ones the model was surest of.
+
 <folder>/examples/<study>/examples.json   what was predicted of each picture
                           0.png, 1.png    the pictures, in the same order
 """
@@ -9,7 +11,7 @@ import hashlib
 import io
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -33,12 +35,20 @@ class Judged:
       label: the true class.
       prediction: the predicted class.
       candidates: the three best (class, score), best first; empty where a study has no scores.
+      margin: score of the prediction less that of the best other class; None without scores.
+      surest: chosen for its margin, not by the hash of its id.
+      patient_id: "" where it is not known.
+      groups: what results may be split by: machine, operator.
     """
 
     example_id: str
     label: str
     prediction: str
     candidates: tuple[tuple[str, float], ...] = ()
+    margin: float | None = None
+    surest: bool = False
+    patient_id: str = ""
+    groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def correct(self) -> bool:
@@ -53,45 +63,64 @@ def choose(predictions: Predictions, count: int, correct: bool) -> list[Judged]:
     choice is the same on every machine and favours neither easy nor striking images. Images
     without a label are passed over.
     """
-    labels, answers = (
-        np.asarray(a).astype(str) for a in (predictions.label, predictions.prediction)
-    )
-    ids = np.asarray(predictions.example_id).astype(str)
+    ids, labels, right = _judged(predictions)
     queues: dict[str, list[int]] = {}
     for row in sorted(range(len(ids)), key=lambda r: hashlib.sha256(ids[r].encode()).digest()):
-        if labels[row] and (labels[row] == answers[row]) == correct:
+        if labels[row] and right[row] == correct:
             queues.setdefault(str(labels[row]), []).append(row)
     rows: list[int] = []
     while len(rows) < count and any(queues.values()):
         for label in sorted(queues):
             if queues[label] and len(rows) < count:
                 rows.append(queues[label].pop(0))
-    return [
-        Judged(str(ids[row]), str(labels[row]), str(answers[row]), _best(predictions, row))
-        for row in rows
-    ]
+    return [_row(predictions, row) for row in rows]
+
+
+def surest_mistakes(predictions: Predictions, count: int) -> list[Judged]:
+    """Up to `count` wrong answers, those with the largest margin first; of equal ones by id.
+
+    The margin is what the predicted class scores above the best other one: the same rule serves
+    probabilities and cosines. Empty for a study without scores.
+    """
+    if predictions.scores is None:
+        return []
+    ids, labels, right = _judged(predictions)
+    wrong = np.flatnonzero((labels != "") & ~right).tolist()
+    margins = {row: _margin(predictions, row) for row in wrong}
+    first = sorted(margins, key=lambda row: (-margins[row], ids[row]))[:count]
+    return [dataclasses.replace(_row(predictions, row), surest=True) for row in first]
+
+
+def pick(predictions: Predictions) -> list[Judged]:
+    """What is kept of a study: six right and six wrong answers, and the six surest mistakes."""
+    chosen = [row for flag in (True, False) for row in choose(predictions, _OF_EACH_KIND, flag)]
+    return chosen + surest_mistakes(predictions, _OF_EACH_KIND)
 
 
 def keep(folder: pathlib.Path, study: str, predictions: Predictions, source) -> pathlib.Path:
-    """Chooses six images classified rightly and six wrongly, reads them again and saves them.
+    """Saves what `pick` picks of a study, with its images.
 
     Args:
       folder: where `Result.save` wrote the result.
       study: its name.
       predictions: of the images of `source`, all or some.
-      source: what was judged: `metadata()["example_id"]`, `[i] -> Example`. Pictures larger than
-        320 pixels are saved smaller.
+      source: what was judged: `metadata()["example_id"]`, `[i] -> Example`, `facts`. Pictures
+        larger than 320 pixels are saved smaller.
 
     Raises:
       ValueError: the source does not hold a chosen image.
     """
-    rows = [row for flag in (True, False) for row in choose(predictions, _OF_EACH_KIND, flag)]
+    rows = pick(predictions)
     places = {str(name): k for k, name in enumerate(source.metadata()["example_id"])}
     absent = [row.example_id for row in rows if row.example_id not in places]
     if absent:
         raise ValueError(f"{study}: the data set no longer holds {absent[0]!r}; evaluate again")
-    images = [_shrunk(source[places[row.example_id]].image) for row in rows]
-    return save(folder, study, rows, images)
+    found = [source[places[row.example_id]] for row in rows]
+    rows = [
+        dataclasses.replace(row, groups=_groups(source.facts.group_columns, one.extra))
+        for row, one in zip(rows, found, strict=True)
+    ]
+    return save(folder, study, rows, [_shrunk(one.image) for one in found])
 
 
 def save(
@@ -131,6 +160,8 @@ def save(
 def load(folder: pathlib.Path, study: str) -> list[tuple[Judged, UInt8[np.ndarray, "..."]]]:
     """What `save` wrote: each example and its image; empty if it wrote nothing.
 
+    Folders of earlier versions hold no surest mistakes.
+
     Raises:
       ValueError: `examples.json` or a picture is damaged or missing.
     """
@@ -140,13 +171,48 @@ def load(folder: pathlib.Path, study: str) -> list[tuple[Judged, UInt8[np.ndarra
     try:
         found = []
         for entry in json.loads(path.read_text(encoding="utf-8"))["examples"]:
-            pairs = tuple((str(name), float(score)) for name, score in entry["candidates"])
-            row = Judged(entry["example_id"], entry["label"], entry["prediction"], pairs)
-            with Image.open(path.with_name(pathlib.PurePath(entry["file"]).name)) as picture:
-                found.append((row, np.asarray(picture)))
+            file = path.with_name(pathlib.PurePath(entry.pop("file")).name)
+            pairs = tuple((str(name), float(score)) for name, score in entry.pop("candidates"))
+            with Image.open(file) as picture:
+                found.append((Judged(**entry, candidates=pairs), np.asarray(picture)))
         return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be used ({error}); evaluate again") from error
+
+
+def _judged(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids, true classes, and whether the answer is right."""
+    ids, labels, answers = (
+        np.asarray(a).astype(str)
+        for a in (predictions.example_id, predictions.label, predictions.prediction)
+    )
+    return ids, labels, labels == answers
+
+
+def _row(predictions: Predictions, row: int) -> Judged:
+    return Judged(
+        str(predictions.example_id[row]),
+        str(predictions.label[row]),
+        str(predictions.prediction[row]),
+        _best(predictions, row),
+        None if predictions.scores is None else _margin(predictions, row),
+        patient_id=str(predictions.patient_id[row]),
+    )
+
+
+def _margin(predictions: Predictions, row: int) -> float:
+    """Of a single candidate there is nothing to be surer of: 0."""
+    chosen = np.array(predictions.candidates) == str(predictions.prediction[row])
+    scores = predictions.scores[row]
+    return (
+        float(scores[chosen].max() - scores[~chosen].max())
+        if 0 < chosen.sum() < len(chosen)
+        else 0.0
+    )
+
+
+def _groups(columns: Sequence[str], extra: Mapping[str, str]) -> dict[str, str]:
+    return {name: str(extra[name]) for name in columns if extra.get(name)}
 
 
 def _best(predictions: Predictions, row: int) -> tuple[tuple[str, float], ...]:

@@ -122,7 +122,9 @@ class Result:
 
     Attributes:
       study: its name, such as "zero_shot.planes".
-      model: `name`, and `fingerprint` of what was judged.
+      model: `name`, and `fingerprint` of what was judged; `parameters` (how many), `config` (the
+        towers) and `trained_on`, the kind of data set of the run it comes from, "" for other
+        weights.
       data: `name`, `kind`, `simulated`, `ages_from`, `citation` and `licence`; `stores`, by the
         name of a need: `split`, `images`, `patients`, `copies`, `transform`, `missing_files`;
         `left_out` (example id -> reason) and `notes`, what the data set says of itself.
@@ -132,6 +134,7 @@ class Result:
       curve: points of a curve, each a mapping; empty for studies without.
       details: JSON-able: `per_class_f1`, `confusion`, `classes`, `labels`, ...
       cost: `seconds` and `peak_rss_gib`.
+      environment: software and hardware it was made with; see `evaluation.environment`.
       predictions: None for studies that predict nothing of single images.
       validation: predictions for images that were learned from, each by a probe that had not seen
         its patient: what a temperature may be fitted on. None where a study learns nothing.
@@ -147,6 +150,7 @@ class Result:
     curve: Sequence[Mapping[str, Any]] = ()
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     cost: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     predictions: Predictions | None = None
     validation: Predictions | None = None
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)

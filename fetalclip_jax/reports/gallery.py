@@ -1,5 +1,6 @@
 """The figure of example images, each with its three best candidates."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,26 +10,43 @@ from fetalclip_jax.evaluation.examples import Judged
 from fetalclip_jax.reports import style
 from fetalclip_jax.reports.naming import display
 
-COLUMNS = 6
+_WIDEST_GROUP = 32
 
 
-def figure(examples: Sequence[tuple[Judged, UInt8[np.ndarray, "..."]]]) -> bytes:
+def figure(examples: Sequence[tuple[Judged, UInt8[np.ndarray, "..."]]], columns: int = 6) -> bytes:
     """PNG bytes: rightly classified images in the upper row, wrongly classified ones below.
 
     Args:
       examples: what was predicted, and the image as uint8 [H, W] or [H, W, 3]; of each kind the
-        first `COLUMNS` are drawn.
+        first `columns` are drawn.
+      columns: images in a row.
     """
     groups = [
-        (title, [e for e in examples if e[0].correct == flag][:COLUMNS])
+        (title, [e for e in examples if e[0].correct == flag][:columns])
         for title, flag in (("Right", True), ("Wrong", False))
     ]
-    groups = [(title, group) for title, group in groups if group]
-    with style.figure(1.72 * COLUMNS, 3.05 * len(groups)) as fig:
+    return _rows([(title, group) for title, group in groups if group], columns)
+
+
+def mistakes(
+    examples: Sequence[tuple[Judged, UInt8[np.ndarray, "..."]]], columns: int = 6
+) -> bytes:
+    """PNG bytes: wrong answers in one row, in the order they are given.
+
+    Args:
+      examples: what was predicted, and the image as uint8 [H, W] or [H, W, 3]; the first `columns`
+        are drawn.
+      columns: images in the row.
+    """
+    return _rows([("Wrong, and surest of it", list(examples[:columns]))], columns)
+
+
+def _rows(groups, columns: int) -> bytes:
+    with style.figure(1.72 * columns, 3.05 * len(groups)) as fig:
         bands = fig.subfigures(len(groups), 1, squeeze=False)[:, 0]
         for band, (title, group) in zip(bands, groups, strict=True):
             band.suptitle(title, x=0.008, ha="left", weight="bold", fontsize=11)
-            axes = band.subplots(2, COLUMNS, height_ratios=[1.55, 0.62], squeeze=False)
+            axes = band.subplots(2, columns, height_ratios=[1.55, 0.62], squeeze=False)
             for image_axes, bar_axes in axes.T[len(group) :]:
                 image_axes.set_axis_off()
                 bar_axes.set_axis_off()
@@ -39,7 +57,14 @@ def figure(examples: Sequence[tuple[Judged, UInt8[np.ndarray, "..."]]]) -> bytes
 
 def _draw(judged: Judged, image: np.ndarray, image_axes, bar_axes) -> None:
     image_axes.imshow(_square(image), cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
-    image_axes.set_title(f"true: {display(judged.label)}", fontsize=8.6, loc="center", pad=4)
+    title = f"true: {display(judged.label)}"
+    if judged.surest:
+        title += f"\nmargin {judged.margin:.2f}"
+    image_axes.set_title(title, fontsize=8.6, loc="center", pad=4)
+    if judged.surest and judged.groups:
+        of = ", ".join(judged.groups.values())
+        spot = {"transform": image_axes.transAxes, "ha": "center", "va": "top", "fontsize": 6.8}
+        image_axes.text(0.5, -0.03, textwrap.shorten(of, _WIDEST_GROUP), color=style.GREY, **spot)
     image_axes.set_axis_off()
     bar_axes.set_axis_off()
     candidates = judged.candidates or [(judged.prediction, float("nan"))]

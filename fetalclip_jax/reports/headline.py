@@ -1,13 +1,16 @@
 """The headline: no figure stands without the baseline it has to beat."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from fetalclip_jax.evaluation.result import Result
-from fetalclip_jax.reports import naming, published
+from fetalclip_jax.reports import naming, page, provenance
 from fetalclip_jax.reports.naming import Metric, number
-from fetalclip_jax.reports.page import table, text
+from fetalclip_jax.reports.page import text
 from fetalclip_jax.reports.reading import Contents, Evaluated
 
+# More rows than this stand closer together.
+_MOST_AT_EASE = 30
 RAW_PIXELS = "probe.raw_pixels"
 _BESIDE_RAW_PIXELS = ("probe.planes", "few_shot.planes")
 # A rate alone misleads: one constant age is valid for many fetuses. Without it, no figure.
@@ -19,22 +22,27 @@ class Row:
     """One line of the headline table.
 
     Attributes:
-      label: "model / data".
-      task: what was asked.
+      of: the result it is of.
       metric: what was measured.
+      point: which point of a curve, such as "16 patients"; "" for a metric of the whole.
       value: the figure.
       interval: its 95 % interval, or None.
       baseline: the figure to beat, or None where it was not recorded.
       baseline_name: what the baseline is.
     """
 
-    label: str
-    task: str
+    of: Evaluated
     metric: Metric
+    point: str
     value: float
     interval: tuple[float, float] | None
     baseline: float | None
     baseline_name: str
+
+    @property
+    def what(self) -> str:
+        """What was measured: "macro F1, 16 patients"."""
+        return f"{self.metric.words}, {self.point}" if self.point else self.metric.words
 
     @property
     def verdict(self) -> tuple[str, str]:
@@ -68,73 +76,59 @@ def withheld(contents: Contents) -> list[str]:
         f"Valid prediction rate of {one.label}: withheld, because the result holds no constant "
         "age to hold it against."
         for one in contents.evaluated
-        if _is_alone(one.result, _NEVER_ALONE)
+        if is_alone(one.result, _NEVER_ALONE)
     ]
 
 
-def headline_table(found: list[Row], several: bool) -> str:
-    """The rows as an HTML table; `several` adds the column "Model / data"."""
-    body = []
-    for row in found:
-        edges = [row.metric.show(edge) for edge in row.interval or ()]
-        verdict, style_class = row.verdict
-        cells = [(row.task, "task"), (row.metric.words, "")]
-        if several:
-            cells.insert(1, (row.label, "label"))
-        cells = [f'<td class="{name}">{text(words)}</td>' for words, name in cells]
-        cells[0] = f'<th scope="row">{text(row.task)}</th>'
-        body.append(
-            "".join(cells) + f'<td class="value">{row.metric.show(row.value)}</td>'
-            f'<td class="baseline"><span class="number">{row.metric.show(row.baseline)}</span> '
-            f'<span class="quiet">{text(row.baseline_name)}</span></td>'
-            f'<td class="number">{" to ".join(edges) or "none"}</td>'
-            f'<td><span class="verdict {style_class}">{verdict}</span></td>'
-        )
-    columns = ["Task", "Metric", "Value", "Baseline", "95 % interval", "Verdict"]
+def headline_table(found: Sequence[Row], several: bool) -> str:
+    """The rows as an HTML table, a block for each task that says what its figures stand for.
+
+    `several` adds the column "Model / data".
+    """
+    columns = ["Metric", "Value", "95 % interval", "Baseline", "Verdict"]
     if several:
-        columns.insert(1, "Model / data")
-    return table(columns, body, "headline")
+        columns.insert(0, "Model / data")
+    blocks: dict[str, list[Row]] = {}
+    for row in found:
+        blocks.setdefault(row.of.result.study, []).append(row)
+    groups = []
+    for study, rows in blocks.items():
+        basis = provenance.stands_for(*{id(row.of): row.of for row in rows}.values())
+        heading = f'{text(naming.title(study))} <span class="basis">{text(basis)}</span>'
+        groups.append((heading, [_cells(row, columns, several) for row in _by_metric(rows)]))
+    dense = " dense" * (len(found) > _MOST_AT_EASE)
+    return page.grouped_table(columns, groups, f"headline stacked{dense}")
 
 
-def published_table(contents: Contents) -> str:
-    """Results by the paper's protocol on real images, above what is published; "" for none."""
-    here: dict[str, dict[str, list[str]]] = {}
-    for one in contents.evaluated:
-        study, known = one.result.study, published.BY_STUDY.get(one.result.study)
-        estimate = one.result.metrics.get(known.metric) if known else None
-        by_paper = one.result.protocol.get("name") == "paper" and not one.simulated
-        if estimate is None or not by_paper or _is_alone(one.result, known.metric):
-            continue
-        images = "" if estimate.n is None else f", {estimate.n:,} images"
-        cell = (
-            f'<span class="value">{100 * estimate.value:.1f} %</span> '
-            f'<span class="quiet">{text(one.data_name)}{images}</span>'
-        )
-        here.setdefault(one.model_name, {}).setdefault(study, []).append(cell)
-    studies = [name for name in published.BY_STUDY if any(name in cells for cells in here.values())]
-    if not studies:
-        return ""
-    body = [
-        f'<th scope="row">{text(model)}</th>'
-        + "".join(f"<td>{'<br>'.join(cells.get(study, []))}</td>" for study in studies)
-        for model, cells in here.items()
+def _by_metric(rows: Sequence[Row]) -> list[Row]:
+    """Figures that are to be compared stand below one another: by metric, then by data."""
+    metrics = list(dict.fromkeys(row.what for row in rows))
+    data = list(dict.fromkeys(row.of.data_name for row in rows))
+    return sorted(rows, key=lambda r: (metrics.index(r.what), data.index(r.of.data_name)))
+
+
+def _cells(row: Row, columns: Sequence[str], several: bool) -> str:
+    """A row's cells; each says its column, for narrow pages that stack them."""
+    edges = [row.metric.show(edge) for edge in row.interval or ()]
+    verdict, style_class = row.verdict
+    cells = [
+        ("", text(row.what)),
+        ("value", row.metric.show(row.value)),
+        ("number", " to ".join(edges) or "none"),
+        (
+            "baseline",
+            f'<span class="number">{row.metric.show(row.baseline)}</span> '
+            f'<span class="quiet">{text(row.baseline_name)}</span>',
+        ),
+        ("", f'<span class="verdict {style_class}">{verdict}</span>'),
     ]
-    known = [published.BY_STUDY[study] for study in studies]
-    for model in published.MODELS:
-        values = [row.values.get(model) for row in known]
-        if any(values):
-            cells = "".join(f"<td>{f'{100 * v:.2f} %' if v else ''}</td>" for v in values)
-            body.append(
-                f'<th scope="row">{text(model)} <span class="quiet">published</span></th>{cells}'
-            )
-    on = [row.data + (f", {row.images:,} images" if row.images else "") for row in known]
-    cells = "".join(f'<td class="quiet">{text(words)}</td>' for words in on)
-    body.append(f'<th scope="row"><span class="quiet">published on</span></th>{cells}')
-    columns = [
-        f"{naming.title(study)}, {naming.metric(row.metric).words}"
-        for study, row in zip(studies, known, strict=True)
-    ]
-    return table(["Model", *columns], body, "published")
+    if several:
+        cells.insert(0, ("label", text(row.of.label)))
+    first, *others = zip(columns, cells, strict=True)
+    return f'<th scope="row">{first[1][1]}</th>' + "".join(
+        f'<td class="{style}" data-label="{text(column)}">{words}</td>'
+        for column, (style, words) in others
+    )
 
 
 def _metrics(one: Evaluated, raw: Result | None) -> list[Row]:
@@ -144,15 +138,15 @@ def _metrics(one: Evaluated, raw: Result | None) -> list[Row]:
     ages_from = str(result.data.get("ages_from") or "")
     return [
         Row(
-            one.label,
-            naming.title(result.study),
+            one,
             naming.metric(name, ages_from),
+            "",
             estimate.value,
             _edges(estimate.low, estimate.high),
             *_hardest(result, name, raw, "linear probe on 16 x 16 raw pixels"),
         )
         for name, estimate in result.metrics.items()
-        if (name == headline or name in compared) and not _is_alone(result, name)
+        if (name == headline or name in compared) and not is_alone(result, name)
     ]
 
 
@@ -162,9 +156,9 @@ def _curve(one: Evaluated, raw: Result | None) -> list[Row]:
     ends = points[:1] + points[1:][-1:]
     return [
         Row(
-            one.label,
-            f"{naming.title(one.result.study)}, {point['patients']} patients",
+            one,
             naming.metric("macro_f1"),
+            f"{point['patients']} patients",
             float(point["mean"]),
             _edges(number(point.get("low")), number(point.get("high"))),
             *_hardest(one.result, "macro_f1", raw, "raw pixels of all training patients"),
@@ -191,7 +185,8 @@ def _hardest(
     return known[name], name
 
 
-def _is_alone(result: Result, metric: str) -> bool:
+def is_alone(result: Result, metric: str) -> bool:
+    """Whether a metric that misleads alone has no baseline beside it."""
     return (
         metric == _NEVER_ALONE
         and metric in result.metrics

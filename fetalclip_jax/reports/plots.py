@@ -88,6 +88,7 @@ def confusion_matrix(
     labels: Sequence[str],
     classes: Sequence[str],
     title: str,
+    narrow: bool = False,
 ) -> bytes:
     """Row-normalised confusion with counts; true classes without any image get no row.
 
@@ -96,6 +97,7 @@ def confusion_matrix(
       labels: names of the rows.
       classes: names of the columns.
       title: heading.
+      narrow: small cells below slanted names, so that two matrices share a row of the page.
 
     Raises:
       ValueError: the matrix does not match the names.
@@ -109,8 +111,11 @@ def confusion_matrix(
     support = counts.sum(1)
     rows = np.flatnonzero(support)
     shares = counts[rows] / support[rows, None]
+    slanted = narrow and len(classes) > 4
     cell = 0.78 if len(classes) > 4 else 1.0
     width, height = 2.6 + cell * len(classes), 1.5 + 0.72 * cell * len(rows)
+    if slanted:
+        width, height = 2.2 + 0.56 * len(classes), 1.9 + 0.56 * len(rows)
     with style.figure(max(width, 5.2), max(height, 2.6)) as fig:
         axes = fig.add_subplot()
         axes.grid(False)
@@ -123,7 +128,9 @@ def confusion_matrix(
                 spot = {"ha": "center", "color": colour, "transform": axes.transData}
                 axes.text(j, i - 0.03, share, va="bottom", fontsize=9, weight=weight, **spot)
                 axes.text(j, i + 0.06, _count(counts[row, j]), va="top", fontsize=7.4, **spot)
-        axes.set_xticks(range(len(classes)), [_wrap(display(c)) for c in classes], fontsize=8.4)
+        columns = [display(c) if slanted else _wrap(display(c)) for c in classes]
+        slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+        axes.set_xticks(range(len(classes)), columns, fontsize=8.4, **slant)
         names = [f"{display(labels[row])}\nn = {_count(support[row])}" for row in rows]
         axes.set_yticks(range(len(rows)), names, fontsize=8.4)
         axes.tick_params(length=0)

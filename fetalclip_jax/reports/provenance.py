@@ -1,9 +1,9 @@
-"""Where the figures come from: protocols, what was left out, cost, configuration, software."""
+"""Where the figures come from: what they stand for, protocols, cost, configuration, software."""
 
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fetalclip_jax.evaluation.study import TRANSFORMS
@@ -13,9 +13,8 @@ from fetalclip_jax.reports.reading import Contents, Evaluated
 
 _PACKAGES = ("fetalclip_jax", "jax", "jaxlib", "flax", "optax", "grain", "numpy")
 _IN_WORDS = ("name", "resample_by", "resamples", "seed")
-# Details in which studies say what they could not use, and how such reasons begin.
-_LEFT_OUT = {"left_out": "images not judged: ", "lacking": "", "unlisted": "", "notes": ""}
-_SHOWN_BAD_EXAMPLES = 20
+# Stores that probes and constant answers are learned from; the others are judged.
+_LEARNED_FROM = ("fit", "train")
 _PHASES = {
     "step": "training steps",
     "compile": "compiling",
@@ -28,26 +27,84 @@ _PHASES = {
 _TRANSFORM = TRANSFORMS[0]  # what models are made for; only others are worth a word
 
 
-def left_out(contents: Contents) -> str:
-    """What no figure speaks of, and why; "" if nothing was left out."""
-    # The same line of many studies on the same data is written once.
-    lines: dict[tuple[str, str, str], list[str]] = {}
-    for one in contents.evaluated:
-        title = naming.title(one.result.study)
-        found = [(one.data_name, *line) for line in _unread(one.result.data)]
-        for key, words in _LEFT_OUT.items():
-            reasons = _reasons(one.result.details.get(key))
-            found += [(one.label, words + reason, count) for reason, count in reasons]
-        for line in found:
-            titles = lines.setdefault(line, [])
-            titles += [title] * (title not in titles)
-    parts = []
-    if lines:
-        rows = [(where, why, count, ", ".join(of)) for (where, why, count), of in lines.items()]
-        columns = ("Data", "Reason", "Count", "Tasks")
-        parts.append(page.plain_table(columns, rows))
-    parts += _bad_examples(contents)
-    return "".join(parts)
+def stands_for(*ones: Evaluated) -> str:
+    """What figures of these results stand for: n, patients, split, protocol and interval.
+
+    Every caption ends with it. Where results differ, each is said with what tells it apart, and
+    what they share is said once, last. "" for no result.
+    """
+    groups: dict[tuple[str, ...], list[Evaluated]] = {}
+    for one in ones:
+        groups.setdefault(_basis(one), []).append(one)
+    if len(groups) < 2:
+        return "".join(f"{', '.join(basis)}." for basis in groups)
+    same = [len(set(parts)) == 1 for parts in zip(*groups, strict=True)]
+    shared = [part for part, all_say in zip(next(iter(groups)), same, strict=True) if all_say]
+    way = next((way for way in _WAYS if _tells_apart(groups, way)), _WAYS[-1])
+    lines = []
+    for basis, members in groups.items():
+        own = ", ".join(part for part, all_say in zip(basis, same, strict=True) if not all_say)
+        lines.append(f"{', '.join(dict.fromkeys(map(way, members)))}: {own}")
+    words = "; ".join(lines)
+    return f"{words}; all: {', '.join(shared)}." if shared else f"{words}."
+
+
+def counts(one: Evaluated) -> tuple[int | None, int | None]:
+    """Images and patients that a result was measured on; None where it does not say."""
+    result = one.result
+    headline = next(iter(result.metrics.values()), None)
+    images = headline.n if headline is not None else None
+    if images is None:
+        images = result.details.get("count")
+    patients = result.details.get("patients")
+    if (
+        patients is None
+        and headline is not None
+        and result.protocol.get("resample_by") == "patient"
+    ):
+        patients = headline.groups
+    if result.predictions is not None:
+        images = len(result.predictions.example_id) if images is None else images
+        known = set(result.predictions.patient_id.tolist()) - {""}
+        patients = (len(known) or None) if patients is None else patients
+    return images, patients
+
+
+def splits(one: Evaluated, learned: bool = False) -> list[str]:
+    """Names of the splits that were judged, or of those that something was learned from."""
+    stores = one.result.data.get("stores", {})
+    return list(
+        dict.fromkeys(
+            str(about.get("split"))
+            for name, about in stores.items()
+            if (name in _LEARNED_FROM) == learned
+        )
+    )
+
+
+def where(one: Evaluated) -> str:
+    """ "split 'test' of phantom (simulated)": what was judged."""
+    judged = " and ".join(map(repr, splits(one))) or "not recorded"
+    return f"split {judged} of {one.data_name}" + " (simulated)" * one.simulated
+
+
+def interval(one: Evaluated) -> str:
+    """What the 95 % intervals of a result are, in words."""
+    result = one.result
+    headline = next(iter(result.metrics.values()), None)
+    edges = [(point.get("low"), point.get("high")) for point in result.curve]
+    if not edges and headline is not None:
+        edges = [(headline.low, headline.high)]
+    if not any(low is not None and high is not None for low, high in edges):
+        alone = headline is not None and headline.groups == 1
+        return "no interval" + (": a single patient shows no spread" if alone else " recorded")
+    unit = result.protocol.get("resample_by")
+    drawn = f"{unit}s" if unit else "units that are not recorded"
+    if result.curve:
+        drawn = f"support sets and {drawn}"
+    times = number(result.protocol.get("resamples"))
+    draws = f" in {times:,.0f} resamples" if times else ""
+    return f"95 % interval: bootstrap over {drawn}{draws}"
 
 
 def protocols(contents: Contents) -> str:
@@ -77,7 +134,7 @@ def in_words(one: Evaluated) -> str:
     headline = next(iter(result.metrics.values()), None)
     if headline is not None and headline.n is not None:
         sentences.append(f"{headline.n:,} images judged")
-    sentences += [_store(name, about) for name, about in data.get("stores", {}).items()]
+    sentences += [store(name, about) for name, about in data.get("stores", {}).items()]
     if resample_by := protocol.get("resample_by"):
         groups = headline.groups if headline is not None else None
         count = f"{groups:,} " if groups else ""
@@ -147,19 +204,45 @@ def _phases(contents: Contents) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _bad_examples(contents: Contents) -> Iterator[str]:
-    for run in contents.runs:
-        for split, bad in run.bad_examples.items():
-            plural = "s" if len(bad) > 1 else ""
-            path = run.workdir / "records" / split / "bad_examples.csv"
-            title = f"{len(bad):,} example{plural} of the records {split!r} left out ({path})"
-            rows = bad[:_SHOWN_BAD_EXAMPLES]
-            if len(bad) > len(rows):
-                rows = [*rows, ("...", f"{len(bad) - len(rows):,} more")]
-            yield page.details(title, page.plain_table(("Example", "Reason"), rows))
+def _basis(one: Evaluated) -> tuple[str, ...]:
+    images, patients = counts(one)
+    words = f"n = {images:,} images" if images is not None else "images not counted"
+    if patients is None:
+        words += ", patients not recorded"
+    else:
+        words += f" of {patients:,} patient{'s' if patients != 1 else ''}"
+    place = where(one)
+    if fit := splits(one, learned=True) if _fits(one) else ():
+        place += f", fitted on split {' and '.join(map(repr, fit))}"
+    protocol = f"protocol {one.result.protocol.get('name', 'not recorded')}"
+    return words, place, protocol, interval(one)
 
 
-def _store(name: str, about: Mapping[str, Any]) -> str:
+def _fits(one: Evaluated) -> bool:
+    """Whether something was learned for the study: what else it reads gives baselines alone."""
+    return "fit" in one.result.data.get("stores", {})
+
+
+def _tells_apart(
+    groups: Mapping[Any, Sequence[Evaluated]], way: Callable[[Evaluated], str]
+) -> bool:
+    """Whether no two groups share a name."""
+    names = [set(map(way, members)) for members in groups.values()]
+    return sum(map(len, names)) == len(set().union(*names))
+
+
+# How results are told apart, shortest first.
+_WAYS: tuple[Callable[[Evaluated], str], ...] = (
+    lambda one: one.data_name,
+    lambda one: naming.title(one.result.study),
+    lambda one: one.model_name,
+    lambda one: f"{naming.title(one.result.study)} on {one.data_name}",
+    lambda one: one.label,
+    lambda one: f"{naming.title(one.result.study)} of {one.label}",
+)
+
+
+def store(name: str, about: Mapping[str, Any]) -> str:
     """ "fit: 1,500 images of 250 patients in split 'pool', 5 augmented copies of each"."""
     words = (
         f"{name}: {about['images']:,} images of {about['patients']:,} patients in split "
@@ -170,40 +253,6 @@ def _store(name: str, about: Mapping[str, Any]) -> str:
     if about.get("transform", _TRANSFORM) != _TRANSFORM:
         words += f", shrunk as {about['transform']} does"
     return words
-
-
-def _unread(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(reason, count) of what a data set says of itself and of images that could not be read."""
-    for note in data.get("notes", ()):
-        yield str(note), ""
-    examples: dict[str, list[str]] = {}
-    for example_id, reason in data.get("left_out", {}).items():
-        examples.setdefault(str(reason), []).append(str(example_id))
-    by_count = sorted(examples.items(), key=lambda pair: -len(pair[1]))
-    for reason, names in by_count[:_SHOWN_BAD_EXAMPLES]:
-        others = ", ..." if len(names) > 1 else ""
-        yield f"{reason} ({names[0]}{others})", f"{len(names):,}"
-    rest = sum(len(names) for _, names in by_count[_SHOWN_BAD_EXAMPLES:])
-    if rest:
-        yield "other reasons: see results.json", f"{rest:,}"
-
-
-def _reasons(value: Any) -> Iterator[tuple[str, str]]:
-    """(reason, count) of a mapping of counts, a list of sentences or one sentence."""
-    if isinstance(value, Mapping):
-        for reason, inner in value.items():
-            count = number(inner)
-            if count is not None and not isinstance(inner, str):
-                if count:
-                    yield naming.display(str(reason)), f"{count:,.0f}"
-            else:
-                for words, many in _reasons(inner):
-                    yield f"{naming.display(str(reason))}: {words}", many
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _reasons(item)
-    elif value:
-        yield str(value), ""
 
 
 def _plain(value: Any) -> str:

@@ -8,6 +8,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from fetalclip_jax.evaluation.result import Result
+from fetalclip_jax.reports import naming
+from fetalclip_jax.reports.headline import is_alone
+from fetalclip_jax.reports.reading import Contents, Evaluated
 
 SOURCE = "arXiv 2502.14807; MobileFetalCLIP: arXiv 2603.05421"
 MODELS = ("FetalCLIP", "MobileFetalCLIP", "UniMed-CLIP", "BiomedCLIP", "CLIP ViT-L/14")
@@ -53,10 +56,59 @@ def beside(result: Result) -> str:
 
     Figures of simulated images stand beside none: they say nothing about patients.
     """
-    known = BY_STUDY.get(result.study)
-    by_paper = result.protocol.get("name") == "paper" and not result.data.get("simulated")
-    if known is None or known.metric not in result.metrics or not by_paper:
+    if not _comparable(result):
         return ""
+    known = BY_STUDY[result.study]
     values = ", ".join(f"{model} {value:.3f}" for model, value in known.values.items())
     on = known.data + (f", {known.images:,} images" if known.images else "")
     return f"published ({SOURCE}), {result.study} {known.metric} on {on}: {values}"
+
+
+def table(contents: Contents) -> list[tuple[str, ...]]:
+    """Results by the paper's protocol on real images above what is published, as plain text.
+
+    The first row names the columns, the last one what was published on; [] for no such result.
+    """
+    here: dict[str, dict[str, list[str]]] = {}
+    for one in filter(lambda one: _comparable(one.result), contents.evaluated):
+        studies = here.setdefault(one.model_name, {})
+        studies.setdefault(one.result.study, []).append(_measured(one))
+    studies = [name for name in BY_STUDY if any(name in cells for cells in here.values())]
+    if not studies:
+        return []
+    known = [BY_STUDY[study] for study in studies]
+    metrics = [naming.metric(row.metric).words for row in known]
+    titles = map(naming.title, studies)
+    rows = [("Model", *(f"{a}, {b}" for a, b in zip(titles, metrics, strict=True)))]
+    for model, cells in here.items():
+        rows.append((model, *("; ".join(cells.get(study, [])) for study in studies)))
+    for model in MODELS:
+        values = [row.values.get(model) for row in known]
+        if any(values):
+            shown = (f"{100 * v:.2f} %" if v else "" for v in values)
+            rows.append((f"{model}, published", *shown))
+    on = (row.data + (f", {row.images:,} images" if row.images else "") for row in known)
+    rows.append(("published on", *on))
+    return rows
+
+
+def _comparable(result: Result) -> bool:
+    """Whether a result may stand beside published ones."""
+    known = BY_STUDY.get(result.study)
+    by_paper = result.protocol.get("name") == "paper" and not result.data.get("simulated")
+    return (
+        by_paper
+        and known is not None
+        and known.metric in result.metrics
+        and not is_alone(result, known.metric)
+    )
+
+
+def _measured(one: Evaluated) -> str:
+    """ "49.9 % (47.0 to 52.8), clinic, 120 images"."""
+    estimate = one.result.metrics[BY_STUDY[one.result.study].metric]
+    words = f"{100 * estimate.value:.1f} %"
+    if estimate.low is not None and estimate.high is not None:
+        words += f" ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+    images = "" if estimate.n is None else f", {estimate.n:,} images"
+    return f"{words}, {one.data_name}{images}"

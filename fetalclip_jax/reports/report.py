@@ -6,7 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fetalclip_jax import run as runs
-from fetalclip_jax.reports import headline, page, provenance, published, reading, sections, summary
+from fetalclip_jax.reports import (
+    claim,
+    headline,
+    left_out,
+    page,
+    provenance,
+    published,
+    reading,
+    sections,
+    summary,
+    tables,
+)
+from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import number
 from fetalclip_jax.reports.reading import Contents
 
@@ -14,11 +26,11 @@ from fetalclip_jax.reports.reading import Contents
 def build(
     sources: Sequence[pathlib.Path], output: pathlib.Path, total_seconds: float | None = None
 ) -> pathlib.Path:
-    """Writes a page about runs and results, with `figures/`, `results.json` and `results.csv`.
+    """Writes a page about runs and results, with figures, tables and a summary for scripts.
 
-    Whatever is missing is left out and named on the page. `results.json` and `results.csv` lie in
-    the folder of the run if one run is the only source, else beside the page, where the figures
-    always are.
+    Whatever is missing is left out and named on the page. `results.json`, `results.csv` and
+    `tables/` lie in the folder of the run if one run is the only source, else beside the page,
+    where `figures/` always is.
 
     Args:
       sources: runs (`config.json`, `metrics.jsonl`, results in `results/`) and folders that
@@ -39,13 +51,15 @@ def build(
     contents = reading.read(sources)
     folder = _summary_folder(sources, contents, output)
     figures = summary.summarise(contents, total_seconds)
-    report = sections.Report(contents, output.parent / "figures")
+    report = Report(contents, output.parent / "figures")
     sections.add_all(report)
-    report.add("What was left out", provenance.left_out(contents))
+    report.add("What was left out", left_out.section(contents))
     report.add("Protocols", provenance.protocols(contents))
+    report.add("CLAIM 2024", claim.section(report))
     report.add("Configuration and environment", *provenance.environment(contents))
     runs.write_json(folder / "results.json", figures)
     runs.write_text(folder / "results.csv", summary.table(contents))
+    tables.write(folder / "tables", contents)
     head = _head(report, figures)
     runs.write_text(output, page.document(_title(contents), head, report.sections))
     return output
@@ -95,7 +109,7 @@ def _title(contents: Contents) -> str:
     return f"FetalCLIP report: {', '.join(names) if len(names) < 4 else f'{len(names)} models'}"
 
 
-def _head(report: sections.Report, figures: Mapping[str, Any]) -> str:
+def _head(report: Report, figures: Mapping[str, Any]) -> str:
     contents = report.contents
     parts = [
         f'<div class="banner" role="note">{page.text(notice(contents))}</div>',
@@ -107,12 +121,13 @@ def _head(report: sections.Report, figures: Mapping[str, Any]) -> str:
             page.paragraph(
                 "Each figure stands beside what it has to beat. Intervals are 95 % bootstrap "
                 "intervals where the evaluation recorded them. results.json beside this page "
-                "holds the same figures for scripts, results.csv for spreadsheets.",
+                "holds the same figures for scripts, results.csv for spreadsheets, the folder "
+                "tables as CSV and LaTeX for a paper.",
                 "quiet",
             )
         )
-    if beside := headline.published_table(contents):
-        parts.append(beside)
+    if beside := published.table(contents):
+        parts.append(page.plain_table(beside[0], beside[1:], "published"))
         parts.append(
             page.paragraph(
                 f"Published numbers are those of {published.SOURCE}. Nothing of them was "

@@ -5,10 +5,15 @@ import io
 from typing import Any
 
 from fetalclip_jax.evaluation.result import Result
+from fetalclip_jax.reports import provenance
 from fetalclip_jax.reports.naming import number
 from fetalclip_jax.reports.reading import Contents
 
-_COLUMNS = ("study", "model", "data", "protocol", "kind", "name", "value", "low", "high", "n")
+# People script against these; further ones come last.
+_COLUMNS = (
+    *("study", "model", "data", "protocol", "kind", "name", "value", "low", "high", "n"),
+    *("patients", "split", "resample_by"),
+)
 
 
 def summarise(contents: Contents, total_seconds: float | None = None) -> dict[str, Any]:
@@ -88,14 +93,16 @@ def table(contents: Contents) -> str:
     for one in contents.evaluated:
         result = one.result
         of = (result.study, one.model_name, one.data_name, result.protocol.get("name", ""))
+        _, patients = provenance.counts(one)
+        on = (patients, " ".join(provenance.splits(one)), result.protocol.get("resample_by"))
         for name, e in result.metrics.items():
-            rows.append((*of, "metric", name, e.value, e.low, e.high, e.n))
+            rows.append((*of, "metric", name, e.value, e.low, e.high, e.n, *on))
         for name, baseline in result.baselines.items():
-            e = baseline.estimate
-            rows.append((*of, f"baseline of {baseline.metric}", name, e.value, e.low, e.high, e.n))
+            e, kind = baseline.estimate, f"baseline of {baseline.metric}"
+            rows.append((*of, kind, name, e.value, e.low, e.high, e.n, *on))
         for point in result.curve:
             edges = (point.get("mean"), point.get("low"), point.get("high"))
-            rows.append((*of, "curve", f"{point['patients']} patients", *edges, None))
+            rows.append((*of, "curve", f"{point['patients']} patients", *edges, None, *on))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)

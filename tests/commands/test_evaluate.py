@@ -37,6 +37,10 @@ def test_results_say_what_was_judged(evaluated):
     assert found["data"]["stores"]["images"]["images"] == 60
     estimate = found["metrics"]["macro_f1"]
     assert estimate["low"] <= estimate["value"] <= estimate["high"]
+    assert found["model"]["trained_on"] == "phantom"
+    assert found["model"]["parameters"] > 0
+    assert found["model"]["config"]["vision_cfg"]["image_size"] > 0
+    assert found["environment"]["packages"].keys() >= {"jax", "numpy"}
     with (folder / "zero_shot.planes.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == estimate["n"]

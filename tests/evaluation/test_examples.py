@@ -1,9 +1,12 @@
 """Which example images a study stores, and that each keeps its own picture."""
 
+import json
+
 import numpy as np
 import pytest
 
 from fetalclip_jax.data.example import Example
+from fetalclip_jax.datasets.protocol import SourceFacts
 from fetalclip_jax.evaluation import examples
 from fetalclip_jax.evaluation.result import Predictions
 
@@ -14,9 +17,9 @@ def predictions(*labels_and_answers, scores=None, candidates=()):
     return Predictions(ids, ids, labels, answers, candidates, scores)
 
 
-def reversed_rows(given):
+def reversed_rows(given, scores=None):
     columns = (given.example_id, given.patient_id, given.label, given.prediction)
-    return Predictions(*(column[::-1] for column in columns))
+    return Predictions(*(column[::-1] for column in columns), given.candidates, scores)
 
 
 def test_classes_take_turns():
@@ -52,6 +55,42 @@ def test_without_scores_there_are_no_candidates():
     assert row.candidates == ()
 
 
+def test_the_surest_mistakes_come_first_and_equal_ones_by_id():
+    scores = np.array([[9.0, 1.0], [3.0, 1.0], [6.0, 1.0], [3.0, 1.0], [9.0, 0.0], [8.0, 0.0]])
+    pairs = [("b", "a"), ("b", "a"), ("b", "a"), ("b", "a"), ("a", "a"), ("", "a")]
+    given = predictions(*pairs, scores=scores, candidates=("a", "b"))
+    for same in (given, reversed_rows(given, scores[::-1])):
+        rows = examples.surest_mistakes(same, 3)
+        assert [(row.example_id, row.margin) for row in rows] == [
+            ("e0", 8.0),
+            ("e2", 5.0),
+            ("e1", 2.0),
+        ]
+        assert all(row.surest and not row.correct for row in rows)
+
+
+def test_the_margin_is_over_the_best_other_class():
+    scores = np.array([[0.1, 0.5, 0.4]])
+    given = predictions(("a", "b"), scores=scores, candidates=("a", "b", "c"))
+    (row,) = examples.surest_mistakes(given, 1)
+    assert row.margin == pytest.approx(0.1)
+
+
+def test_without_scores_nothing_is_surest():
+    assert examples.surest_mistakes(predictions(("a", "b")), 3) == []
+
+
+def test_examples_of_an_earlier_version_still_load(tmp_path):
+    rows = examples.choose(predictions(("a", "b")), 1, correct=False)
+    path = examples.save(tmp_path, "s", rows, [np.zeros((2, 2), np.uint8)])
+    index = json.loads(path.read_text())
+    for name in ("margin", "surest", "patient_id", "groups"):
+        del index["examples"][0][name]
+    path.write_text(json.dumps(index))
+    ((row, _),) = examples.load(tmp_path, "s")
+    assert (row.example_id, row.surest, row.margin, row.groups) == ("e0", False, None, {})
+
+
 def test_pictures_come_back_with_their_own_example(tmp_path):
     scores = np.eye(3) + np.arange(3) / 10
     given = predictions(("a", "a"), ("b", "b"), ("c", "c"), scores=scores, candidates=("a",) * 3)
@@ -70,11 +109,14 @@ def test_pictures_come_back_with_their_own_example(tmp_path):
 class Images:
     """Eighty images whose brightness is their number, in another order than the predictions."""
 
+    facts = SourceFacts(("all",), {"all": "all"}, (), group_columns=("machine", "operator"))
+
     def __len__(self):
         return 80
 
     def __getitem__(self, index):
-        return Example(f"e{79 - index}", np.full((500, 400), 79 - index, np.uint8))
+        name, image = f"e{79 - index}", np.full((500, 400), 79 - index, np.uint8)
+        return Example(name, image, extra={"machine": f"M{index % 2}", "finding": "none"})
 
     def metadata(self):
         return {"example_id": np.array([f"e{79 - index}" for index in range(80)])}
@@ -86,8 +128,12 @@ def test_what_is_kept_are_the_images_of_the_chosen_ids(tmp_path):
     found = examples.load(tmp_path, "s")
     assert [row.correct for row, _ in found] == [True] * 6 + [False] * 6
     for row, image in found:
-        assert (image == int(row.example_id[1:])).all()
+        number = int(row.example_id[1:])
+        assert (image == number).all()
         assert image.shape == (320, 256)
+        # Only what results may be split by, and only where it is known.
+        assert row.groups == {"machine": f"M{(79 - number) % 2}"}
+        assert row.patient_id == row.example_id
 
 
 def test_an_image_that_is_gone_is_named(tmp_path):

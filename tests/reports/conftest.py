@@ -193,7 +193,7 @@ def save(results, folder: pathlib.Path) -> pathlib.Path:
 
 def save_examples(result: Result, folder: pathlib.Path) -> None:
     """Stores example images of a result that `save` wrote into `folder`."""
-    rows = [row for flag in (True, False) for row in examples.choose(result.predictions, 6, flag)]
+    rows = examples.pick(result.predictions)
     images = [np.full((24, 24), 10 * k, np.uint8) for k in range(len(rows))]
     beside = folder / result.model["name"] / result.data["name"]
     examples.save(beside, result.study, rows, images)

@@ -1,9 +1,12 @@
 """Figures: what they draw is what they were given."""
 
+import io
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from fetalclip_jax.biometry import who_chart
 from fetalclip_jax.evaluation.examples import Judged
@@ -47,6 +50,16 @@ def test_confusion_is_normalised_by_row_and_keeps_counts(drawn):
 def test_true_classes_without_images_get_no_row(drawn):
     plots.confusion_matrix([[2, 0], [0, 0]], ["a", "b"], ["a", "b"], "title")
     assert len(drawn[0].axes[0].get_yticklabels()) == 1
+
+
+def test_a_narrow_confusion_keeps_its_numbers_below_slanted_names(drawn):
+    classes = ["a", "b", "c", "d", "lips_nose"]
+    for narrow in (False, True):
+        plots.confusion_matrix(np.eye(5), classes, classes, "title", narrow=narrow)
+    wide, narrow = drawn
+    assert words(narrow) == words(wide)
+    assert narrow.get_figwidth() < wide.get_figwidth()
+    assert [t.get_text() for t in narrow.axes[0].get_xticklabels()][-1] == "lips nose"
 
 
 def test_a_confusion_matrix_must_fit_its_names():
@@ -149,3 +162,27 @@ def test_a_gallery_keeps_right_and_wrong_in_rows_of_their_own(drawn):
     np.testing.assert_array_equal(shown[1][1:3], bright)
     np.testing.assert_array_equal(shown[1][[0, 3]], 0)
     assert words(bands[1]) == ["heart", "25.00", "femur (true)", "24.00"]
+
+
+def test_a_gallery_of_mistakes_keeps_their_order_margin_and_group(drawn):
+    pairs = (("heart", 25.0), ("femur", 20.0))
+    judged = [
+        Judged(f"e{k}", "femur", "heart", pairs, float(5 - k), True, groups={"machine": f"M{k}"})
+        for k in range(3)
+    ]
+    gallery.mistakes([(row, np.zeros((4, 4), np.uint8)) for row in judged], columns=2)
+    (band,) = drawn[0].subfigs
+    titles = [axes.get_title() for axes in band.axes if axes.images]
+    assert titles == ["true: femur\nmargin 5.00", "true: femur\nmargin 4.00"]
+    assert "M0" in words(band)
+    assert "M2" not in words(band)
+
+
+def test_pictures_keep_their_size_and_their_colours(drawn):
+    with style.figure(2.0, 1.0) as fig:
+        fig.set_facecolor(style.VERMILLION)
+        png = style.png(fig)
+    with Image.open(io.BytesIO(png)) as picture:
+        assert picture.size == (280, 140)
+        seen = np.asarray(picture.convert("RGB"))[70, 140]
+    np.testing.assert_allclose(seen, (0xD5, 0x5E, 0x00), atol=3)

@@ -1,6 +1,7 @@
 """build on a whole run, on subsets, on several models, and on what users get wrong."""
 
 import base64
+import dataclasses
 import json
 import re
 
@@ -11,6 +12,7 @@ from fetalclip_jax import reports
 from fetalclip_jax.evaluation import examples
 from fetalclip_jax.evaluation.result import Predictions
 from fetalclip_jax.labels import BRAIN_PLANES, PLANES
+from fetalclip_jax.reports import images
 from tests.reports.conftest import (
     DATA,
     MODEL,
@@ -46,7 +48,7 @@ def test_a_whole_run_gives_a_self_contained_page(evaluated):
     assert "Not in this report" not in text
     assert "Scores: 100 x cosine." in text
     # Nothing is loaded from anywhere: every picture is in the page, and there are no links out.
-    assert len(page.sources) == 8
+    assert len(page.sources) == 9
     assert all(s.startswith("data:image/png;base64,") for s in page.sources)
     assert not re.search(r"https?://|<script|<link|url\(", text)
     embedded = {base64.b64decode(s.split(",")[1]) for s in page.sources}
@@ -60,6 +62,7 @@ def test_a_whole_run_gives_a_self_contained_page(evaluated):
         "examples_zero_shot_planes",
         "f1_per_class",
         "few_shot_planes",
+        "mistakes_zero_shot_planes",
         "training",
     }
     found = json.loads((evaluated / "results.json").read_text())
@@ -170,6 +173,81 @@ def test_ages_without_circumferences_say_so(tmp_path):
     assert "no image has a prediction and hc_mm" in page.text
 
 
+def test_the_surest_mistakes_are_shown_with_patient_and_group(tmp_path):
+    brain = classification("zero_shot.brain", BRAIN_PLANES, accuracy=0.7)
+    save([brain], tmp_path / "results")
+    rows = [
+        dataclasses.replace(row, groups={"US_machine": "Voluson E6"})
+        for row in examples.pick(brain.predictions)
+    ]
+    folder = tmp_path / "results" / "quickstart" / "phantom"
+    examples.save(folder, brain.study, rows, [np.zeros((8, 8), np.uint8)] * len(rows))
+    page = read_page(reports.build([tmp_path / "results"], tmp_path / "page.html"))
+    found = brain.predictions
+    wrong = (found.label != found.prediction).sum()
+    assert f"Zero-shot brain planes: the surest of {wrong} wrong answers." in page.text
+    best = examples.surest_mistakes(found, 1)[0]
+    assert page.row(best.example_id, best.label, best.prediction)[3:] == [
+        f"{best.margin:.3f}",
+        best.patient_id,
+        "US machine Voluson E6",
+    ]
+    # Those picked by a hash stay apart.
+    table = [row for row in page.rows if len(row) == 4 and row[0] == "Image"]
+    assert len(table) == 1
+
+
+def test_examples_of_an_earlier_version_are_shown_and_their_lack_of_mistakes_is_said(tmp_path):
+    brain = classification("zero_shot.brain", BRAIN_PLANES, accuracy=0.7)
+    save([brain], tmp_path / "results")
+    rows = [row for row in examples.pick(brain.predictions) if not row.surest]
+    folder = tmp_path / "results" / "quickstart" / "phantom"
+    path = examples.save(folder, brain.study, rows, [np.zeros((8, 8), np.uint8)] * len(rows))
+    index = json.loads(path.read_text())
+    for entry in index["examples"]:
+        for name in ("margin", "surest", "patient_id", "groups"):
+            del entry[name]
+    path.write_text(json.dumps(index))
+    page = read_page(reports.build([tmp_path / "results"], tmp_path / "page.html"))
+    assert "evaluate again to see them: Zero-shot brain planes of quickstart" in page.text
+    assert "A hash of the image id picks the images" in page.text
+
+
+def test_a_model_without_mistakes_lacks_none(tmp_path):
+    brain = classification("zero_shot.brain", BRAIN_PLANES, accuracy=1.0)
+    save([brain], tmp_path / "results")
+    save_examples(brain, tmp_path / "results")
+    page = read_page(reports.build([tmp_path / "results"], tmp_path / "page.html"))
+    assert "mistakes" not in page.text.lower()
+
+
+def test_every_figure_says_what_it_stands_for(evaluated):
+    text = reports.build([evaluated], evaluated / "report.html").read_text()
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", text)
+    training, *figures = captions
+    assert "Validation loss" in training
+    assert len(figures) == 8
+    for caption in figures:
+        assert "images of" in caption
+        assert "patients" in caption
+        assert "split &#x27;test&#x27; of phantom (simulated)" in caption
+        assert re.search(r"protocol (default|tuned)", caption)
+        assert "95 % interval: bootstrap over" in caption
+
+
+def test_many_galleries_open_on_demand(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "_MOST_OPEN", 1)
+    models = [MODEL | {"name": name} for name in "ab"]
+    results = [classification("zero_shot.brain", BRAIN_PLANES, model=one) for one in models]
+    save(results, tmp_path / "results")
+    for one in results:
+        save_examples(one, tmp_path / "results")
+    text = reports.build([tmp_path / "results"], tmp_path / "page.html").read_text()
+    galleries = text[text.index('id="example-images"') :]
+    assert galleries.index("<details>") < galleries.index("<img")
+    assert "Zero-shot brain planes: 2 of them" in galleries
+
+
 def test_damaged_examples_are_said_and_the_rest_is_shown(tmp_path):
     brain = classification("zero_shot.brain", BRAIN_PLANES)
     save([brain], tmp_path / "results")
@@ -191,7 +269,7 @@ def test_a_table_of_classes_is_shown_as_it_is(tmp_path):
     page = build(tmp_path, merged_result())
     assert page.sources == []
     assert page.row("brain") == ["brain", "planes", "0.912", "0.500", "12"]
-    assert page.row("Zero-shot, planes merged", "macro F1", "0.756")
+    assert page.row("macro F1", "0.756", "0.700 to 0.800")
 
 
 def test_classes_without_images_are_distractors_in_zero_shot_alone(tmp_path):
@@ -219,8 +297,8 @@ def test_several_models_and_data_sets_keep_apart(tmp_path):
     theirs = classification("zero_shot.brain", BRAIN_PLANES, accuracy=0.4, model=other, data=REAL)
     theirs.save(tmp_path / "results" / "theirs")
     page = build(tmp_path, ours)
-    assert page.row("Zero-shot brain planes", "../other model / clinic")
-    assert page.row("Zero-shot brain planes", "quickstart / phantom")
+    assert page.row("../other model / clinic", "macro F1")
+    assert page.row("quickstart / phantom", "macro F1")
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {
         "confusion_zero_shot_brain_other_model_clinic.png",
         "confusion_zero_shot_brain_quickstart_phantom.png",

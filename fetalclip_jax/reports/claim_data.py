@@ -1,0 +1,200 @@
+"""Answers to the items of CLAIM 2024 about data, partitions and reference standard.
+
+Each function yields sentences from what results and runs recorded, and none where nothing was.
+"""
+
+import collections
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from fetalclip_jax.reports import left_out, naming, provenance
+from fetalclip_jax.reports.frame import Report
+from fetalclip_jax.reports.naming import display, number
+from fetalclip_jax.reports.reading import Evaluated
+
+_TRANSFORMS = {
+    "clip": "padded to a black square, shrunk by antialiased bicubic interpolation",
+    "opencv": "padded to a black square, shrunk by OpenCV's cubic interpolation, not antialiased",
+}
+_MOST_CLASSES = 12
+
+
+def together(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """ "a, b: sentence" of (who, sentence): what holds for several is said once."""
+    found: dict[str, list[str]] = {}
+    for who, sentence in pairs:
+        found.setdefault(sentence, []).append(who)
+    for sentence, names in found.items():
+        yield f"{', '.join(dict.fromkeys(names))}: {sentence}"
+
+
+def sources(report: Report) -> Iterator[str]:
+    for one in report.contents.evaluated:
+        data = one.result.data
+        if data:
+            drawn = (
+                "simulated images, no evidence about patients" if one.simulated else "real images"
+            )
+            yield (
+                f"{one.data_name}: {data.get('citation') or 'citation not recorded'}; licence "
+                f"{data.get('licence') or 'not recorded'}; {drawn}."
+            )
+
+
+def eligibility(report: Report) -> Iterator[str]:
+    yield (
+        "An image is judged if it can be read and has the label or measurement that a task needs; "
+        "numbers that cannot be true are not used."
+    )
+    if report.has_section("left out"):
+        yield "What was left out, why and how often: section What was left out."
+
+
+def preprocessing(report: Report) -> Iterator[str]:
+    for one in report.contents.evaluated:
+        size = one.result.model.get("config", {}).get("vision_cfg", {}).get("image_size")
+        for name, about in one.result.data.get("stores", {}).items():
+            if about.get("transform") in _TRANSFORMS and name != "train":
+                to = f" to {size} pixels" if size else ""
+                yield (
+                    f"{one.data_name}: {_TRANSFORMS[about['transform']]}{to}; RGB, mean and "
+                    "standard deviation of CLIP."
+                )
+            if about.get("copies"):
+                yield (
+                    f"{naming.title(one.result.study)}: {about['copies']} augmented copies of each "
+                    f"image of split {about['split']!r}."
+                )
+
+
+def missing(report: Report) -> Iterator[str]:
+    yield "Nothing is imputed: an image that lacks what a task needs is left out and counted."
+    for one in report.contents.evaluated:
+        if "left_out" in one.result.data:
+            count = len(one.result.data["left_out"])
+            yield f"{one.data_name}: {count:,} images of those used could not be read."
+        for note in one.result.data.get("notes", ()):
+            yield f"{one.data_name}: {note}."
+    for run in report.contents.runs:
+        for split, bad in run.bad_examples.items():
+            yield f"{run.name}: {len(bad):,} examples left out of the records {split!r}."
+
+
+def reference(report: Report) -> Iterator[str]:
+    for one in report.contents.evaluated:
+        result = one.result
+        if "classes" in result.details or "per_class_f1" in result.details:
+            yield f"{one.data_name}: the class labels that come with the data set."
+        if result.study == "age":
+            yield f"{one.data_name}: the head circumferences that come with the data set."
+            if result.data.get("ages_from") == naming.IMPLIED_AGES:
+                yield (
+                    f"{one.data_name} holds no gestational ages: those compared with are implied, "
+                    "the WHO median at the measured circumference."
+                )
+            elif result.data.get("ages_from"):
+                yield f"{one.data_name}: gestational ages that come with the data set."
+
+
+def partitions(report: Report) -> Iterator[str]:
+    for one in report.contents.evaluated:
+        for name, about in one.result.data.get("stores", {}).items():
+            yield f"{one.data_name}, {provenance.store(name, about)}."
+    for run in report.contents.runs:
+        if source := run.config.get("data", {}).get("source"):
+            yield f"{run.name} was trained on split 'train' of {source}."
+
+
+def level(report: Report) -> Iterator[str]:
+    judged: dict[str, tuple[int, int]] = {}
+    for one in report.contents.evaluated:
+        if one.result.predictions is not None:
+            ids = one.result.predictions.patient_id.astype(str)
+            found = len(ids), int((ids != "").sum())
+            judged[one.data_name] = max(judged.get(one.data_name, found), found)
+    for name, (images, known) in judged.items():
+        if known:
+            yield (
+                f"{name}: the patient. Splits, folds and support sets keep the images of one "
+                f"patient id together; {known:,} of {images:,} judged images have one."
+            )
+        else:
+            yield f"{name}: the image; no judged image has a patient id."
+
+
+def sample_size(report: Report) -> Iterator[str]:
+    del report
+    yield "The program calculates none beforehand; how many were judged stands in item 35."
+
+
+def internal(report: Report) -> Iterator[str]:
+    pairs = [
+        (
+            one.model_name,
+            f"{one.data_name}, the kind of data it was trained on, "
+            f"split {' and '.join(map(repr, provenance.splits(one)))}.",
+        )
+        for one in report.contents.evaluated
+        if _trained_on(report, one) == one.result.data.get("kind", "not recorded")
+    ]
+    yield from together(pairs)
+
+
+def external(report: Report) -> Iterator[str]:
+    pairs = [
+        (one.model_name, f"{one.data_name}, other data than it was trained on ({trained_on}).")
+        for one in report.contents.evaluated
+        if (trained_on := _trained_on(report, one)) not in ("", one.result.data.get("kind"))
+    ]
+    yield from together(pairs)
+
+
+def included(report: Report) -> Iterator[str]:
+    for one in report.contents.evaluated:
+        words = f"{naming.title(one.result.study)} on {one.data_name}: {_count(one)} judged"
+        lines = [(reason, count) for _, reason, count in left_out.of(one) if count]
+        if lines:
+            reasons = "; ".join(f"{reason} ({count})" for reason, count in lines)
+            words += f"; left out: {reasons}"
+        yield f"{words}."
+
+
+def characteristics(report: Report) -> Iterator[str]:
+    for one in report.contents.evaluated:
+        found, where = (
+            one.result.predictions,
+            f"{naming.title(one.result.study)} on {one.data_name}",
+        )
+        if found is None or not len(found.label):
+            continue
+        if "per_class_f1" in one.result.details:
+            counts = collections.Counter(found.label.astype(str).tolist())
+            if len(counts) <= _MOST_CLASSES:
+                words = ", ".join(f"{display(name)} {n:,}" for name, n in sorted(counts.items()))
+                yield f"{where}: {words} images."
+        for column, words, unit, scale in (
+            ("hc_mm", "head circumference", "mm", 1),
+            ("ga_days", "gestational age", "weeks", 7),
+        ):
+            values = [number(value) for value in found.extra.get(column, np.array([])).tolist()]
+            known = [value / scale for value in values if value is not None]
+            if known:
+                yield f"{where}: {words} {min(known):.1f} to {max(known):.1f} {unit}."
+
+
+def _count(one: Evaluated) -> str:
+    images, patients = provenance.counts(one)
+    words = "images not counted" if images is None else f"{images:,} images"
+    return words if patients is None else f"{words} of {patients:,} patients"
+
+
+def _trained_on(report: Report, one: Evaluated) -> str:
+    """The kind of data a model was trained on; "" where neither result nor run says so."""
+    if trained_on := one.result.model.get("trained_on"):
+        return trained_on
+    folder = one.folder.resolve()
+    for run in report.contents.runs:
+        if folder.is_relative_to(run.workdir.resolve()):
+            return run.config.get("data", {}).get("source", "")
+    return ""

@@ -1,0 +1,181 @@
+"""Answers to the items of CLAIM 2024 about model, training, statistics and results.
+
+Each function yields sentences from what results and runs recorded, and none where nothing was.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fetalclip_jax.reports import naming, provenance
+from fetalclip_jax.reports.claim_data import together
+from fetalclip_jax.reports.frame import Report
+from fetalclip_jax.reports.naming import number
+
+
+def architecture(report: Report) -> Iterator[str]:
+    for one in report.contents.evaluated:
+        model = one.result.model
+        words = f"{one.model_name}: contrastive image and text towers"
+        if count := model.get("parameters"):
+            words += f", {count:,} parameters"
+        if config := model.get("config"):
+            vision, text = config["vision_cfg"], config["text_cfg"]
+            words += (
+                f"; vision transformer of {vision['layers']} blocks, width {vision['width']}, "
+                f"patches of {vision['patch_size']} in {vision['image_size']} pixels; text "
+                f"transformer of {text['layers']} blocks, width {text['width']}, "
+                f"{text['context_length']} tokens; shared dimension {config['embed_dim']}"
+            )
+        yield f"{words}; fingerprint {model.get('fingerprint', 'not recorded')}."
+
+
+def software(report: Report) -> Iterator[str]:
+    recorded = [one for one in report.contents.evaluated if one.result.environment]
+    for one in recorded:
+        yield f"Evaluation: {_software(one.result.environment)}."
+        yield f"Evaluation ran on {_hardware(one.result.environment)}."
+    silent = len(report.contents.evaluated) - len(recorded)
+    if recorded and silent:
+        yield f"{silent} of the results do not record it."
+
+
+def initialisation(report: Report) -> Iterator[str]:
+    for run in report.contents.runs:
+        if start := run.config.get("init_from"):
+            yield f"{run.name}: parameters and tokenizer of {start}."
+        elif "init_from" in run.config:
+            yield f"{run.name}: random, seed {run.config.get('seed', 'not recorded')}."
+
+
+def training(report: Report) -> Iterator[str]:
+    for run in report.contents.runs:
+        config, train = run.config, run.train
+        facts = [
+            ("objective", config.get("loss", {}).get("kind")),
+            ("steps", train.get("steps") or config.get("train", {}).get("steps")),
+            ("global batch", config.get("train", {}).get("global_batch_size")),
+            ("learning rate", config.get("optimizer", {}).get("learning_rate")),
+            ("schedule", config.get("optimizer", {}).get("schedule")),
+            ("weight decay", config.get("optimizer", {}).get("weight_decay")),
+            ("seed", config.get("seed")),
+            ("augmentation", _plain(config.get("augment"))),
+            ("hardware", train.get("device")),
+            ("images seen", train.get("images_seen")),
+            ("seconds", train.get("seconds") and round(train["seconds"])),
+        ]
+        known = [f"{name} {value}" for name, value in facts if value not in (None, "")]
+        if known:
+            yield f"{run.name}: {', '.join(known)}. All settings: Configuration and environment."
+
+
+def selection(report: Report) -> Iterator[str]:
+    for run in report.contents.runs:
+        kept = run.config.get("train", {}).get("keep_best")
+        if kept is not None:
+            words = f"{run.name}: the last step, unless a model was named by another one"
+            yield f"{words}; that with the lowest {kept} is kept too." if kept else f"{words}."
+    pairs = []
+    for one in report.contents.evaluated:
+        protocol, title = one.result.protocol, naming.title(one.result.study)
+        penalties = protocol.get("penalties")
+        if penalties and protocol.get("solver") == "logistic":
+            words = f"penalty chosen among {len(penalties)} on patients that it is fitted on."
+            pairs.append((title, words))
+        if one.result.details.get("median_best_epoch") is not None:
+            pairs.append((title, "the epoch that is best on the validation patients of a fold."))
+    yield from together(pairs)
+
+
+def ensembles(report: Report) -> Iterator[str]:
+    pairs = []
+    for one in report.contents.evaluated:
+        runs = number(one.result.details.get("runs"))
+        if runs and runs > 1:
+            scores = one.result.details.get("scores", "scores not recorded")
+            words = f"metrics are means over {runs:.0f} probes; single predictions are by {scores}."
+            pairs.append((naming.title(one.result.study), words))
+    yield from together(pairs)
+
+
+def metrics(report: Report) -> Iterator[str]:
+    for one in report.contents.evaluated:
+        names = [naming.metric(name).words for name in one.result.metrics]
+        if names:
+            yield f"{naming.title(one.result.study)}: {', '.join(names)}."
+
+
+def uncertainty(report: Report) -> Iterator[str]:
+    yield from together(
+        (naming.title(one.result.study), f"{provenance.interval(one)}.")
+        for one in report.contents.evaluated
+    )
+    compared = report.has_section("compar")
+    yield f"Tests: section {compared}." if compared else "No hypothesis is tested on this page."
+
+
+def robustness(report: Report) -> Iterator[str]:
+    for words in ("subgroup", "calibration", "data efficiency"):
+        if heading := report.has_section(words):
+            yield f"Section {heading}."
+    for one in report.contents.evaluated:
+        spread = number(one.result.details.get("macro_f1_deviation_over_runs"))
+        if spread is not None:
+            yield (
+                f"{naming.title(one.result.study)} of {one.label}: standard deviation over runs "
+                f"{spread:.3f}."
+            )
+
+
+def performance(report: Report) -> Iterator[str]:
+    yield from together(
+        (naming.title(one.result.study), f"headline table, on {provenance.where(one)}.")
+        for one in report.contents.evaluated
+    )
+
+
+def precision(report: Report) -> Iterator[str]:
+    yield "95 % intervals stand beside the figures of the headline table."
+    if heading := report.has_section("classification"):
+        yield f"Confusions and scores of each class: section {heading}."
+
+
+def failures(report: Report) -> Iterator[str]:
+    for words in ("mistakes", "example images", "classification"):
+        if heading := report.has_section(words):
+            yield f"Section {heading}."
+
+
+def protocol(report: Report) -> Iterator[str]:
+    del report
+    yield "Sections Protocols and Configuration and environment; results.json holds all settings."
+
+
+def availability(report: Report) -> Iterator[str]:
+    yield "The software is fetalclip_jax, Apache-2.0."
+    for one in report.contents.evaluated:
+        if licence := one.result.data.get("licence"):
+            yield f"{one.data_name}: licence {licence}."
+
+
+def _software(environment: Mapping[str, Any]) -> str:
+    packages = environment.get("packages", {})
+    words = [f"python {environment.get('python', 'not recorded')}"]
+    words += [f"{name} {version}" for name, version in packages.items()]
+    if commit := environment.get("commit"):
+        changed = " with changes" if commit.endswith("+") else ""
+        words.append(f"commit {commit.removesuffix('+')[:12]}{changed}")
+    return ", ".join(words)
+
+
+def _hardware(environment: Mapping[str, Any]) -> str:
+    devices = environment.get("devices", {})
+    words = [f"{count} x {kind}" for kind, count in devices.items()]
+    if processor := environment.get("processor"):
+        words.append(f"{processor}, {environment.get('cores', '?')} cores")
+    if memory := environment.get("memory_gib"):
+        words.append(f"{memory:g} GiB")
+    return f"{', '.join(words)} ({environment.get('date', 'day not recorded')})"
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else ""

@@ -1,0 +1,113 @@
+"""What a figure stands for: said of one result, of many alike, and of many that differ."""
+
+import dataclasses
+import pathlib
+
+from fetalclip_jax.evaluation.result import Estimate
+from fetalclip_jax.labels import BRAIN_PLANES, SIX_PLANES
+from fetalclip_jax.reports import provenance
+from fetalclip_jax.reports.reading import Evaluated
+from tests.reports.conftest import (
+    DATA,
+    MODEL,
+    PROTOCOL,
+    REAL,
+    STORE,
+    age_result,
+    classification,
+    few_shot_result,
+)
+
+
+def evaluated(result):
+    label = f"{result.model['name']} / {result.data['name']}"
+    return Evaluated(result, pathlib.Path("nowhere"), label)
+
+
+def brain(**fields):
+    return evaluated(classification("zero_shot.brain", BRAIN_PLANES, **fields))
+
+
+BOOTSTRAP = "95 % interval: bootstrap over patients in 1,000 resamples"
+
+
+def test_one_result_says_images_patients_split_protocol_and_interval():
+    assert provenance.stands_for(brain()) == (
+        "n = 120 images of 20 patients, split 'test' of phantom (simulated), protocol default, "
+        f"{BOOTSTRAP}."
+    )
+    assert provenance.stands_for() == ""
+
+
+def test_results_that_stand_for_the_same_say_it_once():
+    other = brain(model=MODEL | {"name": "other"})
+    assert provenance.stands_for(brain(), other) == provenance.stands_for(brain())
+
+
+def test_results_that_differ_are_both_said_and_what_they_share_is_said_once():
+    few = brain(count=60)
+    few = dataclasses.replace(few, result=dataclasses.replace(few.result, study="zero_shot.view"))
+    assert provenance.stands_for(brain(), few) == (
+        "Zero-shot brain planes: n = 120 images of 20 patients; Zero-shot view: n = 60 images of "
+        "10 patients; all: split 'test' of phantom (simulated), protocol default, "
+        f"{BOOTSTRAP}."
+    )
+
+
+def test_results_of_two_data_sets_are_told_apart_by_them():
+    words = provenance.stands_for(brain(), brain(data=REAL))
+    assert words.startswith(
+        "phantom: split 'test' of phantom (simulated); clinic: split 'test' of clinic; all: n = 120"
+    )
+
+
+def test_models_and_tasks_together_tell_apart_what_neither_does_alone():
+    ours, theirs = MODEL | {"name": "a"}, MODEL | {"name": "b"}
+    paper = PROTOCOL | {"name": "paper"}
+    words = provenance.stands_for(
+        brain(model=ours),
+        brain(model=theirs, protocol=paper),
+        evaluated(age_result(model=ours, protocol=paper)),
+        evaluated(age_result(model=theirs)),
+    )
+    for line in ("brain planes of a / phantom: n = 120", "age of b / phantom: n = 80"):
+        assert line in words
+
+
+def test_probes_say_what_they_were_fitted_on_and_ages_do_not():
+    stores = {"fit": STORE | {"split": "pool"}, "test": STORE}
+    probe = classification("probe.planes", SIX_PLANES, data=DATA | {"stores": stores})
+    assert "split 'test' of phantom (simulated), fitted on split 'pool'," in provenance.stands_for(
+        evaluated(probe)
+    )
+    stores = {"images": STORE, "train": STORE | {"split": "train"}}
+    age = evaluated(age_result(data=DATA | {"stores": stores}))
+    assert "train" not in provenance.stands_for(age)
+    assert provenance.splits(age) == ["test"]
+
+
+def test_intervals_say_what_they_redraw_and_that_there_is_none():
+    images = PROTOCOL | {"resample_by": "image", "resamples": 200}
+    assert provenance.interval(brain(protocol=images)) == (
+        "95 % interval: bootstrap over images in 200 resamples"
+    )
+    curve = evaluated(few_shot_result())
+    assert "bootstrap over support sets and patients" in provenance.interval(curve)
+    without = brain(metrics={"macro_f1": Estimate(0.5, n=120, groups=20)})
+    assert provenance.interval(without) == "no interval recorded"
+    alone = brain(metrics={"macro_f1": Estimate(0.5, n=6, groups=1)})
+    assert provenance.interval(alone) == "no interval: a single patient shows no spread"
+
+
+def test_counts_come_from_whatever_says_them():
+    whole = brain()
+    assert provenance.counts(whole) == (120, 20)
+    by_image = brain(
+        protocol=PROTOCOL | {"resample_by": "image"},
+        metrics={"macro_f1": Estimate(0.5, 0.4, 0.6, 120, 120)},
+    )
+    # Resampled by image, the groups are no patients: those of the predictions are.
+    assert provenance.counts(by_image) == (120, 20)
+    bare = brain(metrics={"macro_f1": Estimate(0.5)}, predictions=None)
+    assert provenance.counts(bare) == (None, None)
+    assert provenance.stands_for(bare).startswith("images not counted, patients not recorded,")
