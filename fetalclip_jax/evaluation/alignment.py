@@ -55,8 +55,8 @@ def align(first: Result, second: Result, names: tuple[str, str] | None = None) -
     for result, name in zip((first, second), names, strict=True):
         if result.predictions is None:
             raise ValueError(
-                f"{name}: {result.study} has no predictions beside its JSON (.npz), so that nothing "
-                "can be matched; evaluate again"
+                f"{name}: {result.study} has no predictions beside its JSON (.npz) to be "
+                "matched; evaluate again"
             )
         pair.append(result.predictions)
     rows = _rows(pair, names, first.study)
@@ -233,8 +233,8 @@ def _without_runs(pair, names, results) -> tuple[list[Predictions], list[str]]:
     if not several and all(int(one.details.get("runs") or 1) == 1 for one in results):
         return pair, []  # of a single run nothing is lacking
     words = (
-        f"the answers of every run of {old} are not kept, so that the runs' mean scores are "
-        "compared and what runs and support sets add to the interval is unknown; evaluate again"
+        f"the answers of every run of {old} are not kept: the runs' mean scores are compared; "
+        "evaluate again for the runs themselves"
     )
     return [dataclasses.replace(one, runs={}, ranks={}) for one in pair], [words]
 

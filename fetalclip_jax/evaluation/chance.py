@@ -70,9 +70,7 @@ def of_copies(pair: Aligned, metric: str) -> Chance:
     if not any(int(one.protocol.get("copies") or 0) for one in results):
         return Chance()
     found = [np.array(one.details.get("redraws", {}).get(metric, ())) for one in results]
-    lacking = [
-        name for name, values in zip(pair.names, found, strict=True) if len(values) < 2
-    ]
+    lacking = [name for name, values in zip(pair.names, found, strict=True) if len(values) < 2]
     if lacking:
         return Chance(
             unknown=f"{' and '.join(lacking)} recorded no training on copies drawn anew (redraws)"

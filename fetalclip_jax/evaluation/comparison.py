@@ -57,7 +57,7 @@ class Difference:
     patients: int
     bootstrap: Bootstrap = dataclasses.field(repr=False)
     measure: Measure = dataclasses.field(repr=False)
-    chance: Chance = Chance()
+    chance: Chance
 
     @property
     def value(self) -> float:

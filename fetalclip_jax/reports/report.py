@@ -2,50 +2,78 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fetalclip_jax import run as runs
-from fetalclip_jax.reports import headline, page, provenance, published, reading, sections, summary
+from fetalclip_jax.evaluation.comparison import MARGIN
+from fetalclip_jax.reports import (
+    comparison,
+    curves,
+    headline,
+    page,
+    provenance,
+    published,
+    reading,
+    sections,
+    summary,
+)
+from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import number
 from fetalclip_jax.reports.reading import Contents
 
 
 def build(
-    sources: Sequence[pathlib.Path], output: pathlib.Path, total_seconds: float | None = None
+    sources: Sequence[pathlib.Path],
+    output: pathlib.Path,
+    total_seconds: float | None = None,
+    *,
+    compare: Sequence[tuple[str, str]] = (),
+    margin: float = MARGIN,
+    say: Callable[[str], None] | None = None,
 ) -> pathlib.Path:
     """Writes a page about runs and results, with `figures/`, `results.json` and `results.csv`.
 
     Whatever is missing is left out and named on the page. `results.json` and `results.csv` lie in
     the folder of the run if one run is the only source, else beside the page, where the figures
-    always are.
+    always are; beside them `comparison.json` and `.csv` of several models, and `curves.json`.
 
     Args:
       sources: runs (`config.json`, `metrics.jsonl`, results in `results/`) and folders that
         `fetalclip evaluate` wrote.
       output: the page, `<name>.html`.
       total_seconds: wall-clock seconds of everything; None takes the sum over runs and studies.
+      compare: pairs of models by name; empty for all pairs of up to five models.
+      margin: difference of two rates below which models are equivalent.
+      say: is given a line of every comparison.
 
     Returns:
       `output`.
 
     Raises:
-      ValueError: there is nothing to report, a file is broken, or `output` is no place for it;
-        the message names it.
+      ValueError: there is nothing to report, a file is broken, a pair of models cannot be compared,
+        or `output` is no place for it; the message names it.
     """
     output = pathlib.Path(output)
     if output.suffix.lower() not in (".html", ".htm") or output.is_dir():
         raise ValueError(f"the report {output} must be a file that ends in .html")
     contents = reading.read(sources)
     folder = _summary_folder(sources, contents, output)
+    comparison.check_place(folder)
+    compared = comparison.of(contents, compare, margin)
     figures = summary.summarise(contents, total_seconds)
-    report = sections.Report(contents, output.parent / "figures")
-    sections.add_all(report)
+    report = Report(contents, output.parent / "figures")
+    drawn = curves.of(report)
+    sections.add_all(report, compared, drawn)
     report.add("What was left out", provenance.left_out(contents))
     report.add("Protocols", provenance.protocols(contents))
     report.add("Configuration and environment", *provenance.environment(contents))
     runs.write_json(folder / "results.json", figures)
     runs.write_text(folder / "results.csv", summary.table(contents))
+    comparison.write(folder, compared)
+    curves.write(folder, drawn, compared)
+    for line in compared.lines() if compared and say else ():
+        say(line)
     head = _head(report, figures)
     runs.write_text(output, page.document(_title(contents), head, report.sections))
     return output
@@ -95,7 +123,7 @@ def _title(contents: Contents) -> str:
     return f"FetalCLIP report: {', '.join(names) if len(names) < 4 else f'{len(names)} models'}"
 
 
-def _head(report: sections.Report, figures: Mapping[str, Any]) -> str:
+def _head(report: Report, figures: Mapping[str, Any]) -> str:
     contents = report.contents
     parts = [
         f'<div class="banner" role="note">{page.text(notice(contents))}</div>',

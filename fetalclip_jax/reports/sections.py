@@ -1,59 +1,32 @@
 """The sections of a report, each made from what the sources hold and silent about the rest."""
 
 import math
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from fetalclip_jax.evaluation import examples
-from fetalclip_jax.reports import age, gallery, headline, naming, page, plots
+from fetalclip_jax.evaluation.comparisons import Comparisons
+from fetalclip_jax.reports import age, comparison, curves, gallery, headline, naming, page, plots
+from fetalclip_jax.reports.curves import Drawn
+from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import display, number, slug
-from fetalclip_jax.reports.reading import Contents, Evaluated, TrainedRun
+from fetalclip_jax.reports.reading import Evaluated, TrainedRun
 
 
-class Report:
-    """Collects the sections of a page and the names of what is missing.
+def add_all(report: Report, compared: Comparisons | None, drawn: Mapping[str, list[Drawn]]) -> None:
+    """Adds every section of figures for which the sources hold something.
 
-    Attributes:
-      contents: what the sources hold.
-      sections: (heading, HTML) in the order of the page.
-      missing: sentences about absent parts.
+    Args:
+      compared: pairs of models, or None.
+      drawn: data-efficiency curves by study.
     """
-
-    def __init__(self, contents: Contents, figures: pathlib.Path):
-        self.contents = contents
-        self.sections: list[tuple[str, str]] = []
-        self.missing: list[str] = []
-        self._figures = figures
-        self._figures.mkdir(parents=True, exist_ok=True)
-
-    def picture(self, name: str, png: bytes, alt: str, caption: str) -> str:
-        """Saves the figure as `<figures>/<name>.png` and returns it as HTML."""
-        (self._figures / f"{name}.png").write_bytes(png)
-        return page.picture(png, alt, caption)
-
-    def figure_name(self, kind: str, label: str) -> str:
-        """A file's name; it says whose figure it is where there are several."""
-        return f"{kind}_{slug(label)}" if self.contents.several else kind
-
-    def whose(self, label: str) -> str:
-        """The beginning of a caption where there are several models or data sets."""
-        return f"{label}. " if self.contents.several else ""
-
-    def add(self, heading: str, *parts: str) -> None:
-        """Adds a section unless all of its parts are empty."""
-        if content := "".join(parts):
-            self.sections.append((heading, content))
-
-
-def add_all(report: Report) -> None:
-    """Adds every section of figures for which the sources hold something."""
+    report.add("Comparison", *comparison.parts(report, compared))
     report.add("Training", *(_training(report, run) for run in report.contents.runs))
     report.add("Classification", *_confusions(report), *_class_f1(report), *_tables(report))
     report.add("Gestational age", *_ages(report))
-    report.add("Data efficiency", *_few_shot(report))
+    report.add("Data efficiency", *curves.parts(report, drawn, compared))
     report.add("Example images", *_gallery(report))
 
 
@@ -241,38 +214,6 @@ def _age(report: Report, one: Evaluated, ages: age.AgePredictions) -> str:
         "Predicted ages on the WHO chart",
         report.whose(one.label) + caption,
     )
-
-
-def _few_shot(report: Report) -> Iterator[str]:
-    for one in report.contents.evaluated:
-        result = one.result
-        if not result.curve:
-            continue
-        task = result.study.partition(".")[2]
-        probe = report.contents.beside(one, f"probe.{task}")
-        raw = report.contents.beside(one, headline.RAW_PIXELS) if task == "planes" else None
-        beside = {
-            "probe, all training patients": probe,
-            "raw pixels, all training patients": raw,
-        }
-        references = {
-            words: other.metrics["macro_f1"].value
-            for words, other in beside.items()
-            if other is not None and "macro_f1" in other.metrics
-        }
-        caption = (
-            "Mean macro F1 of probes trained on few patients, over support sets and repeated runs, "
-            "with its 95 % band."
-        )
-        if references:
-            caption += " The horizontal lines are probes on all training patients."
-        title = f"Data efficiency: {naming.title(result.study).removeprefix('Few-shot ')}"
-        yield report.picture(
-            report.figure_name(slug(result.study), one.label),
-            plots.few_shot(result.curve, references, title),
-            "Macro F1 against labelled patients",
-            report.whose(one.label) + caption,
-        )
 
 
 def _gallery(report: Report) -> Iterator[str]:
