@@ -134,17 +134,33 @@ class Comparisons:
         return text.getvalue()
 
     def lines(self) -> Iterator[str]:
-        """For the terminal: one line a headline, then the wins and what is left out."""
-        for one, d, p, verdict in self.rows():
-            edges = "no interval" if d.low is None else f"[{d.low:+.3f}, {d.high:+.3f}]"
-            yield (
-                f"{one.study} on {one.data}: {one.names[0]} {d.first:.3f}, {one.names[1]} "
-                f"{d.second:.3f}, {d.metric.replace('_', ' ')} {d.value:+.3f} {edges}, "
-                f"p {shown_p(p)} (Holm, {self.tests}): {verdict}; {d.n:,} images of "
-                f"{d.patients:,} patients"
-            )
+        """For the terminal: a line a study for one pair, a line a pair for several."""
+        if len(self.pairs) == 1:
+            for one, d, p, verdict in self.rows():
+                yield (
+                    f"{one.study} on {one.data}, {d.metric.replace('_', ' ')}: {one.names[0]} "
+                    f"{d.first:.3f}, {one.names[1]} {d.second:.3f}, difference "
+                    f"{_shown(d.value, d.low, d.high)}, p {shown_p(p)}: {verdict}; {d.n:,} images "
+                    f"of {d.patients:,} patients"
+                )
+        for one in self.wins:
+            told = [f"{verdict} in {n}" for verdict, n in one.counts.items() if n]
+            line = f"{one.names[0]} against {one.names[1]}: {', '.join(told)}"
+            if one.simulated:
+                line += " (simulated images)"
+            if one.mean is not None:
+                mean = _shown(one.mean.value, one.mean.low, one.mean.high)
+                line += f"; mean difference {mean}"
+            yield line
+        if self.tests > 1:
+            yield f"p-values are adjusted for {self.tests} tests by Holm's method"
         for line in self.left_out:
             yield f"not compared: {line}"
+
+
+def _shown(value: float, low: float | None, high: float | None) -> str:
+    edges = "" if low is None else f" [{low:+z.3f}, {high:+z.3f}]"
+    return f"{value:+z.3f}{edges}"
 
 
 def shown_p(p: float | None) -> str:

@@ -14,6 +14,8 @@ from fetalclip_jax.reports.reading import Contents, Evaluated
 
 # More models make more pairs than anyone reads: then they are to be named.
 MOST_MODELS = 5
+# Of more pairs the tests one by one are opened on demand.
+_SHOWN_PAIRS = 3
 
 
 def of(contents: Contents, pairs: Sequence[Pair], margin: float) -> Comparisons | None:
@@ -46,7 +48,7 @@ def parts(report: Report, found: Comparisons | None) -> Iterator[str]:
     if not found.compared:
         report.missing += [f"Comparison: {line}." for line in found.left_out]
         return
-    yield page.paragraph(_how(found))
+    yield page.paragraph(_how(found)) + _wins(found)
     if any(_is_rate(one.headline) for one in found.compared):
         yield report.picture(
             "comparison",
@@ -57,8 +59,7 @@ def parts(report: Report, found: Comparisons | None) -> Iterator[str]:
             of=_shown(report, found),
         )
     yield _headlines(found)
-    yield _wins(found)
-    yield page.details("Differences in every metric", _every_metric(found))
+    yield from _every_metric(found)
     yield _notes(found)
 
 
@@ -85,21 +86,15 @@ def check_place(folder: pathlib.Path) -> None:
         )
 
 
-def change(metric: str, value: float | None) -> str:
-    """A difference in the unit of its metric: "+0.012", "-1.3 points" of percents, "+2.1 days"."""
-    if value is None:
-        return "none"
+def change(metric: str, value: float, low: float | None, high: float | None) -> str:
+    """A difference and its interval: "+0.012 (-0.003 to +0.027)", "-0.4 (-1.1 to +0.4) points"."""
     shown = naming.metric(metric)
-    if shown.percent:
-        return f"{100 * value:+.1f} points"
-    return f"{value:+.1f} {shown.unit}" if shown.unit else f"{value:+.3f}"
-
-
-def edges(metric: str, low: float | None, high: float | None) -> str:
-    """An interval of a difference."""
-    if low is None or high is None:
-        return "none"
-    return f"{change(metric, low)} to {change(metric, high)}"
+    factor, digits, unit = (100, 1, "points") if shown.percent else (1, 3, "")
+    if shown.unit:
+        digits, unit = 1, shown.unit
+    numbers = [f"{factor * one:+z.{digits}f}" for one in (value, low, high) if one is not None]
+    interval = f" ({numbers[1]} to {numbers[2]})" if len(numbers) == 3 else ", no interval"
+    return f"{numbers[0]}{interval} {unit}".strip()
 
 
 def _how(found: Comparisons) -> str:
@@ -130,13 +125,13 @@ def _figure(found: Comparisons) -> bytes:
             continue
         name = naming.title(one.study) + (f"\n{one.data}" if several else "")
         names[name] = None
-        interval = "no interval" if d.low is None else f"[{d.low:+.3f}, {d.high:+.3f}]"
-        panels.setdefault(f"{one.names[0]} - {one.names[1]}", {})[name] = forest.Row(
+        interval = "no interval" if d.low is None else f"[{d.low:+z.3f}, {d.high:+z.3f}]"
+        panels.setdefault(f"{one.names[0]} minus {one.names[1]}", {})[name] = forest.Row(
             d.value,
             d.low,
             d.high,
             verdict,
-            f"{d.value:+.3f} {interval}",
+            f"{d.value:+z.3f} {interval}",
             f"{d.n:,} images, {d.patients:,} patients",
         )
     axis = "difference in macro F1 or rate; right of zero: the first model is better"
@@ -148,31 +143,56 @@ def _is_rate(d: Difference) -> bool:
 
 
 def _headlines(found: Comparisons) -> str:
-    rows = []
-    for one, d, p, verdict in found.rows():
-        metric = naming.metric(d.metric)
-        close = verdict in ("better", "worse") and d.equivalent
-        rows.append(
-            (
-                naming.title(one.study),
-                _on(one),
-                metric.words,
-                f"{one.names[0]} {metric.show(d.first)}",
-                f"{one.names[1]} {metric.show(d.second)}",
-                change(d.metric, d.value),
-                edges(d.metric, d.low, d.high),
-                shown_p(d.p),
-                shown_p(p),
-                f"{d.n:,}",
-                f"{d.patients:,}",
-                f"{verdict}, within the margin" if close else verdict,
-            )
-        )
-    columns = (
-        *("Task", "Data", "Metric", "First", "Second", "Difference", "95 % interval", "p"),
-        *("Holm's p", "Images", "Patients", "First is"),
+    content = _table(
+        "p / Holm's p",
+        [
+            (one, d, f"{shown_p(d.p)} / {shown_p(p)}".replace("< 0.001 / < 0.001", "< 0.001"), v)
+            for one, d, p, v in found.rows()
+        ],
     )
-    return page.plain_table(columns, rows)
+    title = "Headline metrics, each a test of the family"
+    if len(found.pairs) > _SHOWN_PAIRS:
+        return page.details(title, content)
+    return page.paragraph(title, "title") + content
+
+
+def _every_metric(found: Comparisons) -> Iterator[str]:
+    for pair in found.pairs:
+        rows = [
+            (one, d, shown_p(d.p), d.verdict())
+            for one in found.compared
+            if one.names == pair
+            for d in one.differences
+        ]
+        title = f"Every metric: {pair[0]} minus {pair[1]} (p-values not adjusted)"
+        yield page.details(title, _table("p", rows))
+
+
+def _table(p_is: str, rows: Sequence[tuple[Comparison, Difference, str, str]]) -> str:
+    body = []
+    for one, d, p, verdict in rows:
+        metric = naming.metric(d.metric, str(one.results[0].data.get("ages_from") or ""))
+        if verdict in ("better", "worse") and d.equivalent:
+            verdict += ", within the margin"
+        task = page.text(f"{naming.title(one.study)}, {metric.words}")
+        words = (
+            _on(one),
+            f"{one.names[0]} {metric.show(d.first)}",
+            f"{one.names[1]} {metric.show(d.second)}",
+        )
+        figures = (
+            change(d.metric, d.value, d.low, d.high),
+            p,
+            f"{d.n:,} / {d.patients:,}",
+            verdict,
+        )
+        body.append(
+            f'<th scope="row">{task}</th>'
+            + "".join(f"<td>{page.text(word)}</td>" for word in words)
+            + "".join(f'<td class="number">{page.text(figure)}</td>' for figure in figures)
+        )
+    columns = ("Task", "Data", "First", "Second", "Difference (95 % interval)", p_is)
+    return page.table((*columns, "Images / patients", "First is"), body)
 
 
 def _wins(found: Comparisons) -> str:
@@ -180,9 +200,9 @@ def _wins(found: Comparisons) -> str:
     for one in found.wins:
         mean = "none"
         if one.mean is not None:
-            mean = f"{one.mean.value:+.3f}"
+            mean = f"{one.mean.value:+z.3f}"
             if one.mean.low is not None:
-                mean += f" ({one.mean.low:+.3f} to {one.mean.high:+.3f})"
+                mean += f" ({one.mean.low:+z.3f} to {one.mean.high:+z.3f})"
         rows.append(
             (
                 one.names[0],
@@ -198,32 +218,6 @@ def _wins(found: Comparisons) -> str:
     return page.paragraph("Wins of the first model, by Holm's p", "title") + page.plain_table(
         columns, rows
     )
-
-
-def _every_metric(found: Comparisons) -> str:
-    rows = [
-        (
-            naming.title(one.study),
-            _on(one),
-            f"{one.names[0]} - {one.names[1]}",
-            naming.metric(d.metric).words,
-            naming.metric(d.metric).show(d.first),
-            naming.metric(d.metric).show(d.second),
-            change(d.metric, d.value),
-            edges(d.metric, d.low, d.high),
-            shown_p(d.p),
-            f"{d.n:,}",
-            f"{d.patients:,}",
-            d.verdict(),
-        )
-        for one in found.compared
-        for d in one.differences
-    ]
-    columns = (
-        *("Task", "Data", "Pair", "Metric", "First", "Second", "Difference", "95 % interval"),
-        *("p, not adjusted", "Images", "Patients", "First is, by this p"),
-    )
-    return page.plain_table(columns, rows)
 
 
 def _notes(found: Comparisons) -> str:

@@ -22,7 +22,7 @@ from fetalclip_jax.evaluation.curves import (
 )
 from fetalclip_jax.evaluation.result import Estimate
 from fetalclip_jax.reports import headline, naming, page, style
-from fetalclip_jax.reports.comparison import edges
+from fetalclip_jax.reports.comparison import change
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import number, slug
 from fetalclip_jax.reports.reading import Evaluated
@@ -173,7 +173,9 @@ def _panel(axes: Axes, drawn: Sequence[Drawn], looks) -> None:
     for one in drawn:
         (colour, marker, dashes), c = looks[one.name], one.curve
         label = "linear probe on few patients" if len(looks) == 1 else one.name
-        axes.fill_between(c.sizes, c.lows, c.highs, color=colour, alpha=0.15, lw=0)
+        axes.fill_between(c.sizes, c.lows, c.highs, color=colour, alpha=0.13, lw=0)
+        for edge in (c.lows, c.highs):
+            axes.plot(c.sizes, edge, color=colour, lw=0.7, alpha=0.6)
         axes.plot(c.sizes, c.values, color=colour, marker=marker, ls=dashes, ms=5, label=label)
         if len(drawn) == 1:
             for x, y in zip(c.sizes, c.values, strict=True):
@@ -293,7 +295,7 @@ def _differences(study: str, compared: Comparisons | None) -> str:
         if isinstance(found, str):
             notes.append(f"{found}.")
             continue
-        pair = f"{found.names[0]} - {found.names[1]}"
+        pair = f"{found.names[0]} minus {found.names[1]}"
         differences = [
             (f"{size:,} patients", d)
             for size, d in zip(found.sizes, found.differences, strict=True)
@@ -305,8 +307,7 @@ def _differences(study: str, compared: Comparisons | None) -> str:
                 pair,
                 data,
                 where,
-                f"{d.value:+.3f}",
-                edges("macro_f1", d.low, d.high),
+                change("macro_f1", d.value, d.low, d.high),
                 shown_p(d.p),
                 d.verdict(),
                 d.chance.words,
@@ -323,7 +324,7 @@ def _differences(study: str, compared: Comparisons | None) -> str:
     if not rows and not notes:
         return ""
     columns = (
-        *("Pair", "Data", "At", "Difference", "95 % interval", "p, not adjusted"),
+        *("Pair", "Data", "At", "Difference (95 % interval)", "p, not adjusted"),
         *("First is, by this p", "Beside the test patients"),
     )
     table = page.plain_table(columns, rows) if rows else ""
