@@ -224,7 +224,9 @@ def difference(
     is_error = pair[0].scale == "positive"
     low = high = p = inner = None
     if bootstrap.count > 1 and bootstrap.resamples > 1 and not found.unknown:
-        spreads = [bootstrap.spread(of_both), *found.spreads]
+        # Drawn in one order, so that the models the other way round get the mirrored interval.
+        ordered = measure.difference(*sorted(pair, key=lambda one: one.value))
+        spreads = [bootstrap.spread(ordered), *found.spreads]
         options = {"scale": of_both.scale, "groups": bootstrap.count}
         low, high = intervals.interval(first - second, spreads, **options)
         edges = intervals.interval(first - second, spreads, level=1 - 2 * ALPHA, **options)

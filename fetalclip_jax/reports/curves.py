@@ -20,7 +20,7 @@ from fetalclip_jax.evaluation.curves import (
     compare_curves,
     curve,
 )
-from fetalclip_jax.evaluation.result import Estimate
+from fetalclip_jax.evaluation.result import Estimate, Result
 from fetalclip_jax.reports import headline, naming, page, style
 from fetalclip_jax.reports.comparison import change
 from fetalclip_jax.reports.frame import Report
@@ -242,8 +242,7 @@ def _table(drawn: Sequence[Drawn]) -> str:
                 _shown(c.area),
                 *map(str, needed),
                 f"{c.values[-1]:.3f}",
-                "" if c.area is None or c.area.n is None else f"{c.area.n:,}",
-                "" if c.area is None or c.area.groups is None else f"{c.area.groups:,}",
+                _images(one.one.result),
             )
         )
         said = list(c.notes)
@@ -254,7 +253,7 @@ def _table(drawn: Sequence[Drawn]) -> str:
     columns = (
         *("Model", "Data", "Sizes", "Area (95 % interval)"),
         *(f"Patients for {score:g}" for score in SCORES),
-        *("At the largest size", "Test images", "Groups redrawn"),
+        *("At the largest size", "Test images / patients"),
     )
     words = (
         "The area is the mean height of the curve over the logarithmic axis, its interval from "
@@ -263,6 +262,13 @@ def _table(drawn: Sequence[Drawn]) -> str:
     )
     words += "".join(f" {', '.join(names)}: {note}." for note, names in notes.items())
     return page.plain_table(columns, rows) + page.paragraph(words, "quiet")
+
+
+def _images(result: Result) -> str:
+    if result.predictions is None:
+        return "not kept"
+    patients = len(np.unique(result.predictions.patients()))
+    return f"{len(result.predictions.example_id):,} / {patients:,}"
 
 
 def _shown(estimate: Estimate | None) -> str:
@@ -310,7 +316,6 @@ def _differences(study: str, compared: Comparisons | None) -> str:
                 change("macro_f1", d.value, d.low, d.high),
                 shown_p(d.p),
                 d.verdict(),
-                d.chance.words,
             )
             for where, d in differences
         ]
@@ -320,12 +325,14 @@ def _differences(study: str, compared: Comparisons | None) -> str:
                 f"{data}: {first} reaches the last score of {second} ({needed.score:.3f}) with "
                 f"{needed} patients."
             )
-        notes += [f"{data}, {pair}: {note}." for note in found.notes]
+        chances = dict.fromkeys(d.chance.words for d in found.differences if d.chance.words)
+        said = (*found.notes, *(f"beside the test patients, {words} vary" for words in chances))
+        notes += [f"{data}, {pair}: {note}." for note in said]
     if not rows and not notes:
         return ""
     columns = (
         *("Pair", "Data", "At", "Difference (95 % interval)", "p, not adjusted"),
-        *("First is, by this p", "Beside the test patients"),
+        "First is, by this p",
     )
     table = page.plain_table(columns, rows) if rows else ""
     items = "".join(f"<li>{page.text(note)}</li>" for note in notes)
