@@ -8,28 +8,20 @@ import csv
 import dataclasses
 import io
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from fetalclip_jax.evaluation.comparison import (
     ALPHA,
     MARGIN,
-    VERDICTS,
     Comparison,
     Difference,
     check_margin,
     compare,
 )
-from fetalclip_jax.evaluation.result import Estimate, Result
-from fetalclip_jax.evaluation.statistics import intervals
-from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
-from fetalclip_jax.evaluation.statistics.intervals import Spread
-from fetalclip_jax.evaluation.statistics.measure import OfSums
+from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.statistics.multiplicity import holm
-from fetalclip_jax.evaluation.statistics.weighted_sum import Term, weighted_sum
+from fetalclip_jax.evaluation.wins import Wins, count_wins
 
 Pair = tuple[str, str]
 
@@ -38,36 +30,6 @@ _COLUMNS = (
     *("value_first", "value_second", "difference", "low", "high", "p", "p_holm", "verdict"),
     *("margin", "equivalent", "images", "patients", "resample_by", "other_sources_of_chance"),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Wins:
-    """How often the first model of a pair was better, by the adjusted tests.
-
-    Attributes:
-      names: of the pair.
-      simulated: on images that a program drew; those are never counted with images of patients.
-      counts: verdicts of the first model, by `comparison.VERDICTS`.
-      mean: difference of the headline metrics that are rates, averaged over studies and data sets;
-        None where there is none.
-      studies: how many the mean is over.
-    """
-
-    names: Pair
-    simulated: bool
-    counts: Mapping[str, int]
-    mean: Estimate | None
-    studies: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "first": self.names[0],
-            "second": self.names[1],
-            "simulated": self.simulated,
-            "counts": dict(self.counts),
-            "mean_difference": dataclasses.asdict(self.mean) if self.mean else None,
-            "studies_in_the_mean": self.studies,
-        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,12 +184,17 @@ def compare_all(
     order = list(dict.fromkeys(map(_where, results)))
     compared.sort(key=lambda one: order.index((one.study, one.data)))
     adjusted = _adjusted(compared)
-    wins = [
-        wins
-        for names in chosen
-        for simulated in (False, True)
-        if (wins := _wins(names, simulated, compared, adjusted, resamples, seed))
-    ]
+    verdicts = [one.headline.verdict(p) for one, p in zip(compared, adjusted, strict=True)]
+    wins = []
+    for names in chosen:
+        for simulated in (False, True):
+            own = [
+                (one, verdict)
+                for one, verdict in zip(compared, verdicts, strict=True)
+                if (one.names, one.simulated) == (names, simulated)
+            ]
+            if own:
+                wins.append(count_wins(own, resamples=resamples, seed=seed))
     return Comparisons(
         tuple(compared), tuple(adjusted), tuple(wins), margin, tuple(dict.fromkeys(left_out))
     )
@@ -275,59 +242,6 @@ def _adjusted(compared: Sequence[Comparison]) -> list[float | None]:
     known = [one.headline.p for one in compared if one.headline.p is not None]
     adjusted = iter(holm(known))
     return [None if one.headline.p is None else next(adjusted) for one in compared]
-
-
-def _wins(names, simulated, compared, adjusted, resamples, seed) -> Wins | None:
-    own = [
-        (one, one.headline.verdict(p))
-        for one, p in zip(compared, adjusted, strict=True)
-        if one.names == names and one.simulated == simulated
-    ]
-    if not own:
-        return None
-    counts = Counter(verdict for _, verdict in own)
-    rates = [one for one, _ in own if _is_rate(one.headline)]
-    mean = _mean(rates, resamples, seed) if rates else None
-    return Wins(names, simulated, {v: counts[v] for v in VERDICTS}, mean, len(rates))
-
-
-def _mean(rates: Sequence[Comparison], resamples: int, seed: int) -> Estimate:
-    """The mean difference of rates; patients are drawn once for all studies on a data set."""
-    share = 1 / len(rates)
-    spreads: list[Spread] = []
-    drawn: dict[tuple[str, str], list[Difference]] = {}
-    for one in rates:
-        drawn.setdefault((one.data, one.resample_by), []).append(one.headline)
-        spreads += [
-            Spread(share**2 * other.variance, other.freedom)
-            for other in one.headline.chance.spreads
-        ]
-    sums = [
-        weighted_sum(
-            [Term(share, d.measure, d.bootstrap.groups) for d in own], intervals.DIFFERENCE
-        )
-        for own in drawn.values()
-    ]
-    mean = Estimate(
-        float(np.mean([one.headline.value for one in rates])),
-        n=sum(one.headline.n for one in rates),
-        groups=sum(len(names) for _, names in sums),
-    )
-    if any(one.headline.low is None for one in rates):
-        return mean
-    try:
-        with np.errstate(invalid="ignore"):
-            spreads += [Bootstrap(names, resamples, seed).spread(one) for one, names in sums]
-    except ValueError:
-        return mean  # some draw of patients has no image of a study that few of them have
-    low, high = intervals.interval(
-        mean.value, spreads, scale=intervals.DIFFERENCE, groups=mean.groups
-    )
-    return dataclasses.replace(mean, low=low, high=high)
-
-
-def _is_rate(d: Difference) -> bool:
-    return d.measure.scale == intervals.DIFFERENCE and isinstance(d.measure, OfSums)
 
 
 def _checked(pairs: Sequence[Pair], models: Mapping[str, Any]) -> list[Pair]:

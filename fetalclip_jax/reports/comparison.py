@@ -10,12 +10,14 @@ from fetalclip_jax.evaluation.comparison import ALPHA, RELATIVE_MARGIN, Comparis
 from fetalclip_jax.evaluation.comparisons import Comparisons, Pair, shown_p
 from fetalclip_jax.reports import forest, naming, page
 from fetalclip_jax.reports.frame import Report
-from fetalclip_jax.reports.reading import Contents, Evaluated
+from fetalclip_jax.reports.reading import Contents
 
 # More models make more pairs than anyone reads: then they are to be named.
 MOST_MODELS = 5
 # Of more pairs the tests one by one are opened on demand.
 _SHOWN_PAIRS = 3
+# What a page of print holds of the figure.
+_PANELS = 4
 
 
 def of(contents: Contents, pairs: Sequence[Pair], margin: float) -> Comparisons | None:
@@ -50,14 +52,7 @@ def parts(report: Report, found: Comparisons | None) -> Iterator[str]:
         return
     yield page.paragraph(_how(found)) + _wins(found)
     if any(_is_rate(one.headline) for one in found.compared):
-        yield report.picture(
-            "comparison",
-            _figure(found),
-            "Differences of models with their intervals",
-            "Headline metric of each task, the first model minus the second, on the images that "
-            "both judged. Lines are 95 % intervals; the verdict is by Holm's p.",
-            of=_shown(report, found),
-        )
+        yield from _figures(report, found)
     yield _headlines(found)
     yield from _every_metric(found)
     yield _notes(found)
@@ -111,22 +106,19 @@ def _how(found: Comparisons) -> str:
     )
 
 
-def _shown(report: Report, found: Comparisons) -> list[Evaluated]:
-    results = {id(result) for one in found.compared for result in one.results}
-    return [one for one in report.contents.evaluated if id(one.result) in results]
-
-
-def _figure(found: Comparisons) -> bytes:
+def _figures(report: Report, found: Comparisons) -> Iterator[str]:
     panels: dict[str, dict[str, forest.Row]] = {}
+    results: dict[str, set[int]] = {}
     names: dict[str, None] = {}
     several = len({one.data for one in found.compared}) > 1
     for one, d, _, verdict in found.rows():
         if not _is_rate(d):
             continue
-        name = naming.title(one.study) + (f"\n{one.data}" if several else "")
+        name = naming.title(one.study) + (f"\n{_on(one)}" if several else "")
         names[name] = None
         interval = "no interval" if d.low is None else f"[{d.low:+z.3f}, {d.high:+z.3f}]"
-        panels.setdefault(f"{one.names[0]} minus {one.names[1]}", {})[name] = forest.Row(
+        pair = f"{one.names[0]} minus {one.names[1]}"
+        panels.setdefault(pair, {})[name] = forest.Row(
             d.value,
             d.low,
             d.high,
@@ -134,8 +126,24 @@ def _figure(found: Comparisons) -> bytes:
             f"{d.value:+z.3f} {interval}",
             f"{d.n:,} images, {d.patients:,} patients",
         )
-    axis = "difference in macro F1 or rate; right of zero: the first model is better"
-    return forest.forest(panels, list(names), found.margin, axis)
+        results.setdefault(pair, set()).update(map(id, one.results))
+    pairs_of = list(panels)
+    for start in range(0, len(pairs_of), _PANELS):
+        pairs = pairs_of[start : start + _PANELS]
+        shown = set().union(*(results[pair] for pair in pairs))
+        yield report.picture(
+            "comparison" if start == 0 else f"comparison_{1 + start // _PANELS}",
+            forest.forest(
+                {pair: panels[pair] for pair in pairs},
+                list(names),
+                found.margin,
+                "difference in macro F1 or rate; right of zero: the first model is better",
+            ),
+            "Differences of models with their intervals",
+            "Headline metric of each task, the first model minus the second, on the images that "
+            "both judged. Lines are 95 % intervals; the verdict is by Holm's p.",
+            of=[one for one in report.contents.evaluated if id(one.result) in shown],
+        )
 
 
 def _is_rate(d: Difference) -> bool:

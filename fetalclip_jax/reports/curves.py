@@ -6,37 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import patheffects
-from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
 
 from fetalclip_jax import run as runs
 from fetalclip_jax.evaluation import comparisons
 from fetalclip_jax.evaluation.comparisons import Comparisons, shown_p
-from fetalclip_jax.evaluation.curves import (
-    SCORES,
-    Curve,
-    CurveComparison,
-    compare_curves,
-    curve,
-)
+from fetalclip_jax.evaluation.curve_comparison import CurveComparison, compare_curves
+from fetalclip_jax.evaluation.curves import SCORES, Curve, curve
 from fetalclip_jax.evaluation.result import Estimate, Result
-from fetalclip_jax.reports import headline, naming, page, style
+from fetalclip_jax.reports import curve_figure, headline, naming, page
 from fetalclip_jax.reports.comparison import change
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import number, slug
-from fetalclip_jax.reports.reading import Evaluated
-
-# Colour, shape and dashes: any one of them tells curves apart.
-_LOOKS = (
-    (style.BLUE, "o", "-"),
-    (style.VERMILLION, "s", "--"),
-    (style.GREEN, "^", "-."),
-    (style.PURPLE, "D", (0, (5, 1, 1, 1, 1, 1))),
-    ("#E69F00", "v", (0, (3, 1))),
-    ("#56B4E9", "P", ":"),
-)
-_HALO = (patheffects.withStroke(linewidth=3, foreground="white"),)
+from fetalclip_jax.reports.reading import Contents, Evaluated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,137 +37,108 @@ class Drawn:
     curve: Curve
 
 
-def of(report: Report) -> dict[str, list[Drawn]]:
-    """The curves of a report, by study."""
-    evaluated = [one for one in report.contents.evaluated if one.result.curve]
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """Every curve of a report.
+
+    Attributes:
+      drawn: by study.
+      pairs: study, data set, and the curves of two models compared or why they cannot be.
+    """
+
+    drawn: Mapping[str, Sequence[Drawn]]
+    pairs: Sequence[tuple[str, str, CurveComparison | str]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Areas, patients needed and paired differences, for scripts."""
+        return {
+            "curves": [
+                {
+                    "study": study,
+                    "model": one.name,
+                    "data": one.one.data_name,
+                    "simulated": one.one.simulated,
+                    "protocol": one.one.result.protocol.get("name"),
+                    "patients": list(one.curve.sizes),
+                    "macro_f1": one.curve.values.tolist(),
+                    "area": dataclasses.asdict(one.curve.area) if one.curve.area else None,
+                    "needed": [one.curve.needed(score).to_json() for score in SCORES],
+                    "never_falls": one.curve.rises,
+                    "notes": list(one.curve.notes),
+                }
+                for study, drawn in self.drawn.items()
+                for one in drawn
+            ],
+            "differences": [
+                {"study": study, "data": data} | found.to_json()
+                for study, data, found in self.pairs
+                if isinstance(found, CurveComparison)
+            ],
+        }
+
+
+def of(contents: Contents, compared: Comparisons | None) -> Curves:
+    """The curves of a report.
+
+    Args:
+      contents: what its sources hold.
+      compared: pairs of models; None compares none.
+    """
+    evaluated = [one for one in contents.evaluated if one.result.curve]
     names = {
         id(result): name
-        for name, results in comparisons.by_model([e.result for e in evaluated]).items()
+        for name, results in comparisons.by_model([e.result for e in contents.evaluated]).items()
         for result in results
     }
-    found: dict[str, list[Drawn]] = {}
+    drawn: dict[str, list[Drawn]] = {}
     for one in evaluated:
-        result = one.result
-        own = [
-            e for e in evaluated if (e.result.study, e.data_name) == (result.study, one.data_name)
-        ]
-        protocols = {str(e.result.protocol.get("name")).partition(",")[0] for e in own}
-        panel = f"{one.data_name} (simulated)" if one.simulated else one.data_name
-        if len(protocols) > 1:
-            panel += f", {str(result.protocol.get('name')).partition(',')[0]}"
-        drawn = Drawn(one, names[id(result)], panel, curve(result))
-        if any((d.name, d.panel) == (drawn.name, panel) for d in found.get(result.study, ())):
-            drawn = dataclasses.replace(drawn, name=one.label)
-        found.setdefault(result.study, []).append(drawn)
-    return found
+        own = drawn.setdefault(one.result.study, [])
+        new = Drawn(one, names[id(one.result)], _panel(one, evaluated), curve(one.result))
+        if any((other.name, other.panel) == (new.name, new.panel) for other in own):
+            new = dataclasses.replace(new, name=one.label)
+        own.append(new)
+    return Curves(drawn, list(_pairs(compared)))
 
 
-def parts(
-    report: Report, found: Mapping[str, Sequence[Drawn]], compared: Comparisons | None
-) -> Iterator[str]:
+def parts(report: Report, found: Curves) -> Iterator[str]:
     """A figure and a table for every study with a label budget, as HTML."""
-    for study, drawn in found.items():
+    for study, drawn in found.drawn.items():
         task = naming.title(study).removeprefix("Few-shot ")
         references = _references(report, drawn)
         yield report.picture(
             slug(study),
-            figure(drawn, references, f"Data efficiency: {task}"),
+            curve_figure.figure(
+                {
+                    panel: {one.name: one.curve for one in drawn if one.panel == panel}
+                    for panel in dict.fromkeys(one.panel for one in drawn)
+                },
+                references,
+                f"Data efficiency: {task}",
+            ),
             f"Macro F1 against labelled patients: {task}",
             _caption(drawn, references),
             of=[one.one for one in drawn],
         )
         yield page.paragraph(f"Areas and patients needed: {task}", "title") + _table(drawn)
-        yield _differences(study, compared)
+        yield _differences(study, found)
 
 
-def to_json(found: Mapping[str, Sequence[Drawn]], compared: Comparisons | None) -> dict[str, Any]:
-    """Areas, patients needed and paired differences, for scripts."""
-    return {
-        "curves": [
-            {
-                "study": study,
-                "model": one.name,
-                "data": one.one.data_name,
-                "simulated": one.one.simulated,
-                "protocol": one.one.result.protocol.get("name"),
-                "patients": list(one.curve.sizes),
-                "macro_f1": one.curve.values.tolist(),
-                "area": dataclasses.asdict(one.curve.area) if one.curve.area else None,
-                "needed": [one.curve.needed(score).to_json() for score in SCORES],
-                "never_falls": one.curve.rises,
-                "notes": list(one.curve.notes),
-            }
-            for study, drawn in found.items()
-            for one in drawn
-        ],
-        "differences": [
-            {"study": study, "data": data} | one.to_json()
-            for study, data, one in _compared(compared)
-            if isinstance(one, CurveComparison)
-        ],
-    }
-
-
-def write(
-    folder: pathlib.Path, found: Mapping[str, Sequence[Drawn]], compared: Comparisons | None
-) -> None:
+def write(folder: pathlib.Path, found: Curves) -> None:
     """Writes curves.json; nothing where there is no curve."""
-    if found:
-        runs.write_json(folder / "curves.json", to_json(found, compared))
+    if found.drawn:
+        runs.write_json(folder / "curves.json", found.to_json())
 
 
-def figure(drawn: Sequence[Drawn], references: Mapping[str, float], title: str) -> bytes:
-    """Macro F1 against the number of labelled patients on a base-2 axis, a panel per data set.
+def _panel(one: Evaluated, evaluated: Sequence[Evaluated]) -> str:
+    """The data set, and the protocol where it was judged by several."""
 
-    Args:
-      drawn: curves; those of one panel lie over one another.
-      references: label -> macro F1 drawn as horizontal lines, at most two.
-      title: heading.
-    """
-    panels = list(dict.fromkeys(one.panel for one in drawn))
-    names = list(dict.fromkeys(one.name for one in drawn))
-    looks = {name: _LOOKS[k % len(_LOOKS)] for k, name in enumerate(names)}
-    columns = min(len(panels), 2)
-    lines = -(-len(panels) // columns)
-    with style.figure(7.4 if columns == 1 else 10.4, 4.1 * lines + 0.3) as fig:
-        grid = fig.subplots(lines, columns, squeeze=False, sharey=True).ravel()
-        for axes in grid[len(panels) :]:
-            axes.set_axis_off()
-        keys = {}
-        for axes, panel in zip(grid, panels, strict=False):
-            own = [one for one in drawn if one.panel == panel]
-            _panel(axes, own, looks)
-            for k, (name, value) in enumerate(references.items()):
-                colour, dashes = ((style.GREEN, "-."), (style.VERMILLION, "--"))[k]
-                axes.axhline(value, color=colour, ls=dashes, lw=1.4, label=f"{name}: {value:.2f}")
-            axes.set_title(title if len(panels) == 1 else panel, pad=10)
-            handles, labels = axes.get_legend_handles_labels()
-            keys |= dict(zip(labels, handles, strict=True))
-        if len(panels) > 1:
-            fig.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11)
-        fig.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=3)
-        return style.png(fig)
+    def protocol(result: Result) -> str:
+        return str(result.protocol.get("name")).partition(",")[0]
 
-
-def _panel(axes: Axes, drawn: Sequence[Drawn], looks) -> None:
-    sizes = sorted({size for one in drawn for size in one.curve.sizes})
-    for one in drawn:
-        (colour, marker, dashes), c = looks[one.name], one.curve
-        label = "linear probe on few patients" if len(looks) == 1 else one.name
-        axes.fill_between(c.sizes, c.lows, c.highs, color=colour, alpha=0.13, lw=0)
-        for edge in (c.lows, c.highs):
-            axes.plot(c.sizes, edge, color=colour, lw=0.7, alpha=0.6)
-        axes.plot(c.sizes, c.values, color=colour, marker=marker, ls=dashes, ms=5, label=label)
-        if len(drawn) == 1:
-            for x, y in zip(c.sizes, c.values, strict=True):
-                options = {"textcoords": "offset points", "ha": "center", "fontsize": 8.4}
-                axes.annotate(f"{y:.2f}", (x, y), (0, -15), path_effects=_HALO, **options)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(0, 1.04)
-    axes.set_xlabel("labelled patients (logarithmic)")
-    axes.set_ylabel("macro F1")
+    where = (one.result.study, one.data_name)
+    protocols = {protocol(e.result) for e in evaluated if (e.result.study, e.data_name) == where}
+    words = f"{one.data_name} (simulated)" if one.simulated else one.data_name
+    return f"{words}, {protocol(one.result)}" if len(protocols) > 1 else words
 
 
 def _references(report: Report, drawn: Sequence[Drawn]) -> dict[str, float]:
@@ -215,6 +167,8 @@ def _caption(drawn: Sequence[Drawn], references: Mapping[str, float]) -> str:
     if references:
         caption += " The horizontal lines are probes on all training patients."
     bare = [one.name for one in drawn if not np.isfinite(one.curve.lows).all()]
+    if curve_figure.is_crowded([one.panel for one in drawn]):
+        caption += " Bands are drawn as bars, beside one another."
     if bare:
         caption += f" Without a band at some size: {', '.join(bare)}."
     # Budgets that the patients were too few for are no points of the curve.
@@ -279,10 +233,7 @@ def _shown(estimate: Estimate | None) -> str:
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
-def _compared(
-    compared: Comparisons | None,
-) -> Iterator[tuple[str, str, CurveComparison | str]]:
-    """(study, data set, curves of a pair compared, or why they cannot be)."""
+def _pairs(compared: Comparisons | None) -> Iterator[tuple[str, str, CurveComparison | str]]:
     for one in compared.compared if compared else ():
         if all(result.curve for result in one.results):
             try:
@@ -292,10 +243,10 @@ def _compared(
             yield one.study, one.data, found
 
 
-def _differences(study: str, compared: Comparisons | None) -> str:
+def _differences(study: str, curves: Curves) -> str:
     """Every pair at every size, opened on demand."""
     rows, notes = [], []
-    for own, data, found in _compared(compared):
+    for own, data, found in curves.pairs:
         if own != study:
             continue
         if isinstance(found, str):

@@ -63,7 +63,7 @@ def build(
     compared = comparison.of(contents, compare, margin)
     figures = summary.summarise(contents, total_seconds)
     report = Report(contents, output.parent / "figures")
-    drawn = curves.of(report)
+    drawn = curves.of(contents, compared)
     sections.add_all(report, compared, drawn)
     report.add("What was left out", provenance.left_out(contents))
     report.add("Protocols", provenance.protocols(contents))
@@ -71,7 +71,7 @@ def build(
     runs.write_json(folder / "results.json", figures)
     runs.write_text(folder / "results.csv", summary.table(contents))
     comparison.write(folder, compared)
-    curves.write(folder, drawn, compared)
+    curves.write(folder, drawn)
     for line in compared.lines() if compared and say else ():
         say(line)
     head = _head(report, figures)

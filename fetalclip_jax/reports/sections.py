@@ -9,24 +9,24 @@ import numpy as np
 from fetalclip_jax.evaluation import examples
 from fetalclip_jax.evaluation.comparisons import Comparisons
 from fetalclip_jax.reports import age, comparison, curves, gallery, headline, naming, page, plots
-from fetalclip_jax.reports.curves import Drawn
+from fetalclip_jax.reports.curves import Curves
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import display, number, slug
 from fetalclip_jax.reports.reading import Evaluated, TrainedRun
 
 
-def add_all(report: Report, compared: Comparisons | None, drawn: Mapping[str, list[Drawn]]) -> None:
+def add_all(report: Report, compared: Comparisons | None, drawn: Curves) -> None:
     """Adds every section of figures for which the sources hold something.
 
     Args:
       compared: pairs of models, or None.
-      drawn: data-efficiency curves by study.
+      drawn: data-efficiency curves.
     """
     report.add("Comparison", *comparison.parts(report, compared))
     report.add("Training", *(_training(report, run) for run in report.contents.runs))
     report.add("Classification", *_confusions(report), *_class_f1(report), *_tables(report))
     report.add("Gestational age", *_ages(report))
-    report.add("Data efficiency", *curves.parts(report, drawn, compared))
+    report.add("Data efficiency", *curves.parts(report, drawn))
     report.add("Example images", *_gallery(report))
 
 

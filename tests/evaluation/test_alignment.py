@@ -37,8 +37,14 @@ def test_images_of_one_alone_are_counted_and_said():
 def test_runs_are_matched_with_their_images():
     first = few_shot("a", (0.5, 0.3, 0.1))
     order = np.arange(119, -1, -1)
-    second = dataclasses.replace(first, predictions=select(first.predictions, order))
-    pair = align(first, second, ("a", "b"))
+    turned = dataclasses.replace(
+        select(first.predictions, order),
+        **{
+            name: {size: runs[:, order] for size, runs in getattr(first.predictions, name).items()}
+            for name in ("runs", "ranks")
+        },
+    )
+    pair = align(first, dataclasses.replace(first, predictions=turned), ("a", "b"))
     for size in ("2", "4", "8"):
         ours, theirs = (one.predictions for one in (pair.first, pair.second))
         np.testing.assert_array_equal(ours.runs[size], theirs.runs[size])

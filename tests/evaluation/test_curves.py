@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fetalclip_jax.evaluation import chance
-from fetalclip_jax.evaluation.curves import Curve, compare_curves, curve, weights
+from fetalclip_jax.evaluation.curve_comparison import compare_curves
+from fetalclip_jax.evaluation.curves import Curve, curve, weights
 from tests.evaluation.paired import few_shot, misses, zero_shot
 
 QUICK = {"resamples": 100}

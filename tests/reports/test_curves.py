@@ -8,8 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from fetalclip_jax import reports
-from fetalclip_jax.reports import curves, reading, style
-from fetalclip_jax.reports.frame import Report
+from fetalclip_jax.reports import curve_figure, curves, reading, style
 from tests.evaluation.paired import DATA, few_shot, misses, zero_shot
 from tests.reports.conftest import few_shot_result, save
 from tests.reports.pages import Page, read_page
@@ -36,9 +35,11 @@ def build(tmp_path, *results) -> Page:
 
 def figure_of(tmp_path, *results, references=None):
     save(results, tmp_path / "results")
-    report = Report(reading.read([tmp_path / "results"]), tmp_path / "figures")
-    (found,) = curves.of(report).values()
-    return curves.figure(found, references or {}, "title")
+    (found,) = curves.of(reading.read([tmp_path / "results"]), None).drawn.values()
+    panels: dict = {}
+    for one in found:
+        panels.setdefault(one.panel, {})[one.name] = one.curve
+    return curve_figure.figure(panels, references or {}, "title")
 
 
 def test_the_axis_doubles_and_points_are_in_order(tmp_path, drawn):
