@@ -138,7 +138,6 @@ class Result:
       predictions: None for studies that predict nothing of single images.
       validation: predictions for images that were learned from, each by a probe that had not seen
         its patient: what a temperature may be fitted on. None where a study learns nothing.
-      environment: software and hardware that made the result.
     """
 
     study: str
@@ -150,7 +149,6 @@ class Result:
     curve: Sequence[Mapping[str, Any]] = ()
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     cost: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     predictions: Predictions | None = None
     validation: Predictions | None = None
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)

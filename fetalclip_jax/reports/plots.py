@@ -1,4 +1,4 @@
-"""Figures of classification, training and data efficiency. Each function returns PNG bytes."""
+"""Figures of classification and training. Each function returns PNG bytes."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fetalclip_jax.reports import style
 from fetalclip_jax.reports.naming import display, number
@@ -190,43 +190,6 @@ def _f1_panel(axes: Axes, panel: Mapping[str, Any], longest: int) -> None:
     axes.set_xlim(0, 1.16)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_title(textwrap.fill(panel["title"], _TITLE_WIDTH))
-
-
-def few_shot(
-    curve: Sequence[Mapping[str, Any]], references: Mapping[str, float], title: str
-) -> bytes:
-    """Macro F1 against the number of labelled patients, on a base-2 axis.
-
-    Args:
-      curve: points with `patients` and `mean`, and `low` and `high` where there is an interval.
-      references: label -> macro F1 drawn as horizontal lines, at most two.
-      title: heading.
-    """
-    curve = sorted(curve, key=lambda point: int(point["patients"]))
-    patients = np.array([int(point["patients"]) for point in curve])
-    mean, low, high = (
-        np.array([point.get(key) for point in curve], float) for key in ("mean", "low", "high")
-    )
-    with style.figure(7.2, 3.9) as fig:
-        axes = fig.add_subplot()
-        axes.fill_between(patients, low, high, color=style.BLUE, alpha=0.18, lw=0, label="95 %")
-        label = "linear probe on few patients"
-        axes.plot(patients, mean, color=style.BLUE, marker="o", ms=5, label=label)
-        for x, y in zip(patients, mean, strict=True):
-            options = {"textcoords": "offset points", "ha": "center", "fontsize": 8.4}
-            axes.annotate(f"{y:.2f}", (x, y), (0, -15), path_effects=_HALO, **options)
-        for k, (name, value) in enumerate(references.items()):
-            colour, dashes = ((style.GREEN, "-."), (style.VERMILLION, "--"))[k]
-            axes.axhline(value, color=colour, ls=dashes, lw=1.4, label=f"{name}: {value:.2f}")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(patients, [f"{p:,}" for p in patients])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_ylim(0, 1.04)
-        axes.set_xlabel("labelled patients (logarithmic)")
-        axes.set_ylabel("macro F1")
-        axes.set_title(title, pad=10)
-        axes.legend(loc="lower right")
-        return style.png(fig)
 
 
 def _count(value: float) -> str:

@@ -2,12 +2,15 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fetalclip_jax import run as runs
+from fetalclip_jax.evaluation.comparison import MARGIN
 from fetalclip_jax.reports import (
     claim,
+    comparison,
+    curves,
     headline,
     left_out,
     page,
@@ -24,35 +27,48 @@ from fetalclip_jax.reports.reading import Contents
 
 
 def build(
-    sources: Sequence[pathlib.Path], output: pathlib.Path, total_seconds: float | None = None
+    sources: Sequence[pathlib.Path],
+    output: pathlib.Path,
+    total_seconds: float | None = None,
+    *,
+    compare: Sequence[tuple[str, str]] = (),
+    margin: float = MARGIN,
+    say: Callable[[str], None] | None = None,
 ) -> pathlib.Path:
     """Writes a page about runs and results, with figures, tables and a summary for scripts.
 
     Whatever is missing is left out and named on the page. `results.json`, `results.csv` and
     `tables/` lie in the folder of the run if one run is the only source, else beside the page,
-    where `figures/` always is.
+    where `figures/` always is; beside them `comparison.json` and `.csv` of several models, and
+    `curves.json`.
 
     Args:
       sources: runs (`config.json`, `metrics.jsonl`, results in `results/`) and folders that
         `fetalclip evaluate` wrote.
       output: the page, `<name>.html`.
       total_seconds: wall-clock seconds of everything; None takes the sum over runs and studies.
+      compare: pairs of models by name; empty for all pairs of up to five models.
+      margin: difference of two rates below which models are equivalent.
+      say: is given a line of every comparison.
 
     Returns:
       `output`.
 
     Raises:
-      ValueError: there is nothing to report, a file is broken, or `output` is no place for it;
-        the message names it.
+      ValueError: there is nothing to report, a file is broken, a pair of models cannot be compared,
+        or `output` is no place for it; the message names it.
     """
     output = pathlib.Path(output)
     if output.suffix.lower() not in (".html", ".htm") or output.is_dir():
         raise ValueError(f"the report {output} must be a file that ends in .html")
     contents = reading.read(sources)
     folder = _summary_folder(sources, contents, output)
+    comparison.check_place(folder)
+    compared = comparison.of(contents, compare, margin)
     figures = summary.summarise(contents, total_seconds)
     report = Report(contents, output.parent / "figures")
-    sections.add_all(report)
+    drawn = curves.of(contents, compared)
+    sections.add_all(report, compared, drawn)
     report.add("What was left out", left_out.section(contents))
     report.add("Protocols", provenance.protocols(contents))
     report.add("CLAIM 2024", claim.section(report))
@@ -60,6 +76,10 @@ def build(
     runs.write_json(folder / "results.json", figures)
     runs.write_text(folder / "results.csv", summary.table(contents))
     tables.write(folder / "tables", contents)
+    comparison.write(folder, compared)
+    curves.write(folder, drawn)
+    for line in compared.lines() if compared and say else ():
+        say(line)
     head = _head(report, figures)
     runs.write_text(output, page.document(_title(contents), head, report.sections))
     return output

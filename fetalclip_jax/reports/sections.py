@@ -4,18 +4,26 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fetalclip_jax.reports import age, classification, headline, images, naming, plots
+from fetalclip_jax.evaluation.comparisons import Comparisons
+from fetalclip_jax.reports import age, classification, comparison, curves, images, naming, plots
+from fetalclip_jax.reports.curves import Curves
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import number, slug
 from fetalclip_jax.reports.reading import Evaluated, TrainedRun
 
 
-def add_all(report: Report) -> None:
-    """Adds every section of figures for which the sources hold something."""
+def add_all(report: Report, compared: Comparisons | None, drawn: Curves) -> None:
+    """Adds every section of figures for which the sources hold something.
+
+    Args:
+      compared: pairs of models, or None.
+      drawn: data-efficiency curves.
+    """
+    report.add("Comparison", *comparison.parts(report, compared))
     report.add("Training", *(_training(report, run) for run in report.contents.runs))
     report.add("Classification", *classification.parts(report))
     report.add("Gestational age", *_ages(report))
-    report.add("Data efficiency", *_few_shot(report))
+    report.add("Data efficiency", *curves.parts(report, drawn))
     report.add("Worst confident mistakes", *images.mistakes(report))
     report.add("Example images", *images.by_hash(report))
 
@@ -104,39 +112,6 @@ def _age(report: Report, one: Evaluated, ages: age.AgePredictions) -> str:
         report.whose(one.label) + caption,
         of=[one],
     )
-
-
-def _few_shot(report: Report) -> Iterator[str]:
-    for one in report.contents.evaluated:
-        result = one.result
-        if not result.curve:
-            continue
-        task = result.study.partition(".")[2]
-        probe = report.contents.beside(one, f"probe.{task}")
-        raw = report.contents.beside(one, headline.RAW_PIXELS) if task == "planes" else None
-        beside = {
-            "probe, all training patients": probe,
-            "raw pixels, all training patients": raw,
-        }
-        references = {
-            words: other.metrics["macro_f1"].value
-            for words, other in beside.items()
-            if other is not None and "macro_f1" in other.metrics
-        }
-        caption = (
-            "Mean macro F1 of probes trained on few patients, over support sets and repeated runs, "
-            "with its 95 % band."
-        )
-        if references:
-            caption += " The horizontal lines are probes on all training patients."
-        title = f"Data efficiency: {naming.title(result.study).removeprefix('Few-shot ')}"
-        yield report.picture(
-            report.figure_name(slug(result.study), one.label),
-            plots.few_shot(result.curve, references, title),
-            "Macro F1 against labelled patients",
-            report.whose(one.label) + caption,
-            of=[one],
-        )
 
 
 def _find(config: Mapping[str, Any], key: str) -> Any:

@@ -93,24 +93,6 @@ def test_smoothing_keeps_a_constant_and_its_length():
     np.testing.assert_allclose(plots._smooth(np.full(100, 2.5)), 2.5)
 
 
-def test_few_shot_axis_doubles(drawn):
-    curve = [
-        {"patients": p, "mean": p / 20, "low": 0.0, "high": 1.0, "seconds": 3.0}
-        for p in (16, 2, 4, 8)
-    ]
-    plots.few_shot(curve, {"raw pixels": 0.3}, "title")
-    axes = drawn[0].axes[0]
-    np.testing.assert_allclose(axes.lines[0].get_xydata(), [(p, p / 20) for p in (2, 4, 8, 16)])
-    assert axes.get_xscale() == "log"
-    assert [t.get_text() for t in axes.get_xticklabels()] == ["2", "4", "8", "16"]
-    assert "raw pixels: 0.30" in [line.get_label() for line in axes.lines]
-
-
-def test_points_without_an_interval_are_drawn(drawn):
-    plots.few_shot([{"patients": 2, "mean": 0.5, "low": None, "high": None}], {}, "title")
-    assert drawn[0].axes[0].lines[0].get_ydata().tolist() == [0.5]
-
-
 def ages_of(days, ga_days, hc_mm):
     """Predictions of ages, with columns as text: unknown numbers are empty."""
     ids = np.array([f"e{k}" for k in range(len(days))])

@@ -126,8 +126,11 @@ class FewShot:
 
     @staticmethod
     def measures(predictions: Predictions, task: str) -> dict[str, Measured]:
-        """The macro F1 of the largest size; see `evaluation.study.Study`."""
-        largest = max(predictions.runs, key=int)
+        """The macro F1 of the largest size; see `evaluation.study.Study`.
+
+        Older results keep the mean scores of its runs alone, which are judged then.
+        """
+        largest = max(predictions.runs, key=int, default="")
         return {"macro_f1": Answers.of(predictions, largest).measures()["macro_f1"]}
 
     def _point(

@@ -1,0 +1,92 @@
+"""What beside the judged patients could have come out otherwise in a difference of two models."""
+
+import dataclasses
+
+import numpy as np
+
+from fetalclip_jax.evaluation.alignment import Aligned
+from fetalclip_jax.evaluation.answers import Answers
+from fetalclip_jax.evaluation.result import Result
+from fetalclip_jax.evaluation.statistics.intervals import Spread
+
+
+@dataclasses.dataclass(frozen=True)
+class Chance:
+    """Sources of chance beside the test patients.
+
+    Attributes:
+      spreads: of the difference.
+      words: what they are; "" for none.
+      unknown: what is part of the difference and cannot be measured; "" where nothing is lacking.
+        Of a difference with such a part no interval and no p-value is honest.
+    """
+
+    spreads: tuple[Spread, ...] = ()
+    words: str = ""
+    unknown: str = ""
+
+
+def of_metric(pair: Aligned, metric: str) -> Chance:
+    """Chance of a difference in a metric: of support sets for a curve, else of augmented copies."""
+    if pair.first.curve:
+        sizes = pair.first.predictions.runs
+        return of_support_sets(pair, max(sizes, key=int, default=""))
+    return of_copies(pair, metric)
+
+
+def of_support_sets(pair: Aligned, size: str) -> Chance:
+    """Chance of the support sets of one size: paired where both models had the same.
+
+    Args:
+      size: key of `Predictions.runs`.
+    """
+    if not size:
+        return Chance(unknown="the answers of every support set are not kept")
+    sets = [set_means(one, size) for one in (pair.first, pair.second)]
+    if min(map(len, sets)) < 2:
+        return Chance(unknown="a single support set shows nothing of the chance of its patients")
+    drawn = [point_of(one, size).get("draws") for one in (pair.first, pair.second)]
+    if drawn[0] and drawn[0] == drawn[1]:
+        spread = Spread.of_mean(sets[0] - sets[1])
+        return Chance((spread,), f"{len(sets[0])} support sets (the same for both)")
+    words = f"{len(sets[0])} and {len(sets[1])} support sets (other ones, unpaired)"
+    return Chance(tuple(map(Spread.of_mean, sets)), words)
+
+
+def set_means(result: Result, size: str) -> np.ndarray:
+    """Macro F1 of each support set, the mean over its runs, [S]."""
+    scores = Answers.of(result.predictions, size).run_macro_f1()
+    return scores.reshape(int(point_of(result, size)["support_sets"]), -1).mean(1)
+
+
+def point_of(result: Result, size: str) -> dict:
+    """The point of a curve at a size."""
+    return next(dict(point) for point in result.curve if str(int(point["patients"])) == size)
+
+
+def of_copies(pair: Aligned, metric: str) -> Chance:
+    """Chance of a draw of augmented copies, from trainings on copies drawn anew."""
+    results = (pair.first, pair.second)
+    if not any(int(one.protocol.get("copies") or 0) for one in results):
+        return Chance()
+    found = [np.array(one.details.get("redraws", {}).get(metric, ())) for one in results]
+    lacking = [name for name, values in zip(pair.names, found, strict=True) if len(values) < 2]
+    if lacking:
+        return Chance(
+            unknown=f"{' and '.join(lacking)} recorded no training on copies drawn anew (redraws)"
+        )
+    if len(found[0]) == len(found[1]) and _same(results, "seed") and _same(results, "copies"):
+        spread = _of_redraws(found[0] - found[1], results[0])
+        return Chance((spread,), f"{len(found[0])} redraws of augmented copies (the same for both)")
+    words = f"{len(found[0])} and {len(found[1])} redraws of augmented copies (unpaired)"
+    return Chance(tuple(map(_of_redraws, found, results)), words)
+
+
+def _of_redraws(values: np.ndarray, result: Result) -> Spread:
+    copies = int(result.protocol["copies"])
+    lacking = copies / max(copies - 1, 1)  # as of any bootstrap of so few
+    return Spread(float(values.var(ddof=1)) * lacking, len(values) - 1)
+
+
+def _same(results, key: str) -> bool:
+    return results[0].protocol.get(key) == results[1].protocol.get(key)
