@@ -76,6 +76,11 @@ class LinearProbes:
         """Logits of every run for every row."""
         return np.asarray(_logits(self.weight, self.bias, features))
 
+    def select(self, runs: slice) -> "LinearProbes":
+        """Some of the runs."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return LinearProbes(**{k: None if v is None else v[runs] for k, v in fields.items()})
+
 
 def fit(
     features: Float[np.ndarray, "n d"],
@@ -86,7 +91,6 @@ def fit(
     num_classes: int,
     config: ProbeConfig,
     seeds: Sequence[int] | np.ndarray | None = None,
-    pad_to: tuple[int, int] = (0, 0),
     progress: bool = False,
 ) -> LinearProbes:
     """Train one probe per entry of `train_rows`.
@@ -99,9 +103,7 @@ def fit(
       num_classes: number of classes.
       config: the protocol.
       seeds: for every run, seed of its initial weights and batch order; its position if None.
-      pad_to: at least so many training and validation rows in the compiled program; calls that
-        share it share one compilation. It changes no result.
-      progress: show a progress bar over the epochs of all runs.
+      progress: show a progress bar over the images of all runs and epochs.
 
     Raises:
       ValueError: if some run has no row to train or validate on.
@@ -113,8 +115,8 @@ def fit(
     seeds = range(len(train_rows)) if seeds is None else seeds
     runs = list(zip(train_rows, validation_rows, seeds, strict=True))
     # All groups are padded alike, so that one program serves them.
-    train_width = max(pad_to[0], config.batch_size, *(len(rows) for rows in train_rows))
-    validation_width = max(pad_to[1], *(len(rows) for rows in validation_rows))
+    train_width = max(config.batch_size, *(len(rows) for rows in train_rows))
+    validation_width = max(len(rows) for rows in validation_rows)
     widths = train_width, -(-validation_width // VALIDATION_BATCH) * VALIDATION_BATCH
     data = {
         "features": jnp.asarray(features, jnp.float32),
@@ -127,16 +129,21 @@ def fit(
         _Group(runs[start : start + size], data, widths, num_classes, config)
         for start in range(0, len(runs), size)
     ]
-    total = config.epochs * len(runs)
     with (
         concurrent.futures.ThreadPoolExecutor(min(len(groups), os.cpu_count() or 1)) as pool,
-        tqdm(total=total, desc="probes", unit=" epochs", disable=not progress) as bar,
+        tqdm(
+            total=config.epochs * sum(len(rows) for rows in train_rows),
+            desc=f"{len(runs)} probes x {config.epochs} epochs",
+            unit=" images",
+            unit_scale=True,
+            disable=not progress,
+        ) as bar,
     ):
-        for epoch in range(1, config.epochs + 1):
-            for group, _ in zip(
-                groups, pool.map(lambda group: group.train(epoch), groups), strict=True
-            ):
-                bar.update(len(group))
+        for epoch in range(config.epochs):
+            # The first round runs in turn: threads that miss one program would each compile it.
+            share_out = pool.map if epoch else map
+            for images in share_out(_Group.train_epoch, groups):
+                bar.update(images)
     return _joined([group.best() for group in groups])
 
 
@@ -157,18 +164,17 @@ class _Group:
         bound = 1 / np.sqrt(data["features"].shape[1])
         drawn = np.stack([one.uniform(-bound, bound, shape) for one in self._generators])
         self._state = initial_state(drawn, len(config.learning_rates))
-        self._order = self._shuffled()
+        self._order, self._epoch = self._shuffled(), 0
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def train(self, epoch: int) -> None:
-        """Returns once the epoch has been computed."""
+    def train_epoch(self) -> int:
+        """Returns once the epoch has been computed: the number of images of its runs."""
+        self._epoch += 1
         self._state, loss = train_epoch(
-            self._state, self._order, epoch, self._data, batch_size=self._config.batch_size
+            self._state, self._order, self._epoch, self._data, batch_size=self._config.batch_size
         )
         self._order = self._shuffled()  # of the next epoch, while this one is computed
         jax.block_until_ready(loss)
+        return sum(len(rows) for rows in self._rows)
 
     def best(self) -> LinearProbes:
         """The best epoch of the best learning rate of every run, in units of stored features."""
@@ -177,7 +183,7 @@ class _Group:
             raise ValueError(
                 "a probe never reached a finite validation loss: are the features finite?"
             )
-        chosen, runs = losses.argmin(1), np.arange(len(self))
+        chosen, runs = losses.argmin(1), np.arange(len(losses))
         weight = np.asarray(self._state["best"]["weight"])[runs, chosen].swapaxes(1, 2)
         bias = np.asarray(self._state["best"]["bias"])[runs, chosen]
         if self._data["scaling"] is not None:

@@ -1,6 +1,6 @@
 """What probes learn from and are tested on: rows of two stores, ready for one task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -90,42 +90,55 @@ class ProbeData:
             np.flatnonzero(self.validates & np.isin(self.owners, validation)),
         )
 
-    def fit(
-        self,
-        splits: Sequence[Split],
-        *,
-        cross_validate: bool = False,
-        pad_to: tuple[int, int] = (0, 0),
-    ) -> LinearProbes:
-        """`runs` probes of every split, ordered split by split.
-
-        Args:
-          cross_validate: with "logistic", one probe of all patients whose penalty the splits chose.
-          pad_to: at least so many training and validation rows in the compiled program.
+    def fit(self, splits: Sequence[Split]) -> LinearProbes:
+        """Probes of folds: `runs` of each with "adamw", ordered fold by fold; with "logistic" one
+        of all their patients, whose penalty the folds chose.
         """
         settings = self._settings
-        pairs = [self.rows(split) for split in splits for _ in range(settings.runs)]
-        data = self.features, self.labels, [one for one, _ in pairs], [one for _, one in pairs]
-        classes = len(self.task.classes)
+        if settings.solver == "adamw":
+            return self._fit_each(splits, _run_seeds(settings.seed, len(splits) * settings.runs))
+        listed = np.concatenate([part for split in splits for part in split])
+        final = np.flatnonzero(self.trains & np.isin(self.owners, listed))
+        return logistic.fit_cross_validated(
+            *self._runs(splits),
+            num_classes=len(self.task.classes),
+            penalties=settings.penalties,
+            final_rows=final,
+            progress=settings.progress,
+        )
+
+    def fit_sizes(self, sets: Mapping[int, Sequence[Split]]) -> dict[int, LinearProbes]:
+        """`runs` probes of every split, ordered split by split, for every size.
+
+        All sizes are trained together; the probes of one do not depend on the others.
+        """
+        settings = self._settings
+        counts = [len(splits) * settings.runs for splits in sets.values()]
+        seeds = [_run_seeds(settings.seed, count) for count in counts]
+        probes = self._fit_each(
+            [split for splits in sets.values() for split in splits], np.concatenate(seeds)
+        )
+        ends = np.cumsum(counts)
+        return {
+            size: probes.select(slice(end - count, end))
+            for size, count, end in zip(sets, counts, ends, strict=True)
+        }
+
+    def _fit_each(self, splits, seeds) -> LinearProbes:
+        settings, classes = self._settings, len(self.task.classes)
+        runs, progress = self._runs(splits), settings.progress
         if settings.solver == "adamw":
             return linear.fit(
-                *data,
-                num_classes=classes,
-                config=settings.head(),
-                seeds=_run_seeds(settings.seed, len(pairs)),
-                pad_to=pad_to,
-                progress=settings.progress,
+                *runs, num_classes=classes, config=settings.head(), seeds=seeds, progress=progress
             )
-        options = {
-            "num_classes": classes,
-            "penalties": settings.penalties,
-            "progress": settings.progress,
-        }
-        if cross_validate:
-            listed = np.concatenate([part for split in splits for part in split])
-            final = np.flatnonzero(self.trains & np.isin(self.owners, listed))
-            return logistic.fit_cross_validated(*data, **options, final_rows=final)
-        return logistic.fit_chosen(*data, **options, pad_to=pad_to[0])
+        return logistic.fit_chosen(
+            *runs, num_classes=classes, penalties=settings.penalties, progress=progress
+        )
+
+    def _runs(self, splits):
+        """Inputs, labels, and the training and validation rows of every run."""
+        pairs = [rows for split in splits for rows in [self.rows(split)] * self._settings.runs]
+        return self.features, self.labels, [one for one, _ in pairs], [one for _, one in pairs]
 
     def judge(self, probes: LinearProbes) -> Classification:
         """Logits of every run for the test images; their mean probability is shown."""

@@ -73,7 +73,7 @@ def test_a_run_does_not_depend_on_its_neighbours(data, scaling, run):
     features, labels = data
     config = ProbeConfig((0.02, 0.002), batch_size=16, epochs=6, feature_scaling=scaling)
     arguments = {"num_classes": 3, "config": config}
-    together = fit(features, labels, ROWS, HELD_OUT, seeds=[3, 4, 5], pad_to=(90, 80), **arguments)
+    together = fit(features, labels, ROWS, HELD_OUT, seeds=[3, 4, 5], **arguments)
     alone = fit(features, labels, [ROWS[run]], [HELD_OUT[run]], seeds=[3 + run], **arguments)
     np.testing.assert_allclose(alone.weight[0], together.weight[run], rtol=1e-4, atol=1e-6)
     assert alone.learning_rate[0] == together.learning_rate[run]
@@ -83,7 +83,7 @@ def test_rows_outside_a_run_are_never_read(data):
     features, labels = data
     kept = np.union1d(ROWS[2], HELD_OUT[2])
     spoiled = np.where(np.isin(np.arange(120), kept)[:, None], features, 1e6).astype(np.float32)
-    arguments = {"num_classes": 3, "config": CONFIG, "pad_to": (64, 64)}
+    arguments = {"num_classes": 3, "config": CONFIG}
     clean = fit(features, labels, ROWS[2:], HELD_OUT[2:], **arguments)
     found = fit(spoiled, labels, ROWS[2:], HELD_OUT[2:], **arguments)
     np.testing.assert_array_equal(clean.weight, found.weight)

@@ -39,7 +39,7 @@ def test_each_run_keeps_the_optimum_of_its_best_penalty(data):
     features, labels = data
     penalties = (0.1, 1e-2, 1e-4)
     found = logistic.fit_chosen(
-        features, labels, ROWS, HELD_OUT, num_classes=3, penalties=penalties, pad_to=90
+        features, labels, ROWS, HELD_OUT, num_classes=3, penalties=penalties
     )
     exact = features.astype(float)
     for run, (rows, held_out) in enumerate(zip(ROWS, HELD_OUT, strict=True)):
@@ -82,13 +82,15 @@ def test_cross_validation_chooses_over_the_folds_and_learns_from_all(data):
     )
 
 
-def test_padding_changes_nothing(data):
+def test_a_run_does_not_depend_on_its_neighbours(data):
     features, labels = data
-    options = {"num_classes": 3, "penalties": (1e-2,)}
-    short, long = (
-        logistic.fit_chosen(features, labels, ROWS, HELD_OUT, pad_to=n, **options) for n in (0, 99)
-    )
-    np.testing.assert_allclose(short.weight, long.weight, atol=1e-3)
+    rows, held_out = [np.arange(20), np.arange(40), np.arange(7)], [HELD_OUT[0]] * 3
+    options = {"num_classes": 3, "penalties": (1e-1, 1e-2)}
+    together = logistic.fit_chosen(features, labels, rows, held_out, **options)
+    for run in range(3):
+        alone = logistic.fit_chosen(features, labels, rows[run : run + 1], held_out[:1], **options)
+        np.testing.assert_allclose(alone.weight[0], together.weight[run], atol=1e-3)
+        assert alone.penalty[0] == together.penalty[run]
 
 
 def test_refuses(data):
