@@ -206,7 +206,7 @@ def _validation_losses(path, features, labels, validation_rows):
     for run, rows in enumerate(validation_rows):
         if len(rows) == 0:
             raise ValueError(f"run {run} has no validation image with a label")
-        logits = np.einsum("nd,pdc->pnc", features[rows], path[0][run]) + path[1][run][:, None]
+        logits = features[rows] @ path[0][run] + path[1][run][:, None]
         highest = logits.max(-1, keepdims=True)
         log_sum = highest[..., 0] + np.log(np.exp(logits - highest).sum(-1))
         losses.append((log_sum - logits[:, np.arange(len(rows)), labels[rows]]).mean(-1))
