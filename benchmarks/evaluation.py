@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fetalclip_jax.evaluation.heads import linear
 from fetalclip_jax.evaluation.heads.linear import ProbeConfig, fit
 
 
@@ -142,6 +143,46 @@ def test_seeds_decide(data):
     np.testing.assert_array_equal(one.weight, two.weight)
     np.testing.assert_array_equal(one.weight[0], one.weight[1])
     assert np.abs(one.weight[0] - one.weight[2]).max() > 1e-3
+
+
+def test_the_order_of_runs_is_kept_over_groups_and_threads(data):
+    features, labels = data
+    runs = [0, 1, 2, 2, 1, 1, 0]
+    train, held_out = [ROWS[run] for run in runs], [HELD_OUT[run] for run in runs]
+    arguments = {"num_classes": 3, "config": CONFIG}
+    many = fit(features, labels, train, held_out, seeds=range(7), **arguments)
+    for run in (0, 6):
+        one = slice(run, run + 1)
+        alone = fit(features, labels, train[one], held_out[one], seeds=[run], **arguments)
+        np.testing.assert_allclose(alone.weight, many.select(one).weight, rtol=1e-4, atol=1e-6)
+        assert alone.best_epoch == many.best_epoch[run]
+
+
+def test_more_validation_rows_than_are_read_at_a_time(data):
+    features, labels = data
+    held_out = np.arange(50, 120)
+    arguments = {"num_classes": 3, "config": CONFIG, "seeds": [3]}
+    once = fit(features, labels, [ROWS[0]], [held_out], **arguments)
+    thrice = fit(features, labels, [ROWS[0]], [np.tile(held_out, 3)], **arguments)
+    np.testing.assert_allclose(thrice.validation_loss, once.validation_loss, rtol=1e-5)
+    np.testing.assert_allclose(thrice.weight, once.weight, rtol=1e-4, atol=1e-6)
+
+
+def test_the_bar_counts_images_of_epochs_that_have_ended(data, progress_bars, monkeypatch):
+    ended, compute = [0], linear.train_epoch
+
+    def train_epoch(*arguments, **options):
+        found = compute(*arguments, **options)
+        ended[0] += 70 * len(found[1])
+        return found
+
+    monkeypatch.setattr(linear, "train_epoch", train_epoch)
+    bars = progress_bars(linear)
+    arguments = {"num_classes": 3, "config": CONFIG, "progress": True}
+    fit(*data, [ROWS[0]] * 7, [HELD_OUT[0]] * 7, **arguments)
+    (bar,) = bars
+    assert bar.total == bar.n == ended[0] == 12 * 7 * 70
+    assert bar.moves[:3] == [0, 350, 490]  # five runs, then two
 
 
 def test_refuses(data):
