@@ -113,13 +113,17 @@ def fit(
         if empty:
             raise ValueError(f"run {empty[0]} has no {name} image with a label")
     seeds = range(len(train_rows)) if seeds is None else seeds
-    runs = list(zip(train_rows, validation_rows, seeds, strict=True))
+    features = np.asarray(features, np.float32)
+    scalings = [None] * len(train_rows)
+    if config.feature_scaling == "standardise":
+        scalings = _scalings(features, train_rows)
+    runs = list(zip(train_rows, validation_rows, seeds, scalings, strict=True))
     # All groups are padded alike, so that one program serves them.
     train_width = max(config.batch_size, *(len(rows) for rows in train_rows))
     validation_width = max(len(rows) for rows in validation_rows)
     widths = train_width, -(-validation_width // VALIDATION_BATCH) * VALIDATION_BATCH
     data = {
-        "features": jnp.asarray(features, jnp.float32),
+        "features": jnp.asarray(features),
         "labels": jnp.asarray(labels, jnp.int32),
         "rates": jnp.asarray(config.learning_rates, jnp.float32),
         "weight_decay": jnp.float32(config.weight_decay),
@@ -151,13 +155,13 @@ class _Group:
     """Runs that are trained by one call of the program."""
 
     def __init__(self, runs, data, widths, num_classes, config):
-        self._rows, validation_rows, seeds = zip(*runs, strict=True)
+        self._rows, validation_rows, seeds, scalings = zip(*runs, strict=True)
         self._width, self._config = widths[0], config
-        scaling = None
-        if config.feature_scaling == "standardise":
-            scaling = _scaling(data["features"], *_padded(self._rows, self._width))
-        validation = _padded(validation_rows, widths[1])
-        self._data = data | {"validation": validation, "scaling": scaling}
+        self._data = data | {
+            "validation": jax.tree.map(jnp.asarray, _padded(validation_rows, widths[1])),
+            # [runs, d] of shifts and of scales; None where features are taken as they are.
+            "scaling": jax.tree.map(lambda *parts: jnp.stack(parts), *scalings),
+        }
         self._generators = [np.random.default_rng(int(seed)) for seed in seeds]
         # As torch.nn.Linear draws them.
         shape = data["features"].shape[1] + 1, num_classes
@@ -218,22 +222,19 @@ def _joined(groups):
     return LinearProbes(**{name: np.concatenate(arrays) for name, arrays in parts.items()})
 
 
-@jax.jit
-def _scaling(features, rows, lengths):
-    """Mean and deviation [runs, d] of each run's training rows."""
+def _scalings(features, train_rows):
+    """Mean and deviation [d] of the training rows of every run; runs of one split share theirs."""
+    distinct = {id(rows): rows for rows in train_rows}
+    found = {key: _scaling(features[rows]) for key, rows in distinct.items()}
+    return [found[id(rows)] for rows in train_rows]
 
-    def one_run(indices, length):
-        # Counts per row turn the gather of all training rows into one product with the features.
-        real = jnp.arange(len(indices)) < length
-        weight = jnp.zeros(len(features)).at[indices].add(real) / length
-        shift = jnp.matmul(weight, features, precision=_EXACT)
-        # The deviations are squared before they are summed: no cancellation of large means.
-        variance = jnp.matmul(weight, (features - shift) ** 2, precision=_EXACT)
-        return shift, jnp.sqrt(variance)
 
-    shift, deviation = jax.lax.map(lambda run: one_run(*run), (rows, lengths))
+def _scaling(features):
+    shift = features.mean(0, dtype=np.float64).astype(np.float32)
+    # The deviations are squared before they are summed: no cancellation of large means.
+    deviation = np.sqrt(((features - shift) ** 2).mean(0, dtype=np.float64)).astype(np.float32)
     # A feature that never varies carries nothing; it becomes 0 instead of 0 / 0.
-    return shift, jnp.where(deviation > 1e-6 * (1 + jnp.abs(shift)), deviation, jnp.inf)
+    return shift, np.where(deviation > 1e-6 * (1 + np.abs(shift)), deviation, np.inf)
 
 
 @jax.jit
