@@ -152,9 +152,7 @@ def _adamw(
         )
         if peers is not None:
             ours = found.ravel()[chosen[row]].mean()
-            line += (
-                f"; of the {chosen.shape[1]} runs {ours:.2f} %, by torch {peers[row].mean():.2f} %"
-            )
+            line += f"; of what torch trained {ours:.2f} %, by torch {peers[row].mean():.2f} %"
         print(line)
 
 
