@@ -42,10 +42,12 @@ def encode_tokens(
     """
     size = min(batch_size, len(tokens))
     features = []
-    for start in tqdm(range(0, len(tokens), size), desc="prompts", disable=not progress):
-        batch = tokens[start : start + size]
-        filled = np.pad(batch, ((0, size - len(batch)), (0, 0)), mode="edge")
-        features.append(np.asarray(model.encode_text(filled))[: len(batch)])
+    with tqdm(total=len(tokens), desc="prompts", disable=not progress) as bar:
+        for start in range(0, len(tokens), size):
+            batch = tokens[start : start + size]
+            filled = np.pad(batch, ((0, size - len(batch)), (0, 0)), mode="edge")
+            features.append(np.asarray(model.encode_text(filled))[: len(batch)])
+            bar.update(len(batch))
     found = np.concatenate(features)
     require_finite("the text features of the prompts", found)
     return found

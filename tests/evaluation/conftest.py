@@ -1,7 +1,10 @@
 """Feature stores and models made by hand, so that every expected answer is known."""
 
+import io
+
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from fetalclip_jax.data.columns import NUMBER_COLUMNS, TEXT_COLUMNS
 from fetalclip_jax.evaluation.features import FeatureStore
@@ -75,3 +78,26 @@ class LookupModel:
 @pytest.fixture(scope="session")
 def lookup_model():
     return LookupModel
+
+
+@pytest.fixture
+def progress_bars(monkeypatch):
+    """`watch(module)`: the progress bars that the module shows from now on, drawn nowhere."""
+
+    def watch(module):
+        shown = []
+
+        class Bar(tqdm):
+            def __init__(self, *arguments, **options):
+                super().__init__(*arguments, **options, file=io.StringIO())
+                shown.append(self)
+                self.moves = [0]
+
+            def update(self, n=1):
+                super().update(n)
+                self.moves.append(self.n)
+
+        monkeypatch.setattr(module, "tqdm", Bar)
+        return shown
+
+    return watch

@@ -59,10 +59,11 @@ def encode(
         ordered_map(views, len(source), workers) as read,
         tqdm(total=len(source), desc="encoding", unit=" images", disable=not progress) as bar,
     ):
-        features = [
-            model.encode_pixels(_filled(batch, batch_size))[: len(batch)]
-            for batch in _batches(gathered.pixels(read, bar), batch_size)
-        ]
+        features = []
+        for batch in _batches(gathered.pixels(read), batch_size):
+            features.append(model.encode_pixels(_filled(batch, batch_size))[: len(batch)])
+            bar.update(gathered.passed - bar.n)
+        bar.update(gathered.passed - bar.n)  # those after the last full batch are passed over
     if not features:
         raise ValueError(gathered.why_empty(len(source)))
     return FeatureStore(
@@ -95,17 +96,18 @@ class _Gathered:
         self.views: list[View] = []
         self.thumbnails: list[np.ndarray] = []
         self.left_out: list[tuple[str, str]] = []
+        self.passed = 0  # images whose pixels have all been asked for, or that have none
         self._ids: set[str] = set()
 
-    def pixels(self, read, bar) -> Iterator[np.ndarray]:
+    def pixels(self, read) -> Iterator[np.ndarray]:
         """The pixels of every image and copy, uint8 [s, s] or [s, s, 3]."""
         for view in read:
-            bar.update(1)
             if isinstance(view, BadExampleError):
                 self.left_out.append((view.example_id, view.reason))
             elif view is not None:
                 self._keep(view)
                 yield from view.pixels
+            self.passed += 1
 
     def _keep(self, view: View) -> None:
         name = view.example.example_id

@@ -1,21 +1,26 @@
-"""Many linear probes trained at once by AdamW: folds x seeds x support sets in one jitted `vmap`.
+"""Many linear probes trained at once by AdamW: folds x seeds x support sets.
 
 All runs share one feature matrix and differ in the rows they train and validate on. Rows are
 padded to the longest run and masked, so a run computes exactly what it would compute alone.
 """
 
+import concurrent.futures
 import dataclasses
-import functools
+import os
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
+from fetalclip_jax.evaluation.heads.epoch import VALIDATION_BATCH, initial_state, train_epoch
+
 _EXACT = jax.lax.Precision.HIGHEST
+# On a CPU, XLA computes such small products on one core: groups of runs keep the others busy, and
+# their batches and weights stay in its cache.
+_RUNS_TOGETHER_ON_CPU = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +78,15 @@ class LinearProbes:
         """Logits of every run for every row."""
         return np.asarray(_logits(self.weight, self.bias, features))
 
+    def select(self, runs: slice) -> "LinearProbes":
+        """Some of the runs."""
+        return LinearProbes(**{name: values[runs] for name, values in self.arrays().items()})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What there is of each run, by field."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: v for name, v in fields.items() if isinstance(v, np.ndarray)}
+
 
 def fit(
     features: Float[np.ndarray, "n d"],
@@ -83,7 +97,6 @@ def fit(
     num_classes: int,
     config: ProbeConfig,
     seeds: Sequence[int] | np.ndarray | None = None,
-    pad_to: tuple[int, int] = (0, 0),
     progress: bool = False,
 ) -> LinearProbes:
     """Train one probe per entry of `train_rows`.
@@ -96,9 +109,7 @@ def fit(
       num_classes: number of classes.
       config: the protocol.
       seeds: for every run, seed of its initial weights and batch order; its position if None.
-      pad_to: at least so many training and validation rows in the compiled program; calls that
-        share it share one compilation. It changes no result.
-      progress: show a progress bar over the epochs.
+      progress: show a progress bar over the images of all runs and epochs.
 
     Raises:
       ValueError: if some run has no row to train or validate on.
@@ -107,184 +118,128 @@ def fit(
         empty = [run for run, rows in enumerate(parts) if len(rows) == 0]
         if empty:
             raise ValueError(f"run {empty[0]} has no {name} image with a label")
-    assert len(train_rows) == len(validation_rows)
     seeds = range(len(train_rows)) if seeds is None else seeds
-    features = jnp.asarray(features, jnp.float32)
+    features = np.asarray(features, np.float32)
+    scalings = [None] * len(train_rows)
+    if config.feature_scaling == "standardise":
+        scalings = _scalings(features, train_rows)
+    runs = list(zip(train_rows, validation_rows, seeds, scalings, strict=True))
+    # All groups are padded alike, so that one program serves them.
+    train_width = max(config.batch_size, *(len(rows) for rows in train_rows))
+    validation_width = max(len(rows) for rows in validation_rows)
+    widths = train_width, -(-validation_width // VALIDATION_BATCH) * VALIDATION_BATCH
     data = {
-        "features": features,
+        "features": jnp.asarray(features),
         "labels": jnp.asarray(labels, jnp.int32),
-        "train": _padded(train_rows, max(pad_to[0], config.batch_size)),
-        "validation": _padded(validation_rows, pad_to[1]),
-        "seeds": jnp.asarray(seeds, jnp.uint32),
         "rates": jnp.asarray(config.learning_rates, jnp.float32),
+        "weight_decay": jnp.float32(config.weight_decay),
     }
-    steps = max(1, max(len(rows) for rows in train_rows) // config.batch_size)
-    data["steps"] = jnp.int32(steps)
-    data["shift"], data["scale"] = _scaling(data, config.feature_scaling == "standardise")
-    rates = len(config.learning_rates)
-    state = _initial_state(seeds, rates, features.shape[1], num_classes)
-    # The epochs run as a few calls of one program, so that a progress bar can move.
-    block = max(k for k in range(1, 11) if config.epochs % k == 0)
-    numbers = jnp.arange(config.epochs, dtype=jnp.int32).reshape(-1, block)
-    with tqdm(total=config.epochs, desc="probe epochs", disable=not progress) as bar:
-        for epochs in numbers:
-            state = _train(state, epochs, data, config.batch_size, config.weight_decay)
-            if progress:
-                jax.block_until_ready(state)
-            bar.update(block)
-    return _best(state, data, config)
+    size = _RUNS_TOGETHER_ON_CPU if jax.default_backend() == "cpu" else len(runs)
+    groups = [
+        _Group(runs[start : start + size], data, widths, num_classes, config)
+        for start in range(0, len(runs), size)
+    ]
+    with (
+        concurrent.futures.ThreadPoolExecutor(min(len(groups), os.cpu_count() or 1)) as pool,
+        tqdm(
+            total=config.epochs * sum(len(rows) for rows in train_rows),
+            desc=f"{len(runs)} probes x {config.epochs} epochs",
+            unit=" images",
+            unit_scale=True,
+            disable=not progress,
+        ) as bar,
+    ):
+        for epoch in range(config.epochs):
+            # The first round runs in turn: threads that miss one program would each compile it.
+            share_out = pool.map if epoch else map
+            for images in share_out(_Group.train_epoch, groups):
+                bar.update(images)
+    return _joined([group.best() for group in groups])
 
 
-def _padded(rows, least):
-    """Row indices [runs, max(longest, least)] and how many of them are real [runs]."""
-    lengths = np.array([len(one) for one in rows], np.int32)
-    padded = np.zeros((len(rows), max(lengths.max(), least)), np.int32)
+class _Group:
+    """Runs that are trained by one call of the program."""
+
+    def __init__(self, runs, data, widths, num_classes, config):
+        self._rows, validation_rows, seeds, scalings = zip(*runs, strict=True)
+        self._width, self._config = widths[0], config
+        self._data = data | {
+            "validation": jax.tree.map(jnp.asarray, _padded(validation_rows, widths[1])),
+            # [runs, d] of shifts and of scales; None where features are taken as they are.
+            "scaling": jax.tree.map(lambda *parts: jnp.stack(parts), *scalings),
+        }
+        self._generators = [np.random.default_rng(int(seed)) for seed in seeds]
+        # As torch.nn.Linear draws them.
+        shape = data["features"].shape[1] + 1, num_classes
+        bound = 1 / np.sqrt(data["features"].shape[1])
+        drawn = np.stack([one.uniform(-bound, bound, shape) for one in self._generators])
+        self._state = initial_state(drawn, len(config.learning_rates))
+        self._order, self._epoch = self._shuffled(), 0
+
+    def train_epoch(self) -> int:
+        """Returns once the epoch has been computed: the number of images of its runs."""
+        self._epoch += 1
+        self._state, loss = train_epoch(
+            self._state, self._order, self._epoch, self._data, batch_size=self._config.batch_size
+        )
+        self._order = self._shuffled()  # of the next epoch, while this one is computed
+        jax.block_until_ready(loss)
+        return sum(len(rows) for rows in self._rows)
+
+    def best(self) -> LinearProbes:
+        """The best epoch of the best learning rate of every run, in units of stored features."""
+        losses = np.asarray(self._state["best_loss"])
+        if not np.isfinite(losses).all():
+            raise ValueError(
+                "a probe never reached a finite validation loss: are the features finite?"
+            )
+        chosen, runs = losses.argmin(1), np.arange(len(losses))
+        weight = np.asarray(self._state["best"]["weight"])[runs, chosen].swapaxes(1, 2)
+        bias = np.asarray(self._state["best"]["bias"])[runs, chosen]
+        if self._data["scaling"] is not None:
+            shift, scale = (np.asarray(one) for one in self._data["scaling"])
+            weight = weight / scale[:, :, None]
+            bias = bias - np.einsum("rd,rdc->rc", shift, weight)
+        return LinearProbes(
+            weight=weight,
+            bias=bias,
+            validation_loss=losses[runs, chosen],
+            best_epoch=np.asarray(self._state["best_epoch"])[runs, chosen],
+            learning_rate=np.asarray(self._config.learning_rates)[chosen],
+        )
+
+    def _shuffled(self):
+        pairs = zip(self._generators, self._rows, strict=True)
+        return _padded([generator.permutation(rows) for generator, rows in pairs], self._width)
+
+
+def _padded(rows, width):
+    """Row indices [runs, width] and how many of them are real [runs]."""
+    padded = np.zeros((len(rows), width), np.int32)
     for run, one in enumerate(rows):
         padded[run, : len(one)] = one
-    return jnp.asarray(padded), jnp.asarray(lengths)
+    return padded, np.array([len(one) for one in rows], np.int32)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _scaling(data, standardise):
-    """Mean and deviation [runs, d] of each run's training rows."""
-    rows, lengths = data["train"]
-    features = data["features"]
-    runs, width = rows.shape[0], features.shape[1]
-    if not standardise:
-        return jnp.zeros((runs, width)), jnp.ones((runs, width))
+def _joined(groups):
+    """The probes of all groups, in their order."""
+    parts = [one.arrays() for one in groups]
+    return LinearProbes(**{k: np.concatenate([part[k] for part in parts]) for k in parts[0]})
 
-    def one_run(indices, length):
-        # Counts per row turn the gather of all training rows into one product with the features.
-        real = jnp.arange(len(indices)) < length
-        weight = jnp.zeros(len(features)).at[indices].add(real) / length
-        shift = jnp.matmul(weight, features, precision=_EXACT)
-        # The deviations are squared before they are summed: no cancellation of large means.
-        variance = jnp.matmul(weight, (features - shift) ** 2, precision=_EXACT)
-        return shift, jnp.sqrt(variance)
 
-    shift, deviation = jax.lax.map(lambda run: one_run(*run), (rows, lengths))
+def _scalings(features, train_rows):
+    """Mean and deviation [d] of the training rows of every run; runs of one split share theirs."""
+    distinct = {id(rows): rows for rows in train_rows}
+    found = {key: _scaling(features[rows]) for key, rows in distinct.items()}
+    return [found[id(rows)] for rows in train_rows]
+
+
+def _scaling(features):
+    shift = features.mean(0, dtype=np.float64).astype(np.float32)
+    # The deviations are squared before they are summed: no cancellation of large means.
+    deviation = np.sqrt(((features - shift) ** 2).mean(0, dtype=np.float64)).astype(np.float32)
     # A feature that never varies carries nothing; it becomes 0 instead of 0 / 0.
-    return shift, jnp.where(deviation > 1e-6 * (1 + jnp.abs(shift)), deviation, jnp.inf)
-
-
-def _initial_state(seeds, rates, width, num_classes):
-    """Parameters [runs, rates, ...] as torch.nn.Linear draws them, optimiser and best so far."""
-    bound = 1 / np.sqrt(width)
-    drawn = np.stack(
-        [
-            np.random.default_rng(int(seed)).uniform(-bound, bound, (width + 1, num_classes))
-            for seed in seeds
-        ]
-    ).astype(np.float32)
-    # Every learning rate starts from the same weights.
-    drawn = np.repeat(drawn[:, None], rates, axis=1)
-    parameters = {"weight": drawn[:, :, :-1], "bias": drawn[:, :, -1]}
-    runs = drawn.shape[:2]
-
-    def zeros():
-        return jax.tree.map(np.zeros_like, parameters)
-
-    return {
-        "parameters": parameters,
-        "optimiser": optax.ScaleByAdamState(np.zeros(runs, np.int32), mu=zeros(), nu=zeros()),
-        "best": zeros(),
-        "best_loss": np.full(runs, np.inf, np.float32),
-        "best_epoch": np.zeros(runs, np.int32),
-    }
-
-
-@functools.partial(jax.jit, static_argnums=3, donate_argnums=0)
-def _train(state, epochs, data, batch_size, weight_decay):
-    """Some epochs of every run: shuffle, step, validate, remember the best."""
-    adam = optax.scale_by_adam()
-    features, labels = data["features"], data["labels"]
-
-    def update(parameters, optimiser, rate, batch, targets, weights):
-        """One AdamW step of one learning rate."""
-        gradients = jax.grad(_loss)(parameters, batch, targets, weights)
-        direction, optimiser = adam.update(gradients, optimiser)
-        parameters = jax.tree.map(
-            lambda p, u: p - rate * (u + weight_decay * p), parameters, direction
-        )
-        return parameters, optimiser
-
-    def one_run(state, seed, train, validation, shift, scale, epoch):
-        rows, length = train
-        # Padding sorts behind every real row, so the first `length` rows are a permutation.
-        key = jax.random.fold_in(jax.random.key(seed), epoch)
-        order = jax.random.uniform(key, rows.shape)
-        order = jnp.argsort(jnp.where(jnp.arange(len(rows)) < length, order, jnp.inf))
-        shuffled = rows[order]
-
-        def step(number, carry):
-            start = number * batch_size
-            indices = jax.lax.dynamic_slice(shuffled, (start,), (batch_size,))
-            weights = (start + jnp.arange(batch_size) < length).astype(jnp.float32)
-            batch = (features[indices] - shift) / scale
-            new = jax.vmap(update, in_axes=(0, 0, 0, None, None, None))(
-                *carry, data["rates"], batch, labels[indices], weights
-            )
-            # Shorter runs rest while longer ones finish their epoch.
-            active = number < jnp.maximum(length // batch_size, 1)
-            return jax.tree.map(lambda n, o: jnp.where(active, n, o), new, carry)
-
-        # The number of steps is data, not shape: studies of other sizes reuse the program.
-        carry = state["parameters"], state["optimiser"]
-        parameters, optimiser = jax.lax.fori_loop(0, data["steps"], step, carry)
-        indices, count = validation
-        weights = (jnp.arange(len(indices)) < count).astype(jnp.float32)
-        clean = (features[indices] - shift) / scale
-        loss = jax.vmap(_loss, in_axes=(0, None, None, None))(
-            parameters, clean, labels[indices], weights
-        )
-        better = loss < state["best_loss"]
-        return {
-            "parameters": parameters,
-            "optimiser": optimiser,
-            "best": jax.tree.map(
-                lambda n, o: jnp.where(better.reshape(-1, *[1] * (n.ndim - 1)), n, o),
-                parameters,
-                state["best"],
-            ),
-            "best_loss": jnp.where(better, loss, state["best_loss"]),
-            "best_epoch": jnp.where(better, epoch + 1, state["best_epoch"]),
-        }
-
-    all_runs = jax.vmap(one_run, in_axes=(0, 0, 0, 0, 0, 0, None))
-
-    def one_epoch(state, epoch):
-        shift, scale = data["shift"], data["scale"]
-        return all_runs(
-            state, data["seeds"], data["train"], data["validation"], shift, scale, epoch
-        ), None
-
-    return jax.lax.scan(one_epoch, state, epochs)[0]
-
-
-def _loss(parameters, batch, targets, weights):
-    """Mean cross entropy of the rows of weight 1."""
-    logits = jnp.matmul(batch, parameters["weight"], precision=_EXACT) + parameters["bias"]
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    return (losses * weights).sum() / weights.sum()
-
-
-def _best(state, data, config):
-    """The best epoch of the best learning rate of every run, in units of the stored features."""
-    losses = np.asarray(state["best_loss"])
-    if not np.isfinite(losses).all():
-        raise ValueError("a probe never reached a finite validation loss: are the features finite?")
-    chosen = losses.argmin(1)
-    runs = np.arange(len(chosen))
-    weight = np.asarray(state["best"]["weight"])[runs, chosen]
-    bias = np.asarray(state["best"]["bias"])[runs, chosen]
-    scaled = weight / np.asarray(data["scale"])[:, :, None]
-    return LinearProbes(
-        weight=scaled,
-        bias=bias - np.einsum("rd,rdc->rc", np.asarray(data["shift"]), scaled),
-        validation_loss=losses[runs, chosen],
-        best_epoch=np.asarray(state["best_epoch"])[runs, chosen],
-        learning_rate=np.asarray(config.learning_rates)[chosen],
-    )
+    return shift, np.where(deviation > 1e-6 * (1 + np.abs(shift)), deviation, np.inf)
 
 
 @jax.jit

@@ -155,7 +155,7 @@ def similarity(
     distinct, counts = np.unique(spacings, return_counts=True)
     largest = counts.max()  # every group is filled up to this, so that one program serves all
     scores = np.empty((len(store), len(age.DAYS)), np.float32)
-    for spacing in tqdm(distinct, desc="pixel spacings", disable=not progress):
+    for spacing in tqdm(distinct, "age", unit=" pixel spacings", disable=not progress):
         rows = np.flatnonzero(spacings == spacing)
         prompts = ga_prompts(age.DAYS.tolist(), float(spacing), templates)
         tokens = np.asarray(model.tokenize([text for texts in prompts for text in texts]))

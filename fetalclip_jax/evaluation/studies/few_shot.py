@@ -81,12 +81,10 @@ class FewShot:
         stores["fit"].check_model(model.fingerprint)
         data = ProbeData(stores["fit"], stores["test"], self.task, settings, "features")
         sets, said = self._sets(data)
-        # All sizes share one compiled program, padded to the largest support set.
-        rows = [data.rows(draw) for draws in sets.values() for draw in draws]
-        pad_to = max(len(train) for train, _ in rows), max(len(held_out) for _, held_out in rows)
+        fitted = data.fit_sizes(sets)
         curve, judged, answers, chosen = [], {}, {}, {}
         for size, draws in sets.items():
-            probes = data.fit(draws, pad_to=pad_to)
+            probes = fitted[size]
             found = data.judge(probes)
             curve.append(self._point(size, draws, found, data))
             judged[size], answers[size] = found, found.table(top=0)

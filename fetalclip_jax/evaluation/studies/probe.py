@@ -67,7 +67,7 @@ class Probe:
         stores["fit"].check_model(model.fingerprint)
         data = ProbeData(stores["fit"], stores["test"], self.task, settings, self.inputs)
         folds, said = self._folds(data)
-        probes = data.fit(folds, cross_validate=True)
+        probes = data.fit(folds)
         found = data.judge(probes)
         run_f1 = found.answers.run_macro_f1()
         redraws = self._redraws(data, folds)

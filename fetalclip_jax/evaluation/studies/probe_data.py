@@ -1,7 +1,7 @@
 """What probes learn from and are tested on: rows of two stores, ready for one task."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -95,60 +95,31 @@ class ProbeData:
             np.flatnonzero(self.validates & np.isin(self.owners, validation)),
         )
 
-    def fit(
-        self,
-        splits: Sequence[Split],
-        *,
-        cross_validate: bool = False,
-        pad_to: tuple[int, int] = (0, 0),
-    ) -> LinearProbes:
-        """`runs` probes of every split, ordered split by split.
-
-        Args:
-          cross_validate: with "logistic", one probe of all patients whose penalty the splits chose.
-          pad_to: at least so many training and validation rows in the compiled program.
+    def fit(self, splits: Sequence[Split]) -> LinearProbes:
+        """Probes of folds: `runs` of each with "adamw", ordered fold by fold; with "logistic" one
+        of all their patients, whose penalty the folds chose.
         """
         settings = self._settings
-        pairs = [self.rows(split) for split in splits for _ in range(settings.runs)]
-        if cross_validate and settings.solver == "logistic":
-            return self._cross_validated(pairs, self._all(splits))
-        return self._fit(pairs, settings, pad_to)
-
-    def _all(self, splits: Sequence[Split]) -> Int[np.ndarray, "a"]:
-        """Training rows of every patient that the splits name."""
-        listed = np.concatenate([part for split in splits for part in split])
-        return np.flatnonzero(self.trains & np.isin(self.owners, listed))
-
-    def _cross_validated(self, pairs, final_rows) -> LinearProbes:
-        return logistic.fit_cross_validated(
-            self.features,
-            self.labels,
-            *zip(*pairs, strict=True),
-            num_classes=len(self.task.classes),
-            penalties=self._settings.penalties,
-            final_rows=final_rows,
-            progress=self._settings.progress,
-        )
-
-    def _fit(self, pairs, settings: HeadSettings, pad_to=(0, 0)) -> LinearProbes:
-        data = self.features, self.labels, *zip(*pairs, strict=True)
-        classes = len(self.task.classes)
         if settings.solver == "adamw":
-            return linear.fit(
-                *data,
-                num_classes=classes,
-                config=settings.head(),
-                seeds=_run_seeds(settings.seed, len(pairs)),
-                pad_to=pad_to,
-                progress=settings.progress,
-            )
-        return logistic.fit_chosen(
-            *data,
-            num_classes=classes,
-            penalties=settings.penalties,
-            pad_to=pad_to[0],
-            progress=settings.progress,
-        )
+            seeds = _run_seeds(settings.seed, len(splits) * settings.runs)
+            return self._fit_each(self._pairs(splits), seeds, settings.progress)
+        return self._cross_validated(self._pairs(splits), self._all(splits), settings.progress)
+
+    def fit_sizes(self, sets: Mapping[int, Sequence[Split]]) -> dict[int, LinearProbes]:
+        """`runs` probes of every split, ordered split by split, for every size.
+
+        All sizes are trained together; the probes of one do not depend on the others.
+        """
+        settings = self._settings
+        counts = [len(splits) * settings.runs for splits in sets.values()]
+        seeds = [_run_seeds(settings.seed, count) for count in counts]
+        pairs = [pair for splits in sets.values() for pair in self._pairs(splits)]
+        probes = self._fit_each(pairs, np.concatenate(seeds), settings.progress)
+        ends = np.cumsum(counts)
+        return {
+            size: probes.select(slice(end - count, end))
+            for size, count, end in zip(sets, counts, ends, strict=True)
+        }
 
     def redrawn(self, splits: Sequence[Split], count: int) -> list[Answers]:
         """Answers of probes that were trained on other augmented copies, one set a draw.
@@ -156,30 +127,62 @@ class ProbeData:
         Encoding new copies is what a new draw would take; in its place each image's copies are
         drawn from those it has, with replacement, and a probe of every split is trained anew.
         """
-        settings = dataclasses.replace(self._settings, runs=1, progress=False)
+        settings = self._settings
         rng = np.random.default_rng([settings.seed, count])
         draws = [[self._redraw(self.rows(split), rng) for split in splits] for _ in range(count)]
         if settings.solver == "adamw":
-            probes = self._fit([pair for pairs in draws for pair in pairs], settings)
-            runs = self.judge(probes).answers
+            pairs = [pair for draw in draws for pair in draw]
+            seeds = _run_seeds(settings.seed, len(pairs))
+            runs = self.judge(self._fit_each(pairs, seeds, settings.progress)).answers
             return [
                 dataclasses.replace(runs, predictions=predictions, ranks=ranks)
                 for predictions, ranks in zip(
                     np.split(runs.predictions, count), np.split(runs.ranks, count), strict=True
                 )
             ]
+        every = self._all(splits)
+        finals = [self._redraw((every, every), rng)[0] for _ in draws]
         return [
-            self.judge(
-                self._cross_validated(pairs, self._redraw((self._all(splits),) * 2, rng)[0])
-            ).answers
-            for pairs in draws
+            self.judge(self._cross_validated(pairs, final, settings.progress)).answers
+            for pairs, final in zip(draws, finals, strict=True)
         ]
+
+    def _pairs(self, splits):
+        """Training and validation rows of every run."""
+        return [rows for split in splits for rows in [self.rows(split)] * self._settings.runs]
+
+    def _all(self, splits: Sequence[Split]) -> Int[np.ndarray, "a"]:
+        """Training rows of every patient that the splits name."""
+        listed = np.concatenate([part for split in splits for part in split])
+        return np.flatnonzero(self.trains & np.isin(self.owners, listed))
 
     def _redraw(self, pair, rng):
         train, validation = pair
         copy = self._pool.copy
         first = train - copy[train]  # the clean row of each image, before those of its copies
         return first + rng.integers(1, copy.max() + 1, len(train)), validation
+
+    def _cross_validated(self, pairs, final_rows, progress: bool) -> LinearProbes:
+        return logistic.fit_cross_validated(
+            self.features,
+            self.labels,
+            *zip(*pairs, strict=True),
+            num_classes=len(self.task.classes),
+            penalties=self._settings.penalties,
+            final_rows=final_rows,
+            progress=progress,
+        )
+
+    def _fit_each(self, pairs, seeds, progress: bool) -> LinearProbes:
+        settings, classes = self._settings, len(self.task.classes)
+        data = self.features, self.labels, *zip(*pairs, strict=True)
+        if settings.solver == "adamw":
+            return linear.fit(
+                *data, num_classes=classes, config=settings.head(), seeds=seeds, progress=progress
+            )
+        return logistic.fit_chosen(
+            *data, num_classes=classes, penalties=settings.penalties, progress=progress
+        )
 
     def judge(self, probes: LinearProbes) -> Classification:
         """Logits of every run for the test images; their mean probability is shown."""

@@ -9,6 +9,7 @@ from fetalclip_jax.data import augment
 from fetalclip_jax.data.example import BadExampleError, Example
 from fetalclip_jax.data.views import shrink
 from fetalclip_jax.evaluation import features
+from fetalclip_jax.evaluation.features import encoding
 
 SIZE = 16
 
@@ -116,6 +117,32 @@ def test_only_images_of_the_wanted_kind(dataset):
     assert store.columns["example_id"].tolist() == ["e0"]
     with pytest.raises(ValueError, match="none of 3 images is of the kind"):
         encode(dataset, only={"plane": ("femur",)})
+
+
+@pytest.mark.parametrize(
+    ("copies", "moves"), [(0, [0, 3, 4]), (1, [0, 2, 3, 4]), (2, [0, 1, 2, 3, 4])]
+)
+def test_the_bar_counts_images_that_were_encoded(dataset, progress_bars, copies, moves):
+    bars = progress_bars(encoding)
+    model, rows, shown = FakeModel(), [0], []
+
+    def encode_pixels(batch):
+        shown.append(bars[0].n - 1)  # less the one that cannot be read
+        assert shown[-1] <= rows[0] // (copies + 1)
+        rows[0] += len(batch)
+        return means(batch)
+
+    model.encode_pixels = encode_pixels
+    dataset.insert(0, BadExampleError("torn", "cut short"))
+    features.encode(model, dataset, batch_size=3, copies=copies)
+    assert (bars[0].total, bars[0].moves) == (4, moves)
+    assert len(shown) == copies + 1
+
+
+def test_the_bar_ends_when_the_last_images_are_passed_over(dataset, progress_bars):
+    bars = progress_bars(encoding)
+    features.encode(FakeModel(), dataset, batch_size=1, only={"plane": ("brain",)})
+    assert bars[0].total == bars[0].n == 3
 
 
 def test_an_id_that_occurs_twice_is_refused(dataset):

@@ -1,9 +1,9 @@
 """The vmapped probe against a plain NumPy one, and against itself alone."""
 
-import jax
 import numpy as np
 import pytest
 
+from fetalclip_jax.evaluation.heads import linear
 from fetalclip_jax.evaluation.heads.linear import ProbeConfig, fit
 
 
@@ -21,7 +21,7 @@ CONFIG = ProbeConfig(learning_rates=(0.02,), batch_size=16, epochs=12)
 
 
 def by_hand(features, labels, train, held_out, seed, config, rate):
-    """AdamW as PyTorch does it; the order of rows is the only thing taken from the package."""
+    """AdamW as PyTorch does it; one generator draws the weights, then the order of each epoch."""
     rng = np.random.default_rng(seed)
     bound = 1 / np.sqrt(features.shape[1])
     drawn = rng.uniform(-bound, bound, (features.shape[1] + 1, 3))
@@ -36,8 +36,7 @@ def by_hand(features, labels, train, held_out, seed, config, rate):
         return e / e.sum(1, keepdims=True)
 
     for epoch in range(config.epochs):
-        key = jax.random.fold_in(jax.random.key(seed), epoch)
-        order = train[np.argsort(np.asarray(jax.random.uniform(key, (len(train),))))]
+        order = rng.permutation(train)
         for start in range(0, max(len(train) // config.batch_size, 1) * config.batch_size, 16):
             batch = order[start : start + config.batch_size]
             error = (probabilities(features[batch]) - np.eye(3)[labels[batch]]) / len(batch)
@@ -75,7 +74,7 @@ def test_a_run_does_not_depend_on_its_neighbours(data, scaling, run):
     features, labels = data
     config = ProbeConfig((0.02, 0.002), batch_size=16, epochs=6, feature_scaling=scaling)
     arguments = {"num_classes": 3, "config": config}
-    together = fit(features, labels, ROWS, HELD_OUT, seeds=[3, 4, 5], pad_to=(90, 80), **arguments)
+    together = fit(features, labels, ROWS, HELD_OUT, seeds=[3, 4, 5], **arguments)
     alone = fit(features, labels, [ROWS[run]], [HELD_OUT[run]], seeds=[3 + run], **arguments)
     np.testing.assert_allclose(alone.weight[0], together.weight[run], rtol=1e-4, atol=1e-6)
     assert alone.learning_rate[0] == together.learning_rate[run]
@@ -85,7 +84,7 @@ def test_rows_outside_a_run_are_never_read(data):
     features, labels = data
     kept = np.union1d(ROWS[2], HELD_OUT[2])
     spoiled = np.where(np.isin(np.arange(120), kept)[:, None], features, 1e6).astype(np.float32)
-    arguments = {"num_classes": 3, "config": CONFIG, "pad_to": (64, 64)}
+    arguments = {"num_classes": 3, "config": CONFIG}
     clean = fit(features, labels, ROWS[2:], HELD_OUT[2:], **arguments)
     found = fit(spoiled, labels, ROWS[2:], HELD_OUT[2:], **arguments)
     np.testing.assert_array_equal(clean.weight, found.weight)
@@ -144,6 +143,46 @@ def test_seeds_decide(data):
     np.testing.assert_array_equal(one.weight, two.weight)
     np.testing.assert_array_equal(one.weight[0], one.weight[1])
     assert np.abs(one.weight[0] - one.weight[2]).max() > 1e-3
+
+
+def test_the_order_of_runs_is_kept_over_groups_and_threads(data):
+    features, labels = data
+    runs = [0, 1, 2, 2, 1, 1, 0]
+    train, held_out = [ROWS[run] for run in runs], [HELD_OUT[run] for run in runs]
+    arguments = {"num_classes": 3, "config": CONFIG}
+    many = fit(features, labels, train, held_out, seeds=range(7), **arguments)
+    for run in (0, 6):
+        one = slice(run, run + 1)
+        alone = fit(features, labels, train[one], held_out[one], seeds=[run], **arguments)
+        np.testing.assert_allclose(alone.weight, many.select(one).weight, rtol=1e-4, atol=1e-6)
+        assert alone.best_epoch == many.best_epoch[run]
+
+
+def test_more_validation_rows_than_are_read_at_a_time(data):
+    features, labels = data
+    held_out = np.arange(50, 120)
+    arguments = {"num_classes": 3, "config": CONFIG, "seeds": [3]}
+    once = fit(features, labels, [ROWS[0]], [held_out], **arguments)
+    thrice = fit(features, labels, [ROWS[0]], [np.tile(held_out, 3)], **arguments)
+    np.testing.assert_allclose(thrice.validation_loss, once.validation_loss, rtol=1e-5)
+    np.testing.assert_allclose(thrice.weight, once.weight, rtol=1e-4, atol=1e-6)
+
+
+def test_the_bar_counts_images_of_epochs_that_have_ended(data, progress_bars, monkeypatch):
+    ended, compute = [0], linear.train_epoch
+
+    def train_epoch(*arguments, **options):
+        found = compute(*arguments, **options)
+        ended[0] += 70 * len(found[1])
+        return found
+
+    monkeypatch.setattr(linear, "train_epoch", train_epoch)
+    bars = progress_bars(linear)
+    arguments = {"num_classes": 3, "config": CONFIG, "progress": True}
+    fit(*data, [ROWS[0]] * 7, [HELD_OUT[0]] * 7, **arguments)
+    (bar,) = bars
+    assert bar.total == bar.n == ended[0] == 12 * 7 * 70
+    assert bar.moves[:3] == [0, 350, 490]  # five runs, then two
 
 
 def test_refuses(data):

@@ -39,7 +39,7 @@ def test_each_run_keeps_the_optimum_of_its_best_penalty(data):
     features, labels = data
     penalties = (0.1, 1e-2, 1e-4)
     found = logistic.fit_chosen(
-        features, labels, ROWS, HELD_OUT, num_classes=3, penalties=penalties, pad_to=90
+        features, labels, ROWS, HELD_OUT, num_classes=3, penalties=penalties
     )
     exact = features.astype(float)
     for run, (rows, held_out) in enumerate(zip(ROWS, HELD_OUT, strict=True)):
@@ -82,13 +82,26 @@ def test_cross_validation_chooses_over_the_folds_and_learns_from_all(data):
     )
 
 
-def test_padding_changes_nothing(data):
+def test_a_run_does_not_depend_on_its_neighbours(data):
     features, labels = data
-    options = {"num_classes": 3, "penalties": (1e-2,)}
-    short, long = (
-        logistic.fit_chosen(features, labels, ROWS, HELD_OUT, pad_to=n, **options) for n in (0, 99)
-    )
-    np.testing.assert_allclose(short.weight, long.weight, atol=1e-3)
+    rows, held_out = [np.arange(70), np.arange(100)], [HELD_OUT[0]] * 2
+    options = {"num_classes": 3, "penalties": (1e-1, 1e-2)}
+    together = logistic.fit_chosen(features, labels, rows, held_out, **options)
+    alone = logistic.fit_chosen(features, labels, rows[:1], held_out[:1], **options)
+    np.testing.assert_allclose(alone.weight[0], together.weight[0], atol=1e-3)
+    assert alone.penalty[0] == together.penalty[0]
+
+
+def test_short_runs_are_not_filled_up_to_the_longest():
+    rows = [np.arange(n) for n in (12, 600, 14, 770, 70)]
+    assert [len(one) for one in logistic._padded(rows)] == [14, 770, 14, 770, 70]
+
+
+def test_the_bar_counts_the_images_of_every_penalty(data, progress_bars):
+    bars = progress_bars(logistic)
+    options = {"num_classes": 3, "penalties": (1e-1, 1e-2), "progress": True}
+    logistic.fit_chosen(*data, ROWS, HELD_OUT, **options)
+    assert (bars[0].total, bars[0].moves) == (280, [0, 70, 140, 210, 280])
 
 
 def test_refuses(data):
