@@ -106,7 +106,7 @@ pre { overflow-x: auto; font: .82rem/1.5 ui-monospace, Menlo, Consolas, monospac
   body { background: #fff; font-size: 1rem; print-color-adjust: exact;
     -webkit-print-color-adjust: exact; }
   main { max-width: none; padding: 0; }
-  p { orphans: 3; widows: 3; }
+  p, .note { break-inside: avoid; }
   h2, h3, .title, .note, summary { break-after: avoid; }
   h2 { margin-top: 1.4rem; }
   figure, tr, .banner, .tiles { break-inside: avoid; }
