@@ -167,13 +167,15 @@ def picture(png: bytes, alt: str, caption: str, basis: str = "") -> str:
 
 
 def side_by_side(title: str, blocks: Sequence[str], note: str = "") -> str:
-    """Figures or tables of one kind, two in a row where there is room for them.
+    """Figures or tables of one kind, two in a row where there is room for them; "" for none.
 
     Args:
       title: heading; "" for none.
       blocks: HTML of each.
       note: what holds for all of them.
     """
+    if not blocks:
+        return ""
     heading = f"<h3>{text(title)}</h3>" if title else ""
     if note:
         heading += paragraph(note, "quiet note")

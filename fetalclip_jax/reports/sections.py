@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fetalclip_jax.reports import age, classification, headline, images, naming, plots
+from fetalclip_jax.reports import age, classification, headline, images, naming, page, plots
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import number, slug
 from fetalclip_jax.reports.reading import Evaluated, TrainedRun
@@ -64,6 +64,7 @@ def _training_went(train: Mapping[str, Any]) -> str:
 
 
 def _ages(report: Report) -> Iterator[str]:
+    pictures = []
     for one in report.contents.evaluated:
         if one.result.study != "age":
             continue
@@ -75,7 +76,8 @@ def _ages(report: Report) -> Iterator[str]:
         if not ages.predicted_days.size:
             report.missing.append(f"{where}: no image has a prediction and hc_mm.")
             continue
-        yield _age(report, one, ages)
+        pictures.append(_age(report, one, ages))
+    yield page.side_by_side("", pictures)
 
 
 def _age(report: Report, one: Evaluated, ages: age.AgePredictions) -> str:
