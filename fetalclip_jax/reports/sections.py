@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fetalclip_jax.reports import age, classification, headline, images, naming, page, plots
+from fetalclip_jax.reports import age, classification, headline, images, naming, plots
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import number, slug
+from fetalclip_jax.reports.page import side_by_side
 from fetalclip_jax.reports.reading import Evaluated, TrainedRun
 
 
@@ -77,7 +78,7 @@ def _ages(report: Report) -> Iterator[str]:
             report.missing.append(f"{where}: no image has a prediction and hc_mm.")
             continue
         pictures.append(_age(report, one, ages))
-    yield page.side_by_side("", pictures)
+    yield side_by_side("", pictures)
 
 
 def _age(report: Report, one: Evaluated, ages: age.AgePredictions) -> str:
