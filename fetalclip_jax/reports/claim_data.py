@@ -18,6 +18,13 @@ _TRANSFORMS = {
     "opencv": "padded to a black square, shrunk by OpenCV's cubic interpolation, not antialiased",
 }
 _MOST_CLASSES = 12
+# What the stores of a study are for, by the names that studies give them.
+_ROLES = {
+    "images": "judged",
+    "test": "judged",
+    "fit": "fitted on",
+    "train": "read for constant answers",
+}
 
 
 def together(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -100,7 +107,7 @@ def reference(report: Report) -> Iterator[str]:
 def partitions(report: Report) -> Iterator[str]:
     for one in report.contents.evaluated:
         for name, about in one.result.data.get("stores", {}).items():
-            yield f"{one.data_name}, {provenance.store(name, about)}."
+            yield f"{one.data_name}, {provenance.store(_ROLES.get(name, name), about)}."
     for run in report.contents.runs:
         if source := run.config.get("data", {}).get("source"):
             yield f"{run.name} was trained on split 'train' of {source}."
@@ -148,6 +155,10 @@ def external(report: Report) -> Iterator[str]:
         if (trained_on := _trained_on(report, one)) not in ("", one.result.data.get("kind"))
     ]
     yield from together(pairs)
+    known = {one.model_name: _trained_on(report, one) for one in report.contents.evaluated}
+    silent = [name for name, trained_on in known.items() if not trained_on]
+    if silent and len(silent) < len(known):
+        yield f"{', '.join(silent)}: what it was trained on is not recorded."
 
 
 def included(report: Report) -> Iterator[str]:

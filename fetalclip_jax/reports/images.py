@@ -1,5 +1,7 @@
 """Sections of single images: the surest mistakes, and examples that a hash picks."""
 
+import collections
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from fetalclip_jax.evaluation import examples
@@ -22,14 +24,29 @@ _PICKED = (
 )
 
 
+@dataclasses.dataclass
+class _Shown:
+    """What one study shows.
+
+    Attributes:
+      pictures: HTML, one of each result.
+      rows: of the table below them; "model / data" comes first.
+    """
+
+    pictures: list[str] = dataclasses.field(default_factory=list)
+    rows: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
+
+
 def mistakes(report: Report) -> Iterator[str]:
     """The wrong answers that each model was surest of, in the order of the page."""
-    shown: dict[str, list[str]] = {}
+    shown: dict[str, _Shown] = collections.defaultdict(_Shown)
     without = []
     for one in _pictured(report):
         found = _load(report, one)
         if surest := [pair for pair in found if pair[0].surest]:
-            shown.setdefault(one.result.study, []).append(_mistakes(report, one, surest))
+            block = shown[one.result.study]
+            block.pictures.append(_mistakes(report, one, surest))
+            block.rows += [(one.label, *_judged(row), *_known(row)) for row, _ in surest]
         elif any(not row.correct for row, _ in found):
             without.append(f"{naming.title(one.result.study)} of {one.label}")
     if without:
@@ -37,32 +54,44 @@ def mistakes(report: Report) -> Iterator[str]:
             "Worst confident mistakes: these examples were stored by a version that did not keep "
             f"them; evaluate again to see them: {'; '.join(without)}."
         )
-    yield from _blocks(report, shown, _SUREST)
+    columns = ("Image", "True", "Predicted", "Margin", "Patient", "Group")
+    yield from _blocks(report, shown, _SUREST, columns)
 
 
 def by_hash(report: Report) -> Iterator[str]:
     """Right and wrong answers, neither easy nor striking ones, in the order of the page."""
-    shown: dict[str, list[str]] = {}
+    shown: dict[str, _Shown] = collections.defaultdict(_Shown)
     for one in _pictured(report):
         if found := [pair for pair in _load(report, one, say=True) if not pair[0].surest]:
-            shown.setdefault(one.result.study, []).append(_by_hash(report, one, found))
+            block = shown[one.result.study]
+            block.pictures.append(_by_hash(report, one, found))
+            block.rows += [(one.label, *_judged(row), _candidates(row)) for row, _ in found]
         elif one.result.study == "zero_shot.planes":
             report.missing.append(f"Example images of {one.label}: none were stored.")
-    yield from _blocks(report, shown, _PICKED)
+    columns = ("Image", "True", "Predicted", "Three best candidates")
+    yield from _blocks(report, shown, _PICKED, columns)
 
 
-def _blocks(report: Report, shown: Mapping[str, Sequence[str]], note: str) -> Iterator[str]:
-    """The pictures of each study; opened on demand where they are many."""
+def _blocks(
+    report: Report, shown: Mapping[str, _Shown], note: str, columns: Sequence[str]
+) -> Iterator[str]:
+    """Pictures and a table of each study; opened on demand where they are many."""
     if not shown:
         return
     yield page.paragraph(note, "quiet note")
-    many = sum(map(len, shown.values())) > _MOST_OPEN
-    for study, pictures in shown.items():
+    many = sum(len(block.pictures) for block in shown.values()) > _MOST_OPEN
+    for study, block in shown.items():
         title = naming.title(study)
-        if many:
-            yield page.details(f"{title}: {len(pictures)} of them", page.side_by_side("", pictures))
+        if report.contents.several:
+            table = page.plain_table(("Model / data", *columns), block.rows)
         else:
-            yield report.side_by_side(title, pictures)
+            table = page.plain_table(columns, [row[1:] for row in block.rows])
+        if many:
+            content = page.side_by_side("", block.pictures) + table
+            yield page.details(f"{title}: {len(block.pictures)} of them", content)
+        else:
+            yield report.side_by_side(title, block.pictures)
+            yield page.details(f"{title}: these images as a table", table)
 
 
 def _pictured(report: Report) -> list[Evaluated]:
@@ -91,47 +120,35 @@ def _columns(report: Report) -> int:
 def _mistakes(report: Report, one: Evaluated, found: Sequence) -> str:
     title, wrong = naming.title(one.result.study), _wrong(one)
     caption = f"{title}: the surest" + ("." if wrong is None else f" of {wrong:,} wrong answers.")
-    columns = ("Image", "True", "Predicted", "Margin", "Patient", "Group")
-    rows = [
-        (
-            row.example_id,
-            display(row.label),
-            display(row.prediction),
-            "" if row.margin is None else f"{row.margin:.3f}",
-            row.patient_id or "not known",
-            ", ".join(f"{display(name)} {value}" for name, value in row.groups.items()),
-        )
-        for row, _ in found
-    ]
-    table = page.plain_table(columns, rows)
-    if report.contents.several:
-        table = page.details("These mistakes as a table", table)
-    return (
-        report.picture(
-            report.figure_name(f"mistakes_{slug(one.result.study)}", one.label),
-            gallery.mistakes(found, _columns(report)),
-            f"Worst confident mistakes: {title}",
-            report.whose(one.label) + caption + _scores(one),
-            of=[one],
-        )
-        + table
+    return report.picture(
+        report.figure_name(f"mistakes_{slug(one.result.study)}", one.label),
+        gallery.mistakes(found, _columns(report)),
+        f"Worst confident mistakes: {title}",
+        report.whose(one.label) + caption + _scores(one),
+        of=[one],
     )
 
 
 def _by_hash(report: Report, one: Evaluated, found: Sequence) -> str:
     title = naming.title(one.result.study)
-    rows = [
-        (row.example_id, display(row.label), display(row.prediction), _candidates(row))
-        for row, _ in found
-    ]
-    columns = ("Image", "True", "Predicted", "Three best candidates")
     return report.picture(
         report.figure_name(f"examples_{slug(one.result.study)}", one.label),
         gallery.figure(found, _columns(report)),
         f"Example images: {title}",
         f"{report.whose(one.label)}{title}.{_scores(one)}",
         of=[one],
-    ) + page.details("These images as a table", page.plain_table(columns, rows))
+    )
+
+
+def _judged(row: Judged) -> tuple[str, str, str]:
+    return row.example_id, display(row.label), display(row.prediction)
+
+
+def _known(row: Judged) -> tuple[str, str, str]:
+    """Margin, patient and groups."""
+    margin = "" if row.margin is None else f"{row.margin:.3f}"
+    groups = ", ".join(f"{display(name)} {value}" for name, value in row.groups.items())
+    return margin, row.patient_id or "not known", groups
 
 
 def _wrong(one: Evaluated) -> int | None:

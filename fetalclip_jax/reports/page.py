@@ -106,7 +106,7 @@ pre { overflow-x: auto; font: .82rem/1.5 ui-monospace, Menlo, Consolas, monospac
   body { background: #fff; font-size: 1rem; print-color-adjust: exact;
     -webkit-print-color-adjust: exact; }
   main { max-width: none; padding: 0; }
-  p { orphans: 3; widows: 3; }
+  p, .note { break-inside: avoid; }
   h2, h3, .title, .note, summary { break-after: avoid; }
   h2 { margin-top: 1.4rem; }
   figure, tr, .banner, .tiles { break-inside: avoid; }
@@ -167,13 +167,15 @@ def picture(png: bytes, alt: str, caption: str, basis: str = "") -> str:
 
 
 def side_by_side(title: str, blocks: Sequence[str], note: str = "") -> str:
-    """Figures or tables of one kind, two in a row where there is room for them.
+    """Figures or tables of one kind, two in a row where there is room for them; "" for none.
 
     Args:
       title: heading; "" for none.
       blocks: HTML of each.
       note: what holds for all of them.
     """
+    if not blocks:
+        return ""
     heading = f"<h3>{text(title)}</h3>" if title else ""
     if note:
         heading += paragraph(note, "quiet note")

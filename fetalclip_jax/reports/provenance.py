@@ -102,6 +102,8 @@ def interval(one: Evaluated) -> str:
     drawn = f"{unit}s" if unit else "units that are not recorded"
     if result.curve:
         drawn = f"support sets and {drawn}"
+    if result.details.get("redraws"):
+        drawn += " and draws of augmented copies"
     times = number(result.protocol.get("resamples"))
     draws = f" in {times:,.0f} resamples" if times else ""
     return f"95 % interval: bootstrap over {drawn}{draws}"

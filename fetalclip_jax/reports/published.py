@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from fetalclip_jax.evaluation.result import Result
-from fetalclip_jax.reports import naming
+from fetalclip_jax.reports import naming, provenance
 from fetalclip_jax.reports.headline import is_alone
 from fetalclip_jax.reports.reading import Contents, Evaluated
 
@@ -105,10 +105,13 @@ def _comparable(result: Result) -> bool:
 
 
 def _measured(one: Evaluated) -> str:
-    """ "49.9 % (47.0 to 52.8), clinic, 120 images"."""
+    """ "49.9 % (47.0 to 52.8), clinic, 120 images of 20 patients"."""
     estimate = one.result.metrics[BY_STUDY[one.result.study].metric]
     words = f"{100 * estimate.value:.1f} %"
     if estimate.low is not None and estimate.high is not None:
         words += f" ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
-    images = "" if estimate.n is None else f", {estimate.n:,} images"
-    return f"{words}, {one.data_name}{images}"
+    images, patients = provenance.counts(one)
+    counted = "" if images is None else f", {images:,} images"
+    if images is not None and patients is not None:
+        counted += f" of {patients:,} patients"
+    return f"{words}, {one.data_name}{counted}"

@@ -9,6 +9,7 @@ from fetalclip_jax.reports import age, classification, comparison, curves, image
 from fetalclip_jax.reports.curves import Curves
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import number, slug
+from fetalclip_jax.reports.page import side_by_side
 from fetalclip_jax.reports.reading import Evaluated, TrainedRun
 
 
@@ -72,6 +73,7 @@ def _training_went(train: Mapping[str, Any]) -> str:
 
 
 def _ages(report: Report) -> Iterator[str]:
+    pictures = []
     for one in report.contents.evaluated:
         if one.result.study != "age":
             continue
@@ -83,7 +85,8 @@ def _ages(report: Report) -> Iterator[str]:
         if not ages.predicted_days.size:
             report.missing.append(f"{where}: no image has a prediction and hc_mm.")
             continue
-        yield _age(report, one, ages)
+        pictures.append(_age(report, one, ages))
+    yield side_by_side("", pictures)
 
 
 def _age(report: Report, one: Evaluated, ages: age.AgePredictions) -> str:

@@ -11,7 +11,7 @@ The LaTeX is a `table` that shrinks to the line: \\usepackage{booktabs,graphicx}
 import csv
 import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from fetalclip_jax import run as runs
 from fetalclip_jax.reports import headline, naming, provenance, published
@@ -28,32 +28,45 @@ _ESCAPES = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+_MARK = r"% By `fetalclip report`. Needs \usepackage{booktabs,graphicx}."
 _OF = ("Model", "Data", "Split", "Protocol")
 _VALUE, _INTERVAL = "Value", "95 % interval"
 _SIMULATED = "Simulated images: these numbers say nothing about patients."
 
 
 def write(folder: pathlib.Path, contents: Contents) -> None:
-    """Writes the tables for which the sources hold something."""
+    """Writes the tables for which the sources hold something; those of an earlier report go."""
+    made: dict[str, tuple[list[tuple[str, ...]], str]] = {}
     if found := headline.rows(contents):
         ones = list({id(row.of): row.of for row in found}.values())
         intervals = together(
             (f"Protocol {_of(one)[-1]}", f"{provenance.interval(one)}.") for one in ones
         )
         caption = f"Every task and what it has to beat. {' '.join(intervals)}"
-        _write(folder, "headline", _headline(found), caption + _notice(ones))
+        made["headline"] = _headline(found), caption + _notice(ones)
     studies: dict[str, list[Evaluated]] = {}
     for one in contents.evaluated:
         studies.setdefault(one.result.study, []).append(one)
     for study, ones in studies.items():
         caption = f"{naming.title(study)}: {provenance.stands_for(*ones)}"
-        _write(folder, slug(study), _metrics(ones), caption + _notice(ones))
+        made[slug(study)] = _metrics(ones), caption + _notice(ones)
     if rows := published.table(contents):
         caption = (
             f"Results by the paper's protocol above published ones ({published.SOURCE}), which "
             "were not measured here and hold for the images that the last row names."
         )
-        _write(folder, "published", rows, caption)
+        made["published"] = rows, caption
+    _clear(folder, made)
+    for name, (rows, caption) in made.items():
+        _write(folder, name, rows, caption)
+
+
+def _clear(folder: pathlib.Path, kept: Container[str]) -> None:
+    """Removes what an earlier report wrote and this one does not: it would be taken for its own."""
+    for path in folder.glob("*.tex"):
+        if path.stem not in kept and path.read_text(encoding="utf-8").startswith(_MARK):
+            path.with_suffix(".csv").unlink(missing_ok=True)
+            path.unlink()
 
 
 def _notice(ones: Sequence[Evaluated]) -> str:
@@ -141,7 +154,7 @@ def latex(rows: Sequence[Sequence[str]], caption: str, label: str) -> str:
         lines.append(_line(row[by_task:]))
     return "\n".join(
         (
-            r"% Needs \usepackage{booktabs,graphicx}.",
+            _MARK,
             r"\begin{table}[htbp]",
             r"\centering",
             rf"\caption{{{escape(caption)}}}",

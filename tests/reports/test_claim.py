@@ -75,7 +75,8 @@ def test_data_partitions_and_reference_standard(answers):
     assert "5 augmented copies of each image of split 'pool'" in told["9"]
     assert "2 images of those used could not be read" in told["12"]
     assert "the WHO median at the measured circumference" in told["14"]
-    assert "fit: 400 images of 67 patients in split 'pool'" in told["19"]
+    assert "clinic, fitted on: 400 images of 67 patients in split 'pool'" in told["19"]
+    assert told["19"].count("clinic, judged: 400 images of 67 patients in split 'test'") == 1
     assert "the patient. Splits, folds and support sets" in told["20"]
     assert "120 of 120 judged images have one" in told["20"]
     assert "120 images of 20 patients judged; left out: truncated (x, ...) (2)" in told["35"]
@@ -103,7 +104,10 @@ def test_internal_and_external_data_by_what_the_model_was_trained_on(answers):
     unknown = {"name": "weights", "fingerprint": "beef"}
     told, _ = answers(planes(model=model), planes(model=model, data=REAL), planes(model=unknown))
     assert told["32"] == "quickstart: phantom, the kind of data it was trained on, split 'test'."
-    assert told["33"] == "quickstart: clinic, other data than it was trained on (phantom)."
+    assert told["33"] == (
+        "quickstart: clinic, other data than it was trained on (phantom)."
+        "weights: what it was trained on is not recorded."
+    )
 
 
 def test_training_of_a_run_that_is_a_source(answers, workdir):

@@ -25,6 +25,7 @@ def test_only_pictures_that_are_legible_there_share_a_row():
     assert "<figure>" in page.picture(png(7.2), "", "")
     one, two = page.side_by_side("T", ["a"]), page.side_by_side("T", ["a", "b"], "note")
     assert one == "<h3>T</h3>a"
+    assert page.side_by_side("T", []) == ""
     assert "grid" in two
     assert two.index("note") < two.index("grid")
 

@@ -93,6 +93,12 @@ def test_intervals_say_what_they_redraw_and_that_there_is_none():
     )
     curve = evaluated(few_shot_result())
     assert "bootstrap over support sets and patients" in provenance.interval(curve)
+    redrawn = brain()
+    details = {**redrawn.result.details, "redraws": {"macro_f1": [0.5, 0.6]}}
+    redrawn = dataclasses.replace(
+        redrawn, result=dataclasses.replace(redrawn.result, details=details)
+    )
+    assert "over patients and draws of augmented copies in" in provenance.interval(redrawn)
     without = brain(metrics={"macro_f1": Estimate(0.5, n=120, groups=20)})
     assert provenance.interval(without) == "no interval recorded"
     alone = brain(metrics={"macro_f1": Estimate(0.5, n=6, groups=1)})

@@ -120,6 +120,18 @@ def test_published_numbers_are_labelled(tmp_path):
     assert not (build(tmp_path / "b", planes()) / "published.tex").exists()
 
 
+def test_tables_of_an_earlier_report_go_and_those_of_the_user_stay(tmp_path):
+    folder = build(tmp_path, age_result(), few_shot_result())
+    (folder / "mine.tex").write_text("% my own")
+    (folder / "mine.csv").write_text("a,b")
+    (tmp_path / "results" / "quickstart" / "phantom" / "age.json").unlink()
+    reports.build([tmp_path / "results"], tmp_path / "page.html")
+    assert {path.name for path in folder.iterdir()} == {
+        *("few_shot_planes.csv", "few_shot_planes.tex", "headline.csv", "headline.tex"),
+        *("mine.csv", "mine.tex"),
+    }
+
+
 @pytest.mark.parametrize("task", [True, False])
 def test_rows_stay_under_their_columns(task):
     head = ["Task"] * task + ["Metric", "Value", "95 % interval", "Images"]
