@@ -49,7 +49,7 @@ ITEMS = (
     Item(10, "parts of images or examinations that were selected, and by whom"),
     Item(11, "de-identification"),
     Item(12, "missing data", claim_data.missing),
-    Item(13, "acquisition: machines, probes, settings"),
+    Item(13, "acquisition", claim_data.acquisition, "probes and settings"),
     Item(
         14,
         "reference standard",

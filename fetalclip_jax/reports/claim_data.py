@@ -88,6 +88,23 @@ def missing(report: Report) -> Iterator[str]:
             yield f"{run.name}: {len(bad):,} examples left out of the records {split!r}."
 
 
+def acquisition(report: Report) -> Iterator[str]:
+    """Whatever groups the images are known to be of, such as machines and operators."""
+    for one in report.contents.evaluated:
+        found = one.result.predictions
+        for column, values in found.groups.items() if found is not None else ():
+            counts = collections.Counter(values.astype(str).tolist())
+            unknown = counts.pop("", 0)
+            words = ", ".join(f"{value} {n:,}" for value, n in counts.most_common(_MOST_CLASSES))
+            if len(counts) > _MOST_CLASSES:
+                words += f", {len(counts) - _MOST_CLASSES} more"
+            if unknown:
+                words += f", unknown {unknown:,}"
+            if counts:
+                title = naming.title(one.result.study)
+                yield f"{title} on {one.data_name}, images by {display(column)}: {words}."
+
+
 def reference(report: Report) -> Iterator[str]:
     for one in report.contents.evaluated:
         result = one.result

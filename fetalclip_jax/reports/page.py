@@ -190,6 +190,12 @@ def details(title: str, content: str) -> str:
     return f"<details><summary>{text(title)}</summary>{content}</details>"
 
 
+def bullets(lines: Sequence[str]) -> str:
+    """Sentences of plain text below one another."""
+    items = "".join(f"<li>{text(line)}</li>" for line in lines)
+    return f'<ul class="missing">{items}</ul>'
+
+
 def tiles(pairs: Sequence[tuple[str, str]]) -> str:
     """Small facts side by side."""
     items = "".join(f"<div><dt>{text(k)}</dt><dd>{text(v)}</dd></div>" for k, v in pairs)

@@ -2,10 +2,11 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fetalclip_jax import run as runs
+from fetalclip_jax.evaluation.caveats import caveats
 from fetalclip_jax.evaluation.comparison import MARGIN
 from fetalclip_jax.reports import (
     claim,
@@ -13,6 +14,7 @@ from fetalclip_jax.reports import (
     curves,
     headline,
     left_out,
+    naming,
     page,
     provenance,
     published,
@@ -21,6 +23,7 @@ from fetalclip_jax.reports import (
     summary,
     tables,
 )
+from fetalclip_jax.reports.claim_data import together
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import number
 from fetalclip_jax.reports.reading import Contents
@@ -146,6 +149,9 @@ def _head(report: Report, figures: Mapping[str, Any]) -> str:
                 "quiet",
             )
         )
+    if lines := list(together(_caveats(contents))):
+        parts.append(page.paragraph("Where intervals hold the truth less often than they say:"))
+        parts.append(page.bullets(lines))
     if beside := published.table(contents):
         parts.append(page.plain_table(beside[0], beside[1:], "published"))
         parts.append(
@@ -157,9 +163,16 @@ def _head(report: Report, figures: Mapping[str, Any]) -> str:
         )
     missing = [*headline.withheld(contents), *report.missing, *_not_run(contents)]
     if missing:
-        items = "".join(f"<li>{page.text(line)}</li>" for line in missing)
-        parts.append(f'<p class="quiet">Not in this report:</p><ul class="missing">{items}</ul>')
+        parts.append(page.paragraph("Not in this report:", "quiet") + page.bullets(missing))
     return "".join(parts)
+
+
+def _caveats(contents: Contents) -> Iterator[tuple[str, str]]:
+    """(task and whose, sentence) of what simulations say of the intervals."""
+    for one in contents.evaluated:
+        whose = f" of {one.label}" if contents.several else ""
+        for sentence in caveats(one.result):
+            yield f"{naming.title(one.result.study)}{whose}", f"{sentence}."
 
 
 def _not_run(contents: Contents) -> list[str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from fetalclip_jax import reports
@@ -82,6 +83,17 @@ def test_data_partitions_and_reference_standard(answers):
     assert "120 images of 20 patients judged; left out: truncated (x, ...) (2)" in told["35"]
     assert "abdomen 20, brain 20" in told["36"]
     assert "head circumference" in told["36"]
+
+
+def test_machines_of_the_judged_images_are_counted(answers):
+    result = planes()
+    machines = np.array(["Voluson E6"] * 100 + ["Aloka"] * 15 + [""] * 5)
+    predictions = dataclasses.replace(result.predictions, groups={"machine": machines})
+    told, authors = answers(dataclasses.replace(result, predictions=predictions))
+    assert told["13"] == (
+        "Zero-shot planes on phantom, images by machine: Voluson E6 100, Aloka 15, unknown 5."
+    )
+    assert "13. probes and settings" in authors
 
 
 def test_simulated_images_are_no_evidence(answers):

@@ -236,6 +236,15 @@ def test_every_figure_says_what_it_stands_for(evaluated):
         assert "95 % interval: bootstrap over" in caption
 
 
+def test_where_intervals_cover_less_is_said_on_the_page(tmp_path):
+    by_image = PROTOCOL | {"resample_by": "image"}
+    page = build(tmp_path / "a", classification("zero_shot.brain", BRAIN_PLANES, protocol=by_image))
+    assert "Where intervals hold the truth less often than they say:" in page.text
+    assert "Zero-shot brain planes: intervals redraw single images, 120 of 20" in page.text
+    page = build(tmp_path / "b", classification("zero_shot.brain", BRAIN_PLANES))
+    assert "hold the truth less often" not in page.text
+
+
 def test_many_galleries_open_on_demand(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "_MOST_OPEN", 1)
     models = [MODEL | {"name": name} for name in "ab"]
