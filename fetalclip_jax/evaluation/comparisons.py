@@ -116,6 +116,10 @@ class Comparisons:
             yield line
         if self.tests > 1:
             yield f"p-values are adjusted for {self.tests} tests by Holm's method"
+        for one in self.compared:
+            alone = [f"{n:,} of {who}" for n, who in zip(one.only, one.names, strict=True) if n]
+            if alone:
+                yield f"{one.study} on {one.data}: images of one alone left out: {', '.join(alone)}"
         for line in self.left_out:
             yield f"not compared: {line}"
 

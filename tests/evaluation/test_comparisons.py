@@ -4,11 +4,13 @@ import csv
 import io
 import json
 
+import numpy as np
 import pytest
 
+from fetalclip_jax.evaluation.alignment import select
 from fetalclip_jax.evaluation.comparisons import by_model, compare_all
 from fetalclip_jax.evaluation.statistics.multiplicity import holm
-from tests.evaluation.paired import DATA, PROTOCOL, few_shot, misses, zero_shot
+from tests.evaluation.paired import DATA, PROTOCOL, few_shot, misses, predictions, zero_shot
 
 GOOD = misses(0.15, seed=1)
 BAD = GOOD | misses(0.3, seed=2)
@@ -137,6 +139,13 @@ def test_tables_for_scripts_hold_every_metric():
     content = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert content["comparisons"][0]["p_holm"] == found.adjusted[0]
     assert content["family"] == {"tests": 4, "method": "Holm", "level": 0.05}
+
+
+def test_the_terminal_hears_of_images_of_one_alone():
+    kept = select(predictions(BAD), np.arange(90))
+    results = [zero_shot("a", GOOD), zero_shot("b", None, predictions=kept)]
+    said = list(compare_all(results, **QUICK).lines())
+    assert "zero_shot.view on clinic: images of one alone left out: 30 of a" in said
 
 
 def test_the_terminal_gets_a_line_a_study_of_one_pair_and_a_line_a_pair_of_several():
