@@ -141,7 +141,8 @@ def _figures(report: Report, found: Comparisons) -> Iterator[str]:
             ),
             "Differences of models with their intervals",
             "Headline metric of each task, the first model minus the second, on the images that "
-            "both judged. Lines are 95 % intervals; the verdict is by Holm's p.",
+            "both judged. Lines are 95 % intervals of one test each; the verdict is by Holm's p, so "
+            "that one whose interval leaves out zero may be undecided.",
             of=[one for one in report.contents.evaluated if id(one.result) in shown],
         )
 
@@ -208,24 +209,15 @@ def _wins(found: Comparisons) -> str:
     for one in found.wins:
         mean = "none"
         if one.mean is not None:
-            mean = f"{one.mean.value:+z.3f}"
-            if one.mean.low is not None:
-                mean += f" ({one.mean.low:+z.3f} to {one.mean.high:+z.3f})"
+            mean = change("macro_f1", one.mean.value, one.mean.low, one.mean.high)
+        on = "simulated" if one.simulated else "real"
         rows.append(
-            (
-                one.names[0],
-                one.names[1],
-                "simulated" if one.simulated else "real",
-                *one.counts.values(),
-                mean,
-                one.studies,
-            )
+            (f"{one.names[0]} against {one.names[1]}", on, *one.counts.values(), mean, one.studies)
         )
-    columns = ("First", "Second", "Images", "Better in", "Worse in", "Equivalent in")
-    columns += ("Undecided in", "Mean difference (95 % interval)", "Tasks in the mean")
-    return page.paragraph("Wins of the first model, by Holm's p", "title") + page.plain_table(
-        columns, rows
-    )
+    columns = ("Models", "Images", "Better", "Worse", "Equivalent", "Undecided")
+    columns += ("Mean difference (95 % interval)", "Tasks")
+    title = page.paragraph("Tasks in which the first model is better or worse", "title")
+    return title + page.plain_table(columns, rows)
 
 
 def _notes(found: Comparisons) -> str:
