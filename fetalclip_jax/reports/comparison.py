@@ -141,8 +141,8 @@ def _figures(report: Report, found: Comparisons) -> Iterator[str]:
             ),
             "Differences of models with their intervals",
             "Headline metric of each task, the first model minus the second, on the images that "
-            "both judged. Lines are 95 % intervals of one test each; the verdict is by Holm's p, so "
-            "that one whose interval leaves out zero may be undecided.",
+            "both judged. Lines are 95 % intervals of one test each; verdicts are by Holm's p, so "
+            "that a difference whose interval leaves out zero may be undecided.",
             of=[one for one in report.contents.evaluated if id(one.result) in shown],
         )
 
