@@ -150,7 +150,7 @@ def test_the_terminal_hears_of_images_of_one_alone():
 
 def test_the_terminal_gets_a_line_a_study_of_one_pair_and_a_line_a_pair_of_several():
     one = list(compare_all(three(), [("a", "b")], **QUICK).lines())
-    assert one[0].startswith("zero_shot.view on clinic, macro f1: a 0.")
+    assert one[0].startswith("zero_shot.view on clinic, macro F1: a 0.")
     assert "better; 120 images of 40 patients" in one[0]
     assert one[2].startswith("a against b: better in 2; mean difference +0.")
     several = list(compare_all(three(), **QUICK).lines())

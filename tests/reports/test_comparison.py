@@ -38,7 +38,7 @@ def test_two_models_are_compared_without_being_asked(tmp_path):
     assert "exclude a difference of 0.02 in rates" in page.text
     assert "Few-shot view: also at chance: 5 support sets (the same for both)." in page.text
     assert (tmp_path / "figures" / "comparison.png").exists()
-    assert said[0].startswith("zero_shot.view on clinic, macro f1: a 0.")
+    assert said[0].startswith("zero_shot.view on clinic, macro F1: a 0.")
     found = json.loads((tmp_path / "comparison.json").read_text())
     assert [one["verdict"] for one in found["comparisons"]] == ["better", "better"]
     rows = list(csv.DictReader((tmp_path / "comparison.csv").open()))
