@@ -9,6 +9,8 @@ import pytest
 
 from fetalclip_jax.evaluation.alignment import select
 from fetalclip_jax.evaluation.comparisons import by_model, compare_all
+from fetalclip_jax.evaluation.statistics import intervals
+from fetalclip_jax.evaluation.statistics.intervals import Spread
 from fetalclip_jax.evaluation.statistics.multiplicity import holm
 from tests.evaluation.paired import DATA, PROTOCOL, few_shot, misses, predictions, zero_shot
 
@@ -73,6 +75,21 @@ def test_the_mean_of_studies_on_the_same_patients_is_no_surer_than_one_of_them()
     one, (wins,) = found.compared[0].headline, found.wins
     # The same images twice are no more evidence than once.
     assert wins.mean.high - wins.mean.low == pytest.approx(one.high - one.low, rel=0.25)
+
+
+def test_luck_with_support_sets_averages_out_over_studies():
+    results = [
+        few_shot(n, shares, draws=draws, study=f"few_shot.{s}")
+        for s in ("x", "y")
+        for n, shares, draws in (("a", (0.5, 0.3, 0.1), "abcde"), ("b", (0.6, 0.5, 0.3), "vwxyz"))
+    ]
+    found = compare_all(results, **QUICK)
+    one, (wins,) = found.compared[0].headline, found.wins
+    # Sets of two studies are other ones; their patients are the same.
+    sets = [Spread(s.variance / 4, s.freedom) for s in one.chance.spreads] * 2
+    spreads = [one.bootstrap.spread(one.measure), *sets]
+    edges = intervals.interval(one.value, spreads, scale=intervals.DIFFERENCE, groups=40)
+    assert (wins.mean.low, wins.mean.high) == pytest.approx(edges, rel=0.02)
 
 
 def test_unknown_names_are_an_error_that_lists_the_models():
