@@ -6,7 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from fetalclip_jax import run as runs
 from fetalclip_jax.evaluation import comparisons
-from fetalclip_jax.evaluation.comparison import ALPHA, RELATIVE_MARGIN, Comparison, Difference
+from fetalclip_jax.evaluation.comparison import (
+    ALPHA,
+    RELATIVE_MARGIN,
+    Comparison,
+    Difference,
+    check_margin,
+)
 from fetalclip_jax.evaluation.comparisons import Comparisons, Pair, shown_p
 from fetalclip_jax.reports import forest, naming, page
 from fetalclip_jax.reports.frame import Report
@@ -28,8 +34,10 @@ def of(contents: Contents, pairs: Sequence[Pair], margin: float) -> Comparisons 
       margin: of equivalence, for rates.
 
     Raises:
-      ValueError: a name that no model has, or a named pair of which nothing can be compared.
+      ValueError: a name that no model has, a named pair of which nothing can be compared, or a
+        margin that is none.
     """
+    check_margin(margin)
     results = [one.result for one in contents.evaluated]
     models = len(comparisons.by_model(results))
     if not pairs and not 2 <= models <= MOST_MODELS:

@@ -51,6 +51,11 @@ def test_one_model_has_no_comparison(tmp_path):
     assert not (tmp_path / "comparison.json").exists()
 
 
+def test_a_margin_that_is_none_is_refused_whatever_there_is_to_compare(tmp_path):
+    with pytest.raises(ValueError, match="margin must lie between 0 and 1, .* found -0.1"):
+        build(tmp_path, models("a"), margin=-0.1)
+
+
 def test_the_margin_and_the_pairs_are_those_that_were_asked_for(tmp_path):
     page = build(tmp_path, models("a", "b", "c"), compare=[("c", "a")], margin=0.1)
     assert "exclude a difference of 0.1 in rates" in page.text
