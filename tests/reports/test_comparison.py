@@ -52,7 +52,7 @@ def test_one_model_has_no_comparison(tmp_path):
 
 
 def test_a_margin_that_is_none_is_refused_whatever_there_is_to_compare(tmp_path):
-    with pytest.raises(ValueError, match="margin must lie between 0 and 1, .* found -0.1"):
+    with pytest.raises(ValueError, match=r"margin must lie between 0 and 1, .* found -0\.1"):
         build(tmp_path, models("a"), margin=-0.1)
 
 
