@@ -47,7 +47,20 @@ def test_headlines_are_one_family():
     assert found.adjusted == pytest.approx(tuple(holm(ps)))
     assert found.tests == 4
     verdicts = [verdict for *_, verdict in found.rows()]
-    assert verdicts == ["better", "equivalent", "worse", "better"] or verdicts[1] != "better"
+    assert verdicts == ["better", "undecided", "worse", "better"]
+
+
+def test_a_difference_that_one_test_is_sure_of_is_undecided_among_several():
+    close = (GOOD & ~misses(0.1, seed=57)) | misses(0.04, seed=7)
+    judged = [zero_shot(n, w, study=f"zero_shot.{s}") for s in "xyz"
+              for n, w in (("a", GOOD), ("b", close))]  # fmt: skip
+    alone = compare_all([one for one in judged if one.study == "zero_shot.x"], **QUICK)
+    assert 0.02 < alone.adjusted[0] < 0.05
+    assert alone.wins[0].counts["better"] + alone.wins[0].counts["worse"] == 1
+    found = compare_all(judged, **QUICK)
+    assert [verdict for *_, verdict in found.rows()] == ["undecided"] * 3
+    assert found.wins[0].counts["undecided"] == 3
+    assert [one["verdict"] for one in found.to_json()["comparisons"]] == ["undecided"] * 3
 
 
 def test_wins_count_the_adjusted_verdicts_and_average_the_rates():
