@@ -119,16 +119,15 @@ def _check(first: Result, second: Result, names: tuple[str, str]) -> Iterator[st
         one, other = first.data.get(key), second.data.get(key)
         same(what or "simulated images:", one, other, "evaluate both on the same data set")
     stores = first.data.get("stores", {}), second.data.get("stores", {})
-    for need in stores[0].keys() & stores[1].keys():
+    for need in sorted(stores[0].keys() & stores[1].keys()):
         one, other = (store[need].get("split") for store in stores)
         same(f"splits of the {need} images", one, other, "evaluate both on the same split")
     one, other = (result.protocol.get("resample_by") for result in (first, second))
     same("their intervals redraw, resample_by:", one, other, "evaluate both by one --resample-by")
     yield from _check_protocols(first, second, same)
-    for need, words in (("fit", "learn from"),):
-        counts = [store[need].get("images") for store in stores if need in store]
-        if len(set(counts)) > 1:
-            yield f"{whose} had {counts[0]:,} and {counts[1]:,} images to {words}"
+    counts = [store["fit"].get("images") for store in stores if "fit" in store]
+    if len(set(counts)) > 1:
+        yield f"{whose} had {counts[0]:,} and {counts[1]:,} images to learn from"
     if first.predictions is not None and second.predictions is not None:
         one, other = (sorted(one.predictions.candidates) for one in (first, second))
         same("candidates", one, other, "evaluate both with the same classes")
@@ -140,7 +139,7 @@ def _check_protocols(first: Result, second: Result, same) -> Iterator[str]:
     # What a protocol's name says was changed is compared setting by setting.
     base = [str(given.get("name", "")).partition(", changed:")[0] for given in (one, other)]
     same("protocols", *base, fix)
-    for key in one.keys() & other.keys() - set(_MAY_DIFFER):
+    for key in sorted(one.keys() & other.keys() - set(_MAY_DIFFER)):
         if key == "batch_size" and "epochs" not in one:
             continue  # prompts per call of the text tower
         if key == "splits" and one[key] and other[key]:

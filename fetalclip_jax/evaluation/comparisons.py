@@ -99,9 +99,10 @@ class Comparisons:
         """For the terminal: a line a study for one pair, a line a pair for several."""
         if len(self.pairs) == 1:
             for one, d, p, verdict in self.rows():
+                metric = d.metric.replace("_", " ").replace("f1", "F1")
                 yield (
-                    f"{one.study} on {one.data}, {d.metric.replace('_', ' ')}: {one.names[0]} "
-                    f"{d.first:.3f}, {one.names[1]} {d.second:.3f}, difference "
+                    f"{one.study} on {one.data}, {metric}: {one.names[0]} {d.first:.3f}, "
+                    f"{one.names[1]} {d.second:.3f}, difference "
                     f"{_shown(d.value, d.low, d.high)}, p {shown_p(p)}: {verdict}; {d.n:,} images "
                     f"of {d.patients:,} patients"
                 )
@@ -116,6 +117,10 @@ class Comparisons:
             yield line
         if self.tests > 1:
             yield f"p-values are adjusted for {self.tests} tests by Holm's method"
+        for one in self.compared:
+            alone = [f"{n:,} of {who}" for n, who in zip(one.only, one.names, strict=True) if n]
+            if alone:
+                yield f"{one.study} on {one.data}: images of one alone left out: {', '.join(alone)}"
         for line in self.left_out:
             yield f"not compared: {line}"
 

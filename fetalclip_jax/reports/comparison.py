@@ -6,7 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from fetalclip_jax import run as runs
 from fetalclip_jax.evaluation import comparisons
-from fetalclip_jax.evaluation.comparison import ALPHA, RELATIVE_MARGIN, Comparison, Difference
+from fetalclip_jax.evaluation.comparison import (
+    ALPHA,
+    RELATIVE_MARGIN,
+    Comparison,
+    Difference,
+    check_margin,
+)
 from fetalclip_jax.evaluation.comparisons import Comparisons, Pair, shown_p
 from fetalclip_jax.reports import forest, naming, page
 from fetalclip_jax.reports.frame import Report
@@ -28,8 +34,10 @@ def of(contents: Contents, pairs: Sequence[Pair], margin: float) -> Comparisons 
       margin: of equivalence, for rates.
 
     Raises:
-      ValueError: a name that no model has, or a named pair of which nothing can be compared.
+      ValueError: a name that no model has, a named pair of which nothing can be compared, or a
+        margin that is none.
     """
+    check_margin(margin)
     results = [one.result for one in contents.evaluated]
     models = len(comparisons.by_model(results))
     if not pairs and not 2 <= models <= MOST_MODELS:
@@ -141,7 +149,8 @@ def _figures(report: Report, found: Comparisons) -> Iterator[str]:
             ),
             "Differences of models with their intervals",
             "Headline metric of each task, the first model minus the second, on the images that "
-            "both judged. Lines are 95 % intervals; the verdict is by Holm's p.",
+            "both judged. Lines are 95 % intervals of one test each; verdicts are by Holm's p, so "
+            "that a difference whose interval leaves out zero may be undecided.",
             of=[one for one in report.contents.evaluated if id(one.result) in shown],
         )
 
@@ -208,24 +217,15 @@ def _wins(found: Comparisons) -> str:
     for one in found.wins:
         mean = "none"
         if one.mean is not None:
-            mean = f"{one.mean.value:+z.3f}"
-            if one.mean.low is not None:
-                mean += f" ({one.mean.low:+z.3f} to {one.mean.high:+z.3f})"
+            mean = change("macro_f1", one.mean.value, one.mean.low, one.mean.high)
+        on = "simulated" if one.simulated else "real"
         rows.append(
-            (
-                one.names[0],
-                one.names[1],
-                "simulated" if one.simulated else "real",
-                *one.counts.values(),
-                mean,
-                one.studies,
-            )
+            (f"{one.names[0]} against {one.names[1]}", on, *one.counts.values(), mean, one.studies)
         )
-    columns = ("First", "Second", "Images", "Better in", "Worse in", "Equivalent in")
-    columns += ("Undecided in", "Mean difference (95 % interval)", "Tasks in the mean")
-    return page.paragraph("Wins of the first model, by Holm's p", "title") + page.plain_table(
-        columns, rows
-    )
+    columns = ("Models", "Images", "Better", "Worse", "Equivalent", "Undecided")
+    columns += ("Mean difference (95 % interval)", "Tasks")
+    title = page.paragraph("Tasks in which the first model is better or worse", "title")
+    return title + page.plain_table(columns, rows)
 
 
 def _notes(found: Comparisons) -> str:

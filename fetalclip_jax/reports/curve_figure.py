@@ -62,7 +62,9 @@ def figure(
             axes.set_ylabel("macro F1")
         if len(panels) > 1:
             fig.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11)
-        fig.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=3)
+        fig.legend(
+            keys.values(), keys.keys(), loc="outside lower center", ncols=2 if references else 3
+        )
         return style.png(fig)
 
 

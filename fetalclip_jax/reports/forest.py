@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from fetalclip_jax.reports import style
 
@@ -96,6 +97,7 @@ def _panel(axes: Axes, rows: Mapping[str, Row], names: Sequence[str], margin: fl
     edges = [e for row in rows.values() for e in (row.value, row.low, row.high) if e is not None]
     low, high = min(*edges, -1.5 * margin), max(*edges, 1.5 * margin)
     axes.set_xlim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)

@@ -92,7 +92,7 @@ def few_shot(name, shares, *, sets=5, draws="abcde", sizes=(2, 4, 8), seed=0, **
     result = zero_shot(
         name,
         None,
-        "few_shot.view",
+        fields.pop("study", "few_shot.view"),
         predictions=dataclasses.replace(found, runs=runs, ranks=ranks),
         metrics={"macro_f1": Estimate(0.5)},
         protocol=PROTOCOL | {"name": "tuned", "sizes": list(sizes), "support_sets": sets},

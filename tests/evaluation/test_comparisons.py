@@ -4,11 +4,15 @@ import csv
 import io
 import json
 
+import numpy as np
 import pytest
 
+from fetalclip_jax.evaluation.alignment import select
 from fetalclip_jax.evaluation.comparisons import by_model, compare_all
+from fetalclip_jax.evaluation.statistics import intervals
+from fetalclip_jax.evaluation.statistics.intervals import Spread
 from fetalclip_jax.evaluation.statistics.multiplicity import holm
-from tests.evaluation.paired import DATA, PROTOCOL, few_shot, misses, zero_shot
+from tests.evaluation.paired import DATA, PROTOCOL, few_shot, misses, predictions, zero_shot
 
 GOOD = misses(0.15, seed=1)
 BAD = GOOD | misses(0.3, seed=2)
@@ -43,7 +47,20 @@ def test_headlines_are_one_family():
     assert found.adjusted == pytest.approx(tuple(holm(ps)))
     assert found.tests == 4
     verdicts = [verdict for *_, verdict in found.rows()]
-    assert verdicts == ["better", "equivalent", "worse", "better"] or verdicts[1] != "better"
+    assert verdicts == ["better", "undecided", "worse", "better"]
+
+
+def test_a_difference_that_one_test_is_sure_of_is_undecided_among_several():
+    close = (GOOD & ~misses(0.1, seed=57)) | misses(0.04, seed=7)
+    judged = [zero_shot(n, w, study=f"zero_shot.{s}") for s in "xyz"
+              for n, w in (("a", GOOD), ("b", close))]  # fmt: skip
+    alone = compare_all([one for one in judged if one.study == "zero_shot.x"], **QUICK)
+    assert 0.02 < alone.adjusted[0] < 0.05
+    assert alone.wins[0].counts["better"] + alone.wins[0].counts["worse"] == 1
+    found = compare_all(judged, **QUICK)
+    assert [verdict for *_, verdict in found.rows()] == ["undecided"] * 3
+    assert found.wins[0].counts["undecided"] == 3
+    assert [one["verdict"] for one in found.to_json()["comparisons"]] == ["undecided"] * 3
 
 
 def test_wins_count_the_adjusted_verdicts_and_average_the_rates():
@@ -71,6 +88,21 @@ def test_the_mean_of_studies_on_the_same_patients_is_no_surer_than_one_of_them()
     one, (wins,) = found.compared[0].headline, found.wins
     # The same images twice are no more evidence than once.
     assert wins.mean.high - wins.mean.low == pytest.approx(one.high - one.low, rel=0.25)
+
+
+def test_luck_with_support_sets_averages_out_over_studies():
+    results = [
+        few_shot(n, shares, draws=draws, study=f"few_shot.{s}")
+        for s in ("x", "y")
+        for n, shares, draws in (("a", (0.5, 0.3, 0.1), "abcde"), ("b", (0.6, 0.5, 0.3), "vwxyz"))
+    ]
+    found = compare_all(results, **QUICK)
+    one, (wins,) = found.compared[0].headline, found.wins
+    # Sets of two studies are other ones; their patients are the same.
+    sets = [Spread(s.variance / 4, s.freedom) for s in one.chance.spreads] * 2
+    spreads = [one.bootstrap.spread(one.measure), *sets]
+    edges = intervals.interval(one.value, spreads, scale=intervals.DIFFERENCE, groups=40)
+    assert (wins.mean.low, wins.mean.high) == pytest.approx(edges, rel=0.02)
 
 
 def test_unknown_names_are_an_error_that_lists_the_models():
@@ -139,9 +171,16 @@ def test_tables_for_scripts_hold_every_metric():
     assert content["family"] == {"tests": 4, "method": "Holm", "level": 0.05}
 
 
+def test_the_terminal_hears_of_images_of_one_alone():
+    kept = select(predictions(BAD), np.arange(90))
+    results = [zero_shot("a", GOOD), zero_shot("b", None, predictions=kept)]
+    said = list(compare_all(results, **QUICK).lines())
+    assert "zero_shot.view on clinic: images of one alone left out: 30 of a" in said
+
+
 def test_the_terminal_gets_a_line_a_study_of_one_pair_and_a_line_a_pair_of_several():
     one = list(compare_all(three(), [("a", "b")], **QUICK).lines())
-    assert one[0].startswith("zero_shot.view on clinic, macro f1: a 0.")
+    assert one[0].startswith("zero_shot.view on clinic, macro F1: a 0.")
     assert "better; 120 images of 40 patients" in one[0]
     assert one[2].startswith("a against b: better in 2; mean difference +0.")
     several = list(compare_all(three(), **QUICK).lines())

@@ -33,12 +33,12 @@ def test_two_models_are_compared_without_being_asked(tmp_path):
     assert [cell[:4] for cell in row[2:4]] == ["a 0.", "b 0."]
     assert " to +0." in row[4]
     assert row[5:] == ["< 0.001", "120 / 40", "better"]
-    assert page.row("a", "b", "real")[3:7] == ["2", "0", "0", "0"]
+    assert page.row("a against b", "real")[2:6] == ["2", "0", "0", "0"]
     assert "2 two-sided tests" in page.text
     assert "exclude a difference of 0.02 in rates" in page.text
     assert "Few-shot view: also at chance: 5 support sets (the same for both)." in page.text
     assert (tmp_path / "figures" / "comparison.png").exists()
-    assert said[0].startswith("zero_shot.view on clinic, macro f1: a 0.")
+    assert said[0].startswith("zero_shot.view on clinic, macro F1: a 0.")
     found = json.loads((tmp_path / "comparison.json").read_text())
     assert [one["verdict"] for one in found["comparisons"]] == ["better", "better"]
     rows = list(csv.DictReader((tmp_path / "comparison.csv").open()))
@@ -47,8 +47,13 @@ def test_two_models_are_compared_without_being_asked(tmp_path):
 
 def test_one_model_has_no_comparison(tmp_path):
     page = build(tmp_path, models("a"))
-    assert "Wins of" not in page.text
+    assert "Tasks in which" not in page.text
     assert not (tmp_path / "comparison.json").exists()
+
+
+def test_a_margin_that_is_none_is_refused_whatever_there_is_to_compare(tmp_path):
+    with pytest.raises(ValueError, match=r"margin must lie between 0 and 1, .* found -0\.1"):
+        build(tmp_path, models("a"), margin=-0.1)
 
 
 def test_the_margin_and_the_pairs_are_those_that_were_asked_for(tmp_path):
@@ -56,7 +61,7 @@ def test_the_margin_and_the_pairs_are_those_that_were_asked_for(tmp_path):
     assert "exclude a difference of 0.1 in rates" in page.text
     assert page.row("Zero-shot view, macro F1", "clinic")[2].startswith("c 0.")
     assert page.row("Zero-shot view, macro F1", "clinic")[-1] == "equivalent"
-    assert not [row for row in page.rows if row[:2] == ["a", "b"]]
+    assert not [row for row in page.rows if row[0] == "a against b"]
 
 
 def test_pairs_of_many_models_have_to_be_named(tmp_path):
