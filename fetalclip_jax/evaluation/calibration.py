@@ -1,0 +1,400 @@
+"""Calibration and abstention of a saved result: can its probabilities be acted upon?
+
+Whatever is chosen (a temperature, a threshold) is chosen on patients that are not judged by it: the
+validation patients of a probe, or, where a study learns nothing, the other folds of the judged
+patients.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import special
+
+from fetalclip_jax.evaluation.answers import Answers
+from fetalclip_jax.evaluation.result import Estimate, Predictions, Result
+from fetalclip_jax.evaluation.statistics import (
+    conformal,
+    intervals,
+    measure,
+    reliability,
+    selective,
+    splits,
+)
+from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
+from fetalclip_jax.evaluation.statistics.finite import require_finite
+from fetalclip_jax.evaluation.statistics.reliability import Bins
+
+# CLIP clamps its logit scale here, and trained models reach it.
+USUAL_LOGIT_SCALE = 100.0
+COVERAGES = (0.8, 0.9, 1.0)
+HIGHEST_RISK = 0.05
+SET_LEVELS = (0.9, 0.95)
+_FOLDS = 5
+_LEAST_PROBABILITY = 1e-12  # a mean of probabilities that rounded to zero
+
+
+@dataclasses.dataclass(frozen=True)
+class Reliability:
+    """How far probabilities are from the shares they announce.
+
+    Attributes:
+      expected_error: the expected calibration error of the answers, in bins of equal mass.
+      expected_by_chance: what it would be on average if every probability were true: a sample is
+        finite.
+      rms_error: root of the squared calibration error without its bias; no interval of one patient.
+      brier, log_loss: Brier's score (0 to 2) and the negative log likelihood, of all classes.
+      bins: by bin, `confidence`, `accuracy` and its `low` and `high`, `images`, `patients`.
+    """
+
+    expected_error: float
+    expected_by_chance: float
+    rms_error: Estimate
+    brier: Estimate
+    log_loss: Estimate
+    bins: tuple[Mapping[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Abstention:
+    """What errors are left when the least sure images get no answer.
+
+    Attributes:
+      area: the mean risk over all coverages.
+      error_at: by coverage, the share of errors among the surest images.
+      asked: the risk for which a threshold was chosen on other patients,
+      coverage, error: what share it answers of the judged images, and what share of that is wrong;
+        None where it answers none.
+      curve: (coverage, risk) of the judged images.
+    """
+
+    area: Estimate
+    error_at: Mapping[float, Estimate]
+    asked: float
+    coverage: Estimate
+    error: Estimate | None
+    curve: tuple[tuple[float, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sets:
+    """Conformal sets of one level; see `statistics.conformal`.
+
+    Attributes:
+      level: nominal coverage of an image of a new patient.
+      coverage: measured, each patient counted once; what the level promises.
+      image_coverage: each image counted once.
+      size: mean number of answers in a set.
+      single, empty: share of sets with one answer, and with none.
+      of_class: coverage by true class, which is not promised.
+      of_group: column -> group -> coverage, not promised either.
+      trivial: whether the patients are too few, so that every set holds every class.
+    """
+
+    level: float
+    coverage: Estimate
+    image_coverage: Estimate
+    size: Estimate
+    single: Estimate
+    empty: Estimate
+    of_class: Mapping[str, Estimate]
+    of_group: Mapping[str, Mapping[str, Estimate]]
+    trivial: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What is known of the probabilities of a result.
+
+    Attributes:
+      study, model, data: of the result.
+      images, patients: judged.
+      fitted_on: in words, what temperature and thresholds were chosen on.
+      temperatures: one, or one of each fold.
+      before, after: as the model says them, and at the temperature.
+      abstention, sets: at the temperature.
+      notes: sentences on what was assumed.
+    """
+
+    study: str
+    model: str
+    data: str
+    images: int
+    patients: int
+    fitted_on: str
+    temperatures: tuple[float, ...]
+    before: Reliability
+    after: Reliability
+    abstention: Abstention
+    sets: tuple[Sets, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as mappings and lists."""
+        return dataclasses.asdict(self)
+
+
+def calibrate(result: Result) -> Calibration:
+    """Judges the probabilities of a zero-shot or a probe result.
+
+    Raises:
+      ValueError: a result without probabilities of classes, or with a single patient and none to
+        fit on; the message says which and why.
+    """
+    name = f"{result.study} of {result.model.get('name')} on {result.data.get('name')}"
+    predictions = _scored(result, name)
+    notes: list[str] = []
+    logits = _logits(result, predictions, name, notes)
+    labels = Answers.of(predictions).labels
+    owners = predictions.patients()
+    judged = _Judged(logits, labels, owners, _bootstrap(result, owners), predictions)
+    chosen, fitted_on = _choose(result, judged, name)
+    if any(reliability.at_an_end(one.temperature) for one in chosen):
+        notes.append(
+            "a temperature lies at an end of what may be chosen: every image it was fitted on was "
+            "answered right, or no better than by chance"
+        )
+    temperature = np.ones(len(labels))
+    for one in chosen:
+        temperature[one.rows] = one.temperature
+    after = reliability.log_probabilities(logits, temperature)
+    return Calibration(
+        study=result.study,
+        model=str(result.model.get("name")),
+        data=str(result.data.get("name")),
+        images=len(labels),
+        patients=len(np.unique(owners)),
+        fitted_on=fitted_on,
+        temperatures=tuple(one.temperature for one in chosen),
+        before=judged.reliability(reliability.log_probabilities(logits)),
+        after=judged.reliability(after),
+        abstention=judged.abstention(after, chosen),
+        sets=tuple(judged.sets(after, chosen, level) for level in SET_LEVELS),
+        notes=tuple(notes),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """What was chosen for some of the judged images, on others.
+
+    Attributes:
+      rows: of the judged images.
+      temperature: of the least loss.
+      lowest_confidence: from which on images are answered, see `Abstention`.
+      thresholds: of the sets, by level.
+      patients: that it was chosen on.
+    """
+
+    rows: Int[np.ndarray, "k"]
+    temperature: float
+    lowest_confidence: float
+    thresholds: Mapping[float, float]
+    patients: int
+
+    @classmethod
+    def on(
+        cls,
+        rows: Int[np.ndarray, "k"],
+        logits: Float[np.ndarray, "n c"],
+        labels: Int[np.ndarray, "n"],
+        owners: np.ndarray,
+    ) -> "_Chosen":
+        temperature = reliability.fit_temperature(logits, labels)
+        probabilities = np.exp(reliability.log_probabilities(logits, temperature))
+        confidence, errors = probabilities.max(1), probabilities.argmax(1) != labels
+        of_label = probabilities[np.arange(len(labels)), labels]
+        return cls(
+            rows,
+            temperature,
+            selective.lowest_confidence(confidence, errors, HIGHEST_RISK),
+            {level: conformal.threshold(of_label, owners, level) for level in SET_LEVELS},
+            len(np.unique(owners)),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Judged:
+    logits: Float[np.ndarray, "n c"]
+    labels: Int[np.ndarray, "n"]
+    owners: np.ndarray
+    bootstrap: Bootstrap
+    predictions: Predictions
+
+    def hits(self, log_probabilities: np.ndarray) -> Bool[np.ndarray, "n"]:
+        return log_probabilities.argmax(1) == self.labels
+
+    def reliability(self, log_probabilities: Float[np.ndarray, "n c"]) -> Reliability:
+        probabilities, rows = np.exp(log_probabilities), np.arange(len(self.labels))
+        hits = self.hits(log_probabilities)
+        found = reliability.bins(probabilities.max(1), hits, self.bootstrap.groups)
+        squares = reliability.brier(probabilities, self.labels)
+        losses = -log_probabilities[rows, self.labels]
+        return Reliability(
+            found.expected_error(),
+            found.expected_by_chance(),
+            self._rms_error(found),
+            self.bootstrap.estimate(measure.mean(squares, "positive")),
+            self.bootstrap.estimate(measure.mean(losses, "positive")),
+            tuple(self._bins(found, hits)),
+        )
+
+    def _rms_error(self, found: Bins) -> Estimate:
+        square, variance = found.squared_error()
+        patients, low, high = self.bootstrap.count, None, None
+        if patients > 1 and self.bootstrap.resamples > 1:
+            reach = math.sqrt(variance) * special.stdtrit(patients - 1, 0.5 + intervals.LEVEL / 2)
+            low, high = math.sqrt(max(square - reach, 0)), math.sqrt(max(square, 0) + reach)
+        return Estimate(math.sqrt(max(square, 0)), low, high, len(self.labels), patients)
+
+    def _bins(self, found: Bins, hits: np.ndarray) -> Iterator[dict[str, Any]]:
+        for k in range(len(found.images)):
+            rows = found.of_image == k
+            estimate = self.bootstrap.select(rows).estimate(measure.mean(hits[rows]))
+            yield {
+                "confidence": float(found.confidence[k]),
+                "accuracy": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
+                "images": estimate.n,
+                "patients": estimate.groups,
+            }
+
+    def abstention(self, log_probabilities: np.ndarray, chosen: list[_Chosen]) -> Abstention:
+        confidence = np.exp(log_probabilities.max(1))
+        errors = ~self.hits(log_probabilities)
+        coverages, risks = selective.risk_by_coverage(confidence, errors)
+        by_confidence = np.sort(confidence)[::-1]
+        error_at = {}
+        for coverage in COVERAGES:
+            least = by_confidence[math.ceil(coverage * len(errors) - 1e-9) - 1]
+            error_at[coverage] = self._mean(errors, confidence >= least)
+        answered = np.zeros(len(errors), bool)
+        for one in chosen:
+            answered[one.rows] = confidence[one.rows] >= one.lowest_confidence
+        return Abstention(
+            self.bootstrap.estimate(selective.AreaUnderRisk(confidence, errors)),
+            error_at,
+            HIGHEST_RISK,
+            self._mean(answered),
+            self._mean(errors, answered) if answered.any() else None,
+            tuple(zip(coverages.tolist(), risks.tolist(), strict=True)),
+        )
+
+    def sets(self, log_probabilities: np.ndarray, chosen: list[_Chosen], level: float) -> Sets:
+        thresholds = np.zeros(len(self.labels))
+        for one in chosen:
+            thresholds[one.rows] = one.thresholds[level]
+        inside = conformal.sets(np.exp(log_probabilities), thresholds)
+        covered = inside[np.arange(len(self.labels)), self.labels]
+        size = inside.sum(1)
+        weight = conformal.weights_of_patients(self.owners)
+        once = measure.OfSums(
+            np.stack([covered * weight, weight], 1), lambda sums: sums[..., 0] / sums[..., 1]
+        )
+        names = self.predictions.candidates
+        return Sets(
+            level=level,
+            coverage=self.bootstrap.estimate(once),
+            image_coverage=self._mean(covered),
+            size=self.bootstrap.estimate(measure.mean(size, "positive")),
+            single=self._mean(size == 1),
+            empty=self._mean(size == 0),
+            of_class={names[k]: self._mean(covered, self.labels == k) for k in set(self.labels)},
+            of_group={
+                column: {
+                    str(group) or "unknown": self._mean(covered, values == group)
+                    for group in np.unique(values)
+                }
+                for column, values in self.predictions.groups.items()
+                if len(set(values.tolist()) - {""}) > 1
+            },
+            trivial=any(one.patients < conformal.patients_needed(level) for one in chosen),
+        )
+
+    def _mean(self, values: np.ndarray, rows: np.ndarray | None = None) -> Estimate:
+        rows = np.ones(len(values), bool) if rows is None else rows
+        return self.bootstrap.select(rows).estimate(measure.mean(values[rows]))
+
+
+def _scored(result: Result, name: str) -> Predictions:
+    """The predictions, where their scores stand for probabilities."""
+    why = ""
+    if result.study == "age":
+        why = "its candidates are days, of which the neighbours of the right one are right too"
+    elif result.predictions is None or result.predictions.scores is None:
+        why = "it keeps no scores"
+    elif result.curve:
+        why = "it is a curve of many probes"
+    elif result.study.partition(".")[0] not in ("zero_shot", "probe"):
+        why = "what its scores mean is not known"
+    if why:
+        raise ValueError(f"{name} cannot be calibrated: {why}")
+    return result.predictions
+
+
+def _logits(
+    result: Result, predictions: Predictions, name: str, notes: list[str]
+) -> Float[np.ndarray, "n c"]:
+    """What a softmax makes probabilities of."""
+    require_finite(f"the scores of {name}", predictions.scores, predictions.example_id)
+    scores = predictions.scores.astype(np.float64)
+    if result.study.startswith("zero_shot."):
+        scale = result.details.get("logit_scale")
+        if scale is None:
+            scale = USUAL_LOGIT_SCALE
+            notes.append(
+                f"the logit scale was not recorded: taken as {scale:g}; evaluate again to have it"
+            )
+        return scores / 100 * scale
+    if scores.min() < 0 or np.abs(scores.sum(1) - 1).max() > 1e-3:
+        worst = scores.sum(1)[np.abs(scores.sum(1) - 1).argmax()]
+        raise ValueError(
+            f"{name} cannot be calibrated: its scores are no probabilities (those of an image add "
+            f"up to {worst:g}, the lowest is {scores.min():g}); evaluate again"
+        )
+    return np.log(np.maximum(scores, _LEAST_PROBABILITY))
+
+
+def _choose(result: Result, judged: _Judged, name: str) -> tuple[list[_Chosen], str]:
+    """Temperature and thresholds for every judged image, chosen without its patient."""
+    everything = np.arange(len(judged.labels))
+    validation = result.validation
+    if validation is not None:
+        logits = _logits(result, validation, f"the validation images of {name}", [])
+        owners = validation.patients()
+        chosen = _Chosen.on(everything, logits, Answers.of(validation).labels, owners)
+        return [chosen], (
+            f"{len(owners):,} validation images of {chosen.patients:,} patients, each answered by "
+            "probes that had not seen it"
+        )
+    patients = len(np.unique(judged.owners))
+    if patients < 2:
+        raise ValueError(
+            f"{name} cannot be calibrated: all images are of one patient, and no temperature may "
+            "be fitted on the patient that it is judged by"
+        )
+    folds = splits.folds_by_patient(judged.owners, min(_FOLDS, patients))
+    chosen = []
+    for others, own in folds:
+        rows, fit = (np.flatnonzero(np.isin(judged.owners, part)) for part in (own, others))
+        data = judged.logits[fit], judged.labels[fit], judged.owners[fit]
+        chosen.append(_Chosen.on(rows, *data))
+    return chosen, (
+        f"the judged patients themselves, in {len(folds)} folds: what is applied to a patient was "
+        "chosen on the other folds"
+    )
+
+
+def _bootstrap(result: Result, owners: np.ndarray) -> Bootstrap:
+    """As the study drew its images."""
+    protocol = result.protocol
+    by_image = protocol.get("resample_by") == "image"
+    return Bootstrap(
+        np.arange(len(owners)) if by_image else owners,
+        int(protocol.get("resamples", 1000)),
+        int(protocol.get("seed", 0)),
+    )
