@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import special
 
 from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.result import Estimate, Predictions, Result
@@ -243,12 +242,12 @@ class _Judged:
         )
 
     def _rms_error(self, found: Bins) -> Estimate:
-        square, variance = found.squared_error()
         patients, low, high = self.bootstrap.count, None, None
         if patients > 1 and self.bootstrap.resamples > 1:
-            reach = math.sqrt(variance) * special.stdtrit(patients - 1, 0.5 + intervals.LEVEL / 2)
-            low, high = math.sqrt(max(square - reach, 0)), math.sqrt(max(square, 0) + reach)
-        return Estimate(math.sqrt(max(square, 0)), low, high, len(self.labels), patients)
+            edges = found.squared_error_interval(patients - 1, intervals.LEVEL)
+            low, high = map(math.sqrt, edges)
+        value = math.sqrt(max(found.squared_error(), 0))
+        return Estimate(value, low, high, len(self.labels), patients)
 
     def _bins(self, found: Bins, hits: np.ndarray) -> Iterator[dict[str, Any]]:
         for k in range(len(found.images)):

@@ -48,22 +48,41 @@ class Bins:
         """What `expected_error` is on average of a model of which every probability is true."""
         return float(self.share @ np.sqrt(2 / np.pi * self.covariance.diagonal()))
 
-    def squared_error(self) -> tuple[float, float]:
-        """The squared calibration error without its bias, and the variance of that estimate.
+    def squared_error(self) -> float:
+        """The squared calibration error without its bias; it may lie below zero.
 
         The mean over images of (accuracy - confidence)^2 of their bins minus what chance adds to
         it (Broecker 2012; Kumar, Liang and Ma 2019, with the variance of patients in place of that
-        of images). Unbiased, so that it may lie below zero. Its root is no less than the expected
-        calibration error of the same bins.
+        of images). Its root is no less than the expected calibration error of the same bins.
+        """
+        by_chance = self.share @ self.covariance.diagonal()
+        return float(self.share @ self.gap**2 - by_chance)
+
+    def squared_error_interval(self, freedom: int, level: float) -> tuple[float, float]:
+        """The interval of the squared calibration error, by inverting a test of each value.
+
+        The variance of the estimate is that of a quadratic form of a normal vector, and grows with
+        the error itself: 4 m' W S W m + 2 tr(W S W S) for gaps m of shares W and covariance S.
+
+        Args:
+          freedom: of Student's t; patients - 1.
+          level: coverage, in (0, 1).
         """
         weighted = self.share[:, None] * self.covariance  # W S
-        by_chance = float(np.trace(weighted))
-        square = float(self.share @ self.gap**2) - by_chance
-        # Of a quadratic form of a normal vector: 4 m' W S W m + 2 tr(W S W S).
+        constant = 2 * np.trace(weighted @ weighted)
         shift = np.sqrt(np.maximum(self.gap**2 - self.covariance.diagonal(), 0))
-        weighted_shift = self.share * shift * np.sign(self.gap)
-        variance = 4 * weighted_shift @ self.covariance @ weighted_shift
-        return square, float(variance + 2 * np.trace(weighted @ weighted))
+        shift *= np.sign(self.gap)
+        size = self.share @ shift**2
+        if size:
+            slope = 4 * (self.share * shift @ self.covariance @ (self.share * shift)) / size
+        else:  # gaps that chance explains point nowhere: as along any of them
+            slope = 2 * constant / max(np.trace(weighted), 1e-300)
+        square, t = self.squared_error(), special.stdtrit(freedom, 0.5 + level / 2)
+        centre = square + t**2 * slope / 2
+        reach = t * np.sqrt(max(t**2 * slope**2 / 4 + slope * square + constant, 0.0))
+        # None at all is possible as long as chance explains the estimate.
+        low = 0.0 if square <= t * np.sqrt(constant) else max(centre - reach, 0.0)
+        return float(low), float(max(centre + reach, low))
 
 
 def number_of_bins(images: int) -> int:
