@@ -1,9 +1,4 @@
-"""Calibration and abstention of a saved result: can its probabilities be acted upon?
-
-Whatever is chosen (a temperature, a threshold) is chosen on patients that are not judged by it: the
-validation patients of a probe, or, where a study learns nothing, the other folds of the judged
-patients.
-"""
+"""Calibration and abstention of a saved result: can its probabilities be acted upon?"""
 
 import dataclasses
 import math
@@ -14,6 +9,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fetalclip_jax.evaluation.answers import Answers
+from fetalclip_jax.evaluation.probabilities import (
+    HIGHEST_RISK,
+    SET_LEVELS,
+    Chosen,
+    choose,
+    logits_of,
+    scored_predictions,
+)
 from fetalclip_jax.evaluation.result import Estimate, Predictions, Result
 from fetalclip_jax.evaluation.statistics import (
     conformal,
@@ -21,19 +24,11 @@ from fetalclip_jax.evaluation.statistics import (
     measure,
     reliability,
     selective,
-    splits,
 )
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
-from fetalclip_jax.evaluation.statistics.finite import require_finite
 from fetalclip_jax.evaluation.statistics.reliability import Bins
 
-# CLIP clamps its logit scale here, and trained models reach it.
-USUAL_LOGIT_SCALE = 100.0
 COVERAGES = (0.8, 0.9, 1.0)
-HIGHEST_RISK = 0.05
-SET_LEVELS = (0.9, 0.95)
-_FOLDS = 5
-_LEAST_PROBABILITY = 1e-12  # a mean of probabilities that rounded to zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,13 +139,13 @@ def calibrate(result: Result) -> Calibration:
         fit on; the message says which and why.
     """
     name = f"{result.study} of {result.model.get('name')} on {result.data.get('name')}"
-    predictions = _scored(result, name)
+    predictions = scored_predictions(result, name)
     notes: list[str] = []
-    logits = _logits(result, predictions, name, notes)
+    logits = logits_of(result, predictions, name, notes)
     labels = Answers.of(predictions).labels
     owners = predictions.patients()
     judged = _Judged(logits, labels, owners, _bootstrap(result, owners), predictions)
-    chosen, fitted_on = _choose(result, judged, name)
+    chosen, fitted_on = choose(result, logits, labels, owners, name)
     if any(reliability.at_an_end(one.temperature) for one in chosen):
         notes.append(
             "a temperature lies at an end of what may be chosen: every image it was fitted on was "
@@ -174,45 +169,6 @@ def calibrate(result: Result) -> Calibration:
         sets=tuple(judged.sets(after, chosen, level) for level in SET_LEVELS),
         notes=tuple(notes),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Chosen:
-    """What was chosen for some of the judged images, on others.
-
-    Attributes:
-      rows: of the judged images.
-      temperature: of the least loss.
-      lowest_confidence: from which on images are answered, see `Abstention`.
-      thresholds: of the sets, by level.
-      patients: that it was chosen on.
-    """
-
-    rows: Int[np.ndarray, "k"]
-    temperature: float
-    lowest_confidence: float
-    thresholds: Mapping[float, float]
-    patients: int
-
-    @classmethod
-    def on(
-        cls,
-        rows: Int[np.ndarray, "k"],
-        logits: Float[np.ndarray, "n c"],
-        labels: Int[np.ndarray, "n"],
-        owners: np.ndarray,
-    ) -> "_Chosen":
-        temperature = reliability.fit_temperature(logits, labels)
-        probabilities = np.exp(reliability.log_probabilities(logits, temperature))
-        confidence, errors = probabilities.max(1), probabilities.argmax(1) != labels
-        of_label = probabilities[np.arange(len(labels)), labels]
-        return cls(
-            rows,
-            temperature,
-            selective.lowest_confidence(confidence, errors, HIGHEST_RISK),
-            {level: conformal.threshold(of_label, owners, level) for level in SET_LEVELS},
-            len(np.unique(owners)),
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,7 +218,7 @@ class _Judged:
                 "patients": estimate.groups,
             }
 
-    def abstention(self, log_probabilities: np.ndarray, chosen: list[_Chosen]) -> Abstention:
+    def abstention(self, log_probabilities: np.ndarray, chosen: list[Chosen]) -> Abstention:
         confidence = np.exp(log_probabilities.max(1))
         errors = ~self.hits(log_probabilities)
         coverages, risks = selective.risk_by_coverage(confidence, errors)
@@ -283,7 +239,7 @@ class _Judged:
             tuple(zip(coverages.tolist(), risks.tolist(), strict=True)),
         )
 
-    def sets(self, log_probabilities: np.ndarray, chosen: list[_Chosen], level: float) -> Sets:
+    def sets(self, log_probabilities: np.ndarray, chosen: list[Chosen], level: float) -> Sets:
         thresholds = np.zeros(len(self.labels))
         for one in chosen:
             thresholds[one.rows] = one.thresholds[level]
@@ -317,75 +273,6 @@ class _Judged:
     def _mean(self, values: np.ndarray, rows: np.ndarray | None = None) -> Estimate:
         rows = np.ones(len(values), bool) if rows is None else rows
         return self.bootstrap.select(rows).estimate(measure.mean(values[rows]))
-
-
-def _scored(result: Result, name: str) -> Predictions:
-    """The predictions, where their scores stand for probabilities."""
-    why = ""
-    if result.study == "age":
-        why = "its candidates are days, of which the neighbours of the right one are right too"
-    elif result.predictions is None or result.predictions.scores is None:
-        why = "it keeps no scores"
-    elif result.curve:
-        why = "it is a curve of many probes"
-    elif result.study.partition(".")[0] not in ("zero_shot", "probe"):
-        why = "what its scores mean is not known"
-    if why:
-        raise ValueError(f"{name} cannot be calibrated: {why}")
-    return result.predictions
-
-
-def _logits(
-    result: Result, predictions: Predictions, name: str, notes: list[str]
-) -> Float[np.ndarray, "n c"]:
-    """What a softmax makes probabilities of."""
-    require_finite(f"the scores of {name}", predictions.scores, predictions.example_id)
-    scores = predictions.scores.astype(np.float64)
-    if result.study.startswith("zero_shot."):
-        scale = result.details.get("logit_scale")
-        if scale is None:
-            scale = USUAL_LOGIT_SCALE
-            notes.append(
-                f"the logit scale was not recorded: taken as {scale:g}; evaluate again to have it"
-            )
-        return scores / 100 * scale
-    if scores.min() < 0 or np.abs(scores.sum(1) - 1).max() > 1e-3:
-        worst = scores.sum(1)[np.abs(scores.sum(1) - 1).argmax()]
-        raise ValueError(
-            f"{name} cannot be calibrated: its scores are no probabilities (those of an image add "
-            f"up to {worst:g}, the lowest is {scores.min():g}); evaluate again"
-        )
-    return np.log(np.maximum(scores, _LEAST_PROBABILITY))
-
-
-def _choose(result: Result, judged: _Judged, name: str) -> tuple[list[_Chosen], str]:
-    """Temperature and thresholds for every judged image, chosen without its patient."""
-    everything = np.arange(len(judged.labels))
-    validation = result.validation
-    if validation is not None:
-        logits = _logits(result, validation, f"the validation images of {name}", [])
-        owners = validation.patients()
-        chosen = _Chosen.on(everything, logits, Answers.of(validation).labels, owners)
-        return [chosen], (
-            f"{len(owners):,} validation images of {chosen.patients:,} patients, each answered by "
-            "probes that had not seen it"
-        )
-    patients = len(np.unique(judged.owners))
-    if patients < 2:
-        raise ValueError(
-            f"{name} cannot be calibrated: all images are of one patient, and no temperature may "
-            "be fitted on the patient that it is judged by"
-        )
-    folds = splits.folds_by_patient(judged.owners, min(_FOLDS, patients))
-    chosen = []
-    for others, own in folds:
-        rows, fit = (np.flatnonzero(np.isin(judged.owners, part)) for part in (own, others))
-        data = judged.logits[fit], judged.labels[fit], judged.owners[fit]
-        chosen.append(_Chosen.on(rows, *data))
-    return chosen, (
-        f"the judged patients themselves, in {len(folds)} folds: what is applied to a patient was "
-        "chosen on the other folds"
-    )
 
 
 def _bootstrap(result: Result, owners: np.ndarray) -> Bootstrap:
