@@ -16,6 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=pathlib.Path, help="the page (default: report.html in the first folder)"
     )
+    parser.add_argument(
+        "--subgroup",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="split results by these columns, such as machine (default: every one they have)",
+    )
     parser.add_argument("--total-seconds", type=float, help="wall time of the whole job, if known")
 
 
@@ -23,4 +30,7 @@ def run(given: argparse.Namespace, _overrides: list[str]) -> None:
     from fetalclip_jax import reports
 
     output = given.output or given.sources[0] / "report.html"
-    print(f"Report: {reports.build(given.sources, output, given.total_seconds)}")
+    path = reports.build(
+        given.sources, output, given.total_seconds, subgroups=given.subgroup, say=print
+    )
+    print(f"Report: {path}")

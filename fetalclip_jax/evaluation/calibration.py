@@ -29,6 +29,7 @@ from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.reliability import Bins
 
 COVERAGES = (0.8, 0.9, 1.0)
+_POINTS = 200  # of a curve: as many as a picture shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Abstention:
       asked: the risk for which a threshold was chosen on other patients,
       coverage, error: what share it answers of the judged images, and what share of that is wrong;
         None where it answers none.
-      curve: (coverage, risk) of the judged images.
+      curve: (coverage, risk) of the judged images, at most `_POINTS` of them.
     """
 
     area: Estimate
@@ -222,6 +223,7 @@ class _Judged:
         confidence = np.exp(log_probabilities.max(1))
         errors = ~self.hits(log_probabilities)
         coverages, risks = selective.risk_by_coverage(confidence, errors)
+        places = np.linspace(0, len(coverages) - 1, _POINTS).round().astype(int)
         by_confidence = np.sort(confidence)[::-1]
         error_at = {}
         for coverage in COVERAGES:
@@ -236,7 +238,7 @@ class _Judged:
             HIGHEST_RISK,
             self._mean(answered),
             self._mean(errors, answered) if answered.any() else None,
-            tuple(zip(coverages.tolist(), risks.tolist(), strict=True)),
+            tuple((float(coverages[k]), float(risks[k])) for k in np.unique(places)),
         )
 
     def sets(self, log_probabilities: np.ndarray, chosen: list[Chosen], level: float) -> Sets:

@@ -44,6 +44,7 @@ class Subgroups:
     Attributes:
       study, model, data: of the result; of several, their data sets.
       column: by which it was split.
+      resample_by: what the intervals draw anew, "patient" or "image".
       groups: in the order of their names, the unknown one last.
       largest: by metric, the largest gap; a metric without two subgroups to compare has none.
       established: by metric, the largest of the gaps that chance does not explain.
@@ -54,6 +55,7 @@ class Subgroups:
     model: str
     data: str
     column: str
+    resample_by: str
     groups: tuple[Subgroup, ...]
     largest: Mapping[str, Gap]
     established: Mapping[str, Gap]
@@ -189,6 +191,7 @@ def _compared(
         model=str(result.model.get("name")),
         data=data,
         column=column,
+        resample_by=str(result.protocol.get("resample_by", "patient")),
         groups=tuple(groups),
         largest=largest,
         established=established,

@@ -2,29 +2,45 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fetalclip_jax import run as runs
-from fetalclip_jax.reports import headline, page, provenance, published, reading, sections, summary
+from fetalclip_jax.reports import (
+    headline,
+    page,
+    provenance,
+    published,
+    reading,
+    reliability,
+    sections,
+    summary,
+)
 from fetalclip_jax.reports.naming import number
 from fetalclip_jax.reports.reading import Contents
 
 
 def build(
-    sources: Sequence[pathlib.Path], output: pathlib.Path, total_seconds: float | None = None
+    sources: Sequence[pathlib.Path],
+    output: pathlib.Path,
+    total_seconds: float | None = None,
+    *,
+    subgroups: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
 ) -> pathlib.Path:
     """Writes a page about runs and results, with `figures/`, `results.json` and `results.csv`.
 
     Whatever is missing is left out and named on the page. `results.json` and `results.csv` lie in
     the folder of the run if one run is the only source, else beside the page, where the figures
-    always are.
+    always are; beside them `reliability.json`, `subgroups.csv` and `calibration.csv`.
 
     Args:
       sources: runs (`config.json`, `metrics.jsonl`, results in `results/`) and folders that
         `fetalclip evaluate` wrote.
       output: the page, `<name>.html`.
       total_seconds: wall-clock seconds of everything; None takes the sum over runs and studies.
+      subgroups: group columns to split results by; empty takes all that have two groups or more.
+      say: gets the largest gap between subgroups and the calibration errors, a line each.
 
     Returns:
       `output`.
@@ -39,13 +55,19 @@ def build(
     contents = reading.read(sources)
     folder = _summary_folder(sources, contents, output)
     figures = summary.summarise(contents, total_seconds)
-    report = sections.Report(contents, output.parent / "figures")
+    found = reliability.analyse(contents, subgroups)
+    report = sections.Report(contents, found, output.parent / "figures")
     sections.add_all(report)
     report.add("What was left out", provenance.left_out(contents))
     report.add("Protocols", provenance.protocols(contents))
     report.add("Configuration and environment", *provenance.environment(contents))
     runs.write_json(folder / "results.json", figures)
     runs.write_text(folder / "results.csv", summary.table(contents))
+    runs.write_json(folder / "reliability.json", found.to_json())
+    runs.write_text(folder / "subgroups.csv", reliability.subgroup_table(found))
+    runs.write_text(folder / "calibration.csv", reliability.calibration_table(found))
+    for line in reliability.lines(found) if say else ():
+        say(line)
     head = _head(report, figures)
     runs.write_text(output, page.document(_title(contents), head, report.sections))
     return output

@@ -8,9 +8,19 @@ from typing import Any
 import numpy as np
 
 from fetalclip_jax.evaluation import examples
-from fetalclip_jax.reports import age, gallery, headline, naming, page, plots
+from fetalclip_jax.reports import (
+    age,
+    calibration,
+    gallery,
+    headline,
+    naming,
+    page,
+    plots,
+    subgroups,
+)
 from fetalclip_jax.reports.naming import display, number, slug
 from fetalclip_jax.reports.reading import Contents, Evaluated, TrainedRun
+from fetalclip_jax.reports.reliability import Reliability
 
 
 class Report:
@@ -18,14 +28,16 @@ class Report:
 
     Attributes:
       contents: what the sources hold.
+      reliability: subgroups and calibration of the results.
       sections: (heading, HTML) in the order of the page.
       missing: sentences about absent parts.
     """
 
-    def __init__(self, contents: Contents, figures: pathlib.Path):
+    def __init__(self, contents: Contents, reliability: Reliability, figures: pathlib.Path):
         self.contents = contents
+        self.reliability = reliability
         self.sections: list[tuple[str, str]] = []
-        self.missing: list[str] = []
+        self.missing: list[str] = list(reliability.left_out)
         self._figures = figures
         self._figures.mkdir(parents=True, exist_ok=True)
 
@@ -54,6 +66,8 @@ def add_all(report: Report) -> None:
     report.add("Classification", *_confusions(report), *_class_f1(report), *_tables(report))
     report.add("Gestational age", *_ages(report))
     report.add("Data efficiency", *_few_shot(report))
+    report.add("Subgroups", *subgroups.section(report))
+    report.add("Calibration and abstention", *calibration.section(report))
     report.add("Example images", *_gallery(report))
 
 
