@@ -32,7 +32,7 @@ def build(
 
     Whatever is missing is left out and named on the page. `results.json` and `results.csv` lie in
     the folder of the run if one run is the only source, else beside the page, where the figures
-    always are; beside them `reliability.json`, `subgroups.csv` and `calibration.csv`.
+    always are; beside them `reliability.json` and its tables.
 
     Args:
       sources: runs (`config.json`, `metrics.jsonl`, results in `results/`) and folders that
@@ -64,8 +64,8 @@ def build(
     runs.write_json(folder / "results.json", figures)
     runs.write_text(folder / "results.csv", summary.table(contents))
     runs.write_json(folder / "reliability.json", found.to_json())
-    runs.write_text(folder / "subgroups.csv", reliability.subgroup_table(found))
-    runs.write_text(folder / "calibration.csv", reliability.calibration_table(found))
+    runs.write_text(folder / "reliability_subgroups.csv", reliability.subgroup_table(found))
+    runs.write_text(folder / "reliability_calibration.csv", reliability.calibration_table(found))
     for line in reliability.lines(found) if say else ():
         say(line)
     head = _head(report, figures)

@@ -129,7 +129,7 @@ def _caption(found: Sequence[Split], data: str) -> str:
     )
     groups = [group for one in found for group in one.found.groups]
     if any(group.name == UNKNOWN for group in groups):
-        words += f" {UNKNOWN.capitalize()}: images whose {_column(found[0].found.column)} is not recorded."
+        words += f" {UNKNOWN.capitalize()}: images of which this is not recorded."
     if any(group.lacking for group in groups):
         words += " A star marks a subgroup that lacks classes: its mean is over the others."
     if any(group.simulated for group in groups):
