@@ -19,6 +19,7 @@ from jaxtyping import Bool
 from fetalclip_jax.evaluation.result import Estimate, Predictions, Result
 from fetalclip_jax.evaluation.statistics import bootstrap, intervals
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
+from fetalclip_jax.evaluation.statistics.intervals import Spread
 from fetalclip_jax.evaluation.statistics.measure import Measured
 
 UNKNOWN = "unknown"
@@ -131,14 +132,21 @@ class Part:
         has = metric in self.measured and len(self.measured[metric].rows) > 0
         return has and self.name != UNKNOWN and len(np.unique(self.groups_of(metric))) > 1
 
+    @functools.cached_property
+    def _spreads(self) -> dict[str, Spread]:
+        return {}  # by metric: intervals of several levels are made of one bootstrap
+
     def estimate(self, metric: str, level: float = intervals.LEVEL) -> Estimate:
+        """The metric here; of one patient it has no interval."""
         one = self.measured[metric]
         found = self.bootstrap.select(one.rows)
         low, high = None, None
         if found.count > 1:
+            if metric not in self._spreads:
+                self._spreads[metric] = found.spread(one.measure)
             low, high = intervals.interval(
                 one.measure.value,
-                [found.spread(one.measure)],
+                [self._spreads[metric]],
                 scale=one.measure.scale,
                 groups=found.count,
                 level=level,

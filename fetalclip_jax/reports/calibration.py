@@ -16,6 +16,7 @@ Found = tuple[Evaluated, Calibration]
 
 _COLOURS = (style.BLUE, style.VERMILLION, style.GREEN, style.PURPLE, style.INK)
 _MARKERS = "os^Dv"
+_LEAST_COVERAGE = 0.05  # of fewer images a share of errors jumps from one end to the other
 
 
 def section(report) -> Iterator[str]:
@@ -45,7 +46,7 @@ def section(report) -> Iterator[str]:
 
 def figure(found: Sequence[Found]) -> bytes:
     """Reliability before and after the temperature, and risk against coverage, as PNG."""
-    with style.figure(10.4, 3.9 + 0.25 * (len(found) > 1) * -(-len(found) // 2)) as fig:
+    with style.figure(10.4, 3.5 + 0.4 * (len(found) > 1) * -(-len(found) // 2)) as fig:
         before, after, risk = fig.subplots(1, 3)
         for k, (one, calibration) in enumerate(found):
             look = {"color": _COLOURS[k % 5], "marker": _MARKERS[k % 5], "label": one.label}
@@ -85,7 +86,8 @@ def _reliability(axes: Axes, one: Reliability, look: dict) -> None:
 
 def _risk(axes: Axes, calibration: Calibration, look: dict) -> None:
     coverage, risk = np.array(calibration.abstention.curve).T
-    axes.plot(coverage, risk, color=look["color"], lw=1.5)
+    enough = coverage >= _LEAST_COVERAGE
+    axes.plot(coverage[enough], risk[enough], color=look["color"], lw=1.5)
     shown = calibration.abstention.error_at
     values = np.array([e.value for e in shown.values()])
     edges = np.array(

@@ -102,20 +102,20 @@ def analyse(contents: Contents, columns: Sequence[str] = ()) -> Reliability:
 
 
 def lines(found: Reliability) -> list[str]:
-    """The largest gap, and the calibration errors, each in a line for the terminal."""
+    """The largest gap, and the largest calibration error, each in a line for the terminal."""
     said = []
     if gaps := _headline_gaps(found, "established"):
         said.append(f"Largest gap beyond chance: {_named(*gaps[0])}")
     elif gaps := _headline_gaps(found, "largest"):
         said.append(f"No gap beyond chance between subgroups; the largest: {_named(*gaps[0])}")
     if found.calibrations:
-        errors = (
-            f"{one.result.study} of {one.label} {c.before.expected_error:.3f}, "
-            f"{c.after.expected_error:.3f} at its temperature (by chance alone "
-            f"{c.after.expected_by_chance:.3f})"
-            for one, c in found.calibrations
+        one, worst = max(found.calibrations, key=lambda pair: pair[1].after.expected_error)
+        said.append(
+            f"Expected calibration error, the largest of {len(found.calibrations)}: "
+            f"{worst.before.expected_error:.3f}, {worst.after.expected_error:.3f} at its "
+            f"temperature (by chance alone {worst.after.expected_by_chance:.3f}), "
+            f"{one.result.study} of {one.label}"
         )
-        said.append(f"Expected calibration error: {'; '.join(errors)}")
     return said
 
 
@@ -148,8 +148,12 @@ def calibration_table(found: Reliability) -> str:
 
 def gap_words(gap: Gap, metric: naming.Metric) -> str:
     """ "third trimester ahead of second trimester by 0.059 (0.012 to 0.082)"."""
-    low, high = metric.show(gap.low), metric.show(gap.high)
-    words = f"{gap.better} ahead of {gap.worse} by {metric.show(gap.value)} ({low} to {high})"
+    value, low, high = (
+        f"{100 * one:.1f}" if metric.percent else metric.show(one)
+        for one in (gap.value, gap.low, gap.high)
+    )
+    unit = " points" if metric.percent else ""
+    words = f"{gap.better} ahead of {gap.worse} by {value}{unit} ({low} to {high})"
     if gap.classes:
         words += f" over {', '.join(map(naming.display, gap.classes))}"
     return words

@@ -40,7 +40,7 @@ def build(
       output: the page, `<name>.html`.
       total_seconds: wall-clock seconds of everything; None takes the sum over runs and studies.
       subgroups: group columns to split results by; empty takes all that have two groups or more.
-      say: gets the largest gap between subgroups and the calibration errors, a line each.
+      say: gets the largest gap between subgroups and the largest calibration error, a line each.
 
     Returns:
       `output`.

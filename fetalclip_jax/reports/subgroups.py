@@ -14,7 +14,7 @@ from fetalclip_jax.reports.reliability import Split, gap_words
 _COLOURS = (style.BLUE, style.VERMILLION, style.GREEN, style.PURPLE, style.INK)
 _MARKERS = "os^Dv"
 _IN_A_ROW = 2
-_COLUMNS = {"spacing_mm": "pixel spacing (resized to 224 pixels)"}
+_COLUMNS = {"spacing_mm": "pixel spacing"}
 
 
 def section(report) -> Iterator[str]:
@@ -110,7 +110,7 @@ def _row(group: Subgroup, one: Split) -> str:
     star = "*" if group.lacking else ""
     # Of one data set the caption says it.
     simulated = ", simulated" if group.simulated and one.found.column == DATA_SET else ""
-    return f"{display(group.name)}{star}{simulated}\n{images}, {patients}"
+    return f"{group.name}{star}{simulated}\n{images}, {patients}"
 
 
 def _column(name: str) -> str:
@@ -120,6 +120,8 @@ def _column(name: str) -> str:
 def _caption(found: Sequence[Split], data: str) -> str:
     words = f"By {_column(found[0].found.column)}"
     words += f", {data}. " if data else ". "
+    if found[0].found.column == "spacing_mm":
+        words += "The spacing is that of the image resized to 224 pixels. "
     drawn = " or ".join(sorted({f"{one.found.resample_by}s" for one in found}))
     if found[0].found.column == DATA_SET:
         words += "The same model and study on several data sets. "
@@ -138,37 +140,36 @@ def _caption(found: Sequence[Split], data: str) -> str:
 
 
 def _gaps(splits: Sequence[Split]) -> str:
-    rows = []
+    rows, notes = [], {}
     for one in splits:
         found, metric = one.found, one.metric
-        gap = found.largest.get(found.headline)
+        gap, clear = (kind.get(found.headline) for kind in (found.largest, found.established))
         if gap is None:
-            words, verdict = "fewer than two subgroups with two patients", "not compared"
+            words, verdict = "no two subgroups that can be compared", "not compared"
         else:
-            words, verdict = gap_words(gap, metric), "within chance"
-            if gap.beyond_chance:
-                verdict = "beyond chance"
-            elif clear := found.established.get(found.headline):
-                verdict = f"within chance; beyond it: {gap_words(clear, metric)}"
-        pairs = gap.pairs if gap else 0
-        notes = "; ".join(found.notes)
-        title = naming.title(found.study)
-        rows.append(
-            (title, one.label, _column(found.column), metric.words, words, pairs, verdict, notes)
-        )
-    columns = (
-        *("Task", "Model / data", "By", "Metric", "Largest gap (interval)", "Pairs", "Verdict"),
-        "To know",
-    )
+            pairs = f", the largest of {gap.pairs}" if gap.pairs > 1 else ""
+            words = f"{metric.words}: {gap_words(gap, metric)}{pairs}"
+            verdict = "beyond chance" if gap.beyond_chance else "within chance"
+            if clear is not None and clear != gap:
+                verdict += f"; beyond it: {gap_words(clear, metric)}"
+        title, by = naming.title(found.study), _column(found.column)
+        rows.append((title, one.label, by, words, verdict))
+        for note in found.notes:
+            notes.setdefault(note, {})[by] = None
+    columns = ("Task", "Model / data", "By", "Largest gap (interval)", "Verdict")
     said = (
         "The largest gap was picked among all pairs of subgroups: its interval has the level at "
-        "which those of all pairs hold together with 95 % (Bonferroni). Columns and tasks are not "
-        "corrected for: of twenty of them one gap beyond chance is expected by chance alone."
+        "which those of all pairs hold together with 95 % (Bonferroni). Columns, tasks and models "
+        "are not corrected for: of twenty of them one is beyond chance by chance alone."
+    )
+    items = "".join(
+        f"<li>{page.text('By ' + ', '.join(by) + ': ' + note)}.</li>" for note, by in notes.items()
     )
     return (
         page.paragraph("Largest gaps", "title")
-        + page.plain_table(columns, rows, "wordy")
+        + page.plain_table(columns, rows)
         + page.paragraph(said, "quiet")
+        + (f'<ul class="missing">{items}</ul>' if items else "")
     )
 
 
@@ -184,7 +185,7 @@ def _metrics(splits: Sequence[Split]) -> str:
                 rows.append(
                     (
                         *(naming.title(one.found.study), one.label, _column(one.found.column)),
-                        *(display(group.name), metric.words, metric.show(e.value), edges),
+                        *(group.name, metric.words, metric.show(e.value), edges),
                         *(f"{e.n:,}", f"{group.patients:,}"),
                         ", ".join(map(display, group.lacking)),
                     )
