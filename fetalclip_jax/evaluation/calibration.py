@@ -147,10 +147,10 @@ def calibrate(result: Result) -> Calibration:
     owners = predictions.patients()
     judged = _Judged(logits, labels, owners, _bootstrap(result, owners), predictions)
     chosen, fitted_on = choose(result, logits, labels, owners, name)
-    if any(reliability.at_an_end(one.temperature) for one in chosen):
+    if any(one.undecided for one in chosen):
         notes.append(
-            "a temperature lies at an end of what may be chosen: every image it was fitted on was "
-            "answered right, or no better than by chance"
+            "a temperature is undecided: of the images it was fitted on none was answered wrong, "
+            "or the answers tell nothing"
         )
     temperature = np.ones(len(labels))
     for one in chosen:

@@ -15,7 +15,6 @@ _TRIMESTER_NAMES = ("first trimester", "second trimester", "third trimester")
 _SPACINGS = (0.3, 0.5, 0.8)
 _SPACING_NAMES = ("0 to 0.3 mm", "0.3 to 0.5 mm", "0.5 to 0.8 mm", "0.8 mm and more")
 _SPACING_PIXELS = 224
-# A column of more values than this names images or holds sentences: no group.
 MOST_GROUPS = 40
 
 
@@ -24,26 +23,25 @@ def group_columns(store: FeatureStore) -> dict[str, np.ndarray]:
 
     Columns of the data set such as machine and operator; `trimester` of a known age; `spacing_mm`,
     that of an image resized to 224 pixels whatever a model is shown, so that the groups of two
-    models are the same. A column with more than `MOST_GROUPS` values, or with more values than half
-    of its images, is none.
+    models are the same. A column of the data set with more than `MOST_GROUPS` values, or with more
+    than half as many as it has images, names images or holds sentences: it is left out.
     """
     found = {
         name: values
         for name, values in store.columns.items()
-        if name not in TEXT_COLUMNS and values.dtype.kind == "U"
+        if name not in TEXT_COLUMNS and values.dtype.kind == "U" and _puts_together(values)
     }
-    found["trimester"] = _bands(store.columns["ga_days"], _TRIMESTERS, _TRIMESTER_NAMES)
+    bands = {"trimester": _bands(store.columns["ga_days"], _TRIMESTERS, _TRIMESTER_NAMES)}
     if image_size := store.fingerprint.get("image_size"):
         spacings = store.columns["resized_spacing_mm"] * (image_size / _SPACING_PIXELS)
-        found["spacing_mm"] = _bands(spacings, _SPACINGS, _SPACING_NAMES)
-    return {name: values for name, values in found.items() if _groups(values)}
+        bands["spacing_mm"] = _bands(spacings, _SPACINGS, _SPACING_NAMES)
+    return found | {name: values for name, values in bands.items() if (values != "").any()}
 
 
-def _groups(values: np.ndarray) -> bool:
-    """Whether a column puts images together."""
+def _puts_together(values: np.ndarray) -> bool:
     known = values[values != ""]
     count = len(set(known.tolist()))
-    # A data set of one machine is said to be that: one value is a group, if a lonely one.
+    # One value is a group, if a lonely one: that all images are of one machine can be said.
     return count == 1 or 0 < count <= min(MOST_GROUPS, len(known) // 2)
 
 

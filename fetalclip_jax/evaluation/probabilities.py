@@ -31,6 +31,8 @@ class Chosen:
     Attributes:
       rows: of the judged images.
       temperature: of the least loss.
+      undecided: whether the images say nothing of it: none was answered wrong, or the answers tell
+        nothing.
       lowest_confidence: from which on images are answered, for no more errors than `HIGHEST_RISK`.
       thresholds: of the sets, by level.
       patients: that it was chosen on.
@@ -38,6 +40,7 @@ class Chosen:
 
     rows: Int[np.ndarray, "k"]
     temperature: float
+    undecided: bool
     lowest_confidence: float
     thresholds: Mapping[float, float]
     patients: int
@@ -57,6 +60,7 @@ class Chosen:
         return cls(
             rows,
             temperature,
+            not errors.any() or reliability.is_hottest(temperature),
             selective.lowest_confidence(confidence, errors, HIGHEST_RISK),
             {level: conformal.threshold(of_label, owners, level) for level in SET_LEVELS},
             len(np.unique(owners)),

@@ -17,7 +17,7 @@ def _split(labels, answers, patients, machine, column="machine", **fields):
 
 
 def _two_machines(shared: bool):
-    """60 patients with an image by each machine, hit or missed by both; the ids may be told apart."""
+    """60 patients with an image by each machine, both right or both wrong."""
     labels = RNG.integers(0, 3, 120)
     patients = np.repeat(np.arange(60), 2)
     labels = labels[2 * (np.arange(120) // 2)]
@@ -34,7 +34,11 @@ def test_every_metric_in_every_subgroup():
     machine = np.array(["A"] * 15 + ["B"] * 30 + [""] * 15)
     found = _split(labels, answers, np.arange(60) // 3, machine)
     assert [group.name for group in found.groups] == ["A", "B", "unknown"]
-    assert [(group.images, group.patients) for group in found.groups] == [(15, 5), (30, 10), (15, 5)]
+    assert [(group.images, group.patients) for group in found.groups] == [
+        (15, 5),
+        (30, 10),
+        (15, 5),
+    ]
     first, second, unknown = (group.metrics for group in found.groups)
     assert list(first) == list(measures(result(answered(labels, answers))))
     assert first["accuracy"].value == pytest.approx(1 / 3)
@@ -218,5 +222,5 @@ def test_data_sets_by_other_protocols_are_said():
 
 @pytest.mark.parametrize("second", [_on("a"), _on("b", model="other")])
 def test_only_one_study_of_one_model_on_several_data_sets(second):
-    with pytest.raises(ValueError, match="two or more of them; found zero_shot.planes of m on a"):
+    with pytest.raises(ValueError, match=r"two or more of them; found zero_shot\.planes of m on a"):
         subgroups.across_data([_on("a"), second])

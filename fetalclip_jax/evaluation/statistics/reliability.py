@@ -8,6 +8,8 @@ from scipy import optimize, special
 
 # Natural logarithms of the coldest and the hottest temperature that a fit may choose.
 _LOG_TEMPERATURES = (-5.0, 5.0)
+# Decides, in favour of 1, where the likelihood is flat to rounding: every answer is right.
+_TOWARDS_ONE = 1e-6
 _MOST_BINS = 20
 
 
@@ -133,8 +135,9 @@ def log_probabilities(
 def fit_temperature(logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) -> float:
     """The temperature of the least negative log likelihood (Guo et al. 2017).
 
-    The likelihood is concave in its inverse, so that there is one optimum. Where every answer is
-    right, or none tells anything, it lies at an end of what may be chosen, exp(-5) or exp(5).
+    The likelihood is concave in its inverse, so that there is one optimum. Where no answer is wrong
+    it is no finite one: the temperature is then some cold one; where the answers tell nothing it is
+    the hottest.
 
     Raises:
       ValueError: no image.
@@ -144,15 +147,16 @@ def fit_temperature(logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n
     rows = np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:
-        return -log_probabilities(logits, np.exp(log_temperature))[rows, labels].mean()
+        of_label = log_probabilities(logits, np.exp(log_temperature))[rows, labels]
+        return -of_label.mean() + _TOWARDS_ONE * log_temperature**2
 
     found = optimize.minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
     return float(np.exp(found.x))
 
 
-def at_an_end(temperature: float) -> bool:
-    """Whether a fit stopped at the coldest or the hottest temperature that it may choose."""
-    return bool(abs(abs(np.log(temperature)) - _LOG_TEMPERATURES[1]) < 0.01)
+def is_hottest(temperature: float) -> bool:
+    """Whether a fit found no temperature too hot."""
+    return bool(np.log(temperature) > _LOG_TEMPERATURES[1] - 0.01)
 
 
 def brier(
