@@ -164,17 +164,15 @@ def _within(
 ) -> Iterator[Split]:
     refused: dict[str, str] = {}
     split = set()
+    without = []
     for one in judged:
-        wanted = [name for name in columns if name != DATA_SET]
-        if not columns:
-            wanted = subgroups.columns(one.result)
-            predictions = one.result.predictions
-            if predictions is not None and not predictions.groups:
-                left_out.append(
-                    f"Subgroups of {naming.title(one.result.study)}, {one.label}: the result keeps "
-                    "no group columns; evaluate again."
-                )
+        predictions = one.result.predictions
+        if not columns and predictions is not None and not predictions.groups:
+            without.append(f"{one.result.study} of {one.label}")
+        wanted = columns or subgroups.columns(one.result)
         for column in wanted:
+            if column == DATA_SET:
+                continue
             try:
                 found = subgroups.split(one.result, column)
             except ValueError as error:
@@ -183,6 +181,11 @@ def _within(
                 continue
             split.add(column)
             yield Split(one.label, one.data_name, found)
+    if without:
+        left_out.append(
+            f"Subgroups: no group columns are kept with {', '.join(without)}; if the data set has "
+            "any, evaluate again."
+        )
     impossible = [reason for column, reason in refused.items() if column not in split]
     if columns and impossible:
         raise ValueError(impossible[0])
