@@ -105,11 +105,11 @@ def test_brier_by_hand():
 
 def test_images_of_one_patient_are_no_more_evidence_than_one():
     rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.4, 0.9, 100)
-    hits, owners = rng.random(100) < 0.7, np.arange(100)
+    confidence = rng.uniform(0.95, 0.99, 100)  # too sure: what is seen varies more than told
+    hits, owners = rng.random(100) < 0.5, np.arange(100)
     once = reliability.bins(confidence, hits, owners, count=3)
-    twice = np.tile(confidence, 2), np.tile(hits, 2)
-    alike = reliability.bins(*twice, np.tile(owners, 2), count=3)
+    twice = np.repeat(confidence, 2), np.repeat(hits, 2)
+    alike = reliability.bins(*twice, np.repeat(owners, 2), count=3)
     others = reliability.bins(*twice, np.arange(200), count=3)
     np.testing.assert_allclose(alike.covariance, once.covariance)
     np.testing.assert_allclose(others.covariance, once.covariance / 2, rtol=0.02)
