@@ -13,6 +13,7 @@ from fetalclip_jax.evaluation.groups import MOST_GROUPS
 from fetalclip_jax.evaluation.result import Estimate, Result
 
 DATA_SET = "data set"
+_RECORDED = "recorded"  # what a data set says of ages that were not worked out from a size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +104,9 @@ def split(result: Result, column: str) -> Subgroups:
         notes.append(
             "intervals hold the chance of the test patients alone: the probes are taken as trained"
         )
-    if column == "trimester" and (origin := str(result.data.get("ages_from") or "")):
-        notes.append(f"ages: {origin}")
+    ages_from = str(result.data.get("ages_from") or _RECORDED)
+    if column == "trimester" and ages_from != _RECORDED:
+        notes.append(f"no ages are recorded: they are those that the {ages_from} implies")
     return _compared(result, str(result.data.get("name")), column, parts, notes)
 
 

@@ -68,7 +68,7 @@ def figure(found: Sequence[Found]) -> bytes:
         for axes in (before, after, risk):
             axes.set_box_aspect(1)
         for axis in (risk.xaxis, risk.yaxis):
-            axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+            axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         if len(found) > 1:
             keys, labels = before.get_legend_handles_labels()
             fig.legend(keys, labels, loc="outside lower center", ncols=2)
@@ -116,6 +116,8 @@ def _caption(found: Sequence[Found]) -> str:
         "sure images get none, at the temperature. Vertical lines are 95 % intervals. The "
         f"temperature was fitted on {' or on '.join(fitted)}."
     )
+    if any(one.simulated for one, _ in found):
+        words += " Simulated images say nothing about patients."
     notes = dict.fromkeys(note for _, c in found for note in c.notes)
     return words + "".join(f" {note[0].upper()}{note[1:]}." for note in notes)
 
