@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from fetalclip_jax import reports
+from fetalclip_jax import cli, reports
 from fetalclip_jax.labels import BRAIN_PLANES
 from fetalclip_jax.reports import reading, reliability
 from tests.reports.conftest import (
@@ -180,3 +180,12 @@ def test_models_share_a_figure(tmp_path):
 def test_no_gap_is_said_to_be_none(tmp_path):
     found = analyse(tmp_path, brain(accuracy=1.0))
     assert reliability.lines(found)[0].startswith("No gap beyond chance between subgroups")
+
+
+def test_the_command_takes_columns_and_says_what_is_wrong_with_them(tmp_path, capsys):
+    folder = save([brain()], tmp_path / "results")
+    given = ["report", str(folder), "--output", str(tmp_path / "page.html"), "--subgroup"]
+    assert cli.main([*given, "machine"]) == 0
+    assert "between subgroups; the largest: zero_shot.brain" in capsys.readouterr().out
+    assert cli.main([*given, "centre"]) == 2
+    assert "no group column 'centre'; there are machine" in capsys.readouterr().err
