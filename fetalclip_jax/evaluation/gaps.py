@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from fetalclip_jax.evaluation.result import Estimate, Predictions, Result
 from fetalclip_jax.evaluation.statistics import bootstrap, intervals
@@ -161,6 +161,7 @@ def gaps(metric: str, parts: Sequence[Part]) -> list[Gap]:
     estimate = functools.cache(lambda part: part.estimate(metric, level))
     # Many subgroups lack the same classes: each part over each set of classes is measured once.
     only = functools.cache(lambda part, classes: part.only(classes))
+    together = _Together(metric, parts)
     found = []
     for pair in pairs:
         shared = frozenset(set.intersection(*(part.classes for part in pair)))
@@ -170,13 +171,15 @@ def gaps(metric: str, parts: Sequence[Part]) -> list[Gap]:
             if not all(part.can_compare(metric) for part in pair):
                 continue
         smaller, larger = sorted(pair, key=lambda part: estimate(part).value)
-        correlation, patients = _shared(metric, smaller, larger)
+        correlation = together.correlation(smaller, larger)
         edges = _difference(estimate(larger), estimate(smaller), correlation)
         if edges is None:
             continue
         value = estimate(larger).value - estimate(smaller).value
         lower_is_better = larger.measured[metric].measure.scale == "positive"
         names = (smaller.name, larger.name) if lower_is_better else (larger.name, smaller.name)
+        owners = [part.owners[part.measured[metric].rows] for part in pair]
+        patients = len(np.intersect1d(*owners))
         found.append(Gap(*names, value, *edges, len(pairs), patients, over))
     return found
 
@@ -198,34 +201,46 @@ def _difference(
     return low, high
 
 
-def _shared(metric: str, *pair: Part) -> tuple[float, int]:
-    """How the metric in two subgroups moves together when patients are drawn anew.
+class _Together:
+    """A metric in several subgroups when the patients of all are drawn anew at once."""
 
-    Returns:
-      The correlation, and how many patients have images in both.
-    """
-    rows = [part.measured[metric].rows for part in pair]
-    owners = [part.owners[own] for part, own in zip(pair, rows, strict=True)]
-    patients = len(np.intersect1d(*owners))
-    groups = [part.groups_of(metric) for part in pair]
-    if not len(np.intersect1d(*groups)):
-        return 0.0, patients
-    names = np.unique(np.concatenate(groups))
-    settings = pair[0].bootstrap
-    weights = bootstrap.bootstrap_weights(names, resamples=settings.resamples, seed=settings.seed)
-    drawn = np.concatenate(list(weights))
-    places = [np.searchsorted(names, own) for own in groups]
-    # A resample without a single image of a subgroup says nothing of it.
-    alive = np.logical_and.reduce([drawn[:, own].any(1) for own in places])
-    values = np.stack(
-        [
-            part.measured[metric].measure.weighted(drawn[alive], own)
-            for part, own in zip(pair, places, strict=True)
-        ]
-    )
-    if (values.std(1) == 0).any():
-        return 0.0, patients
-    return float(np.corrcoef(values)[0, 1]), patients
+    def __init__(self, metric: str, parts: Sequence[Part]):
+        self._metric, self._parts = metric, parts
+        self._of_part: dict[Part, np.ndarray] = {}
+
+    def correlation(self, first: Part, second: Part) -> float:
+        """How the metric in two subgroups moves together; 0 where they share no patient."""
+        groups = [part.groups_of(self._metric) for part in (first, second)]
+        if not len(np.intersect1d(*groups)):
+            return 0.0
+        values = np.stack([self._values(first), self._values(second)])
+        values = values[:, np.isfinite(values).all(0)]
+        if values.shape[1] < 2 or (values.std(1) == 0).any():
+            return 0.0
+        return float(np.corrcoef(values)[0, 1])
+
+    @functools.cached_property
+    def _names(self) -> np.ndarray:
+        return np.unique(np.concatenate([part.groups_of(self._metric) for part in self._parts]))
+
+    @functools.cached_property
+    def _drawn(self) -> Float[np.ndarray, "r g"]:
+        settings = self._parts[0].bootstrap
+        weights = bootstrap.bootstrap_weights(
+            self._names, resamples=settings.resamples, seed=settings.seed
+        )
+        return np.concatenate(list(weights))
+
+    def _values(self, part: Part) -> Float[np.ndarray, "r"]:
+        """The metric in every resample; nan in one without an image of the subgroup."""
+        if part not in self._of_part:
+            own, of_image = np.unique(part.groups_of(self._metric), return_inverse=True)
+            drawn = self._drawn[:, np.searchsorted(self._names, own)]
+            alive = drawn.any(1)
+            values = np.full(len(drawn), np.nan)
+            values[alive] = part.measured[self._metric].measure.weighted(drawn[alive], of_image)
+            self._of_part[part] = values
+        return self._of_part[part]
 
 
 def _further_labels(predictions: Predictions) -> list[np.ndarray]:
