@@ -19,13 +19,12 @@ _MARKERS = "os^Dv"
 _LEAST_COVERAGE = 0.05  # of fewer images a share of errors jumps from one end to the other
 
 
-def section(report) -> Iterator[str]:
+def section(report, found: Sequence[Found]) -> Iterator[str]:
     """A figure for each study and data set, and the tables.
 
     Args:
       report: a `sections.Report`.
     """
-    found = report.reliability.calibrations
     several = len({one.data_name for one, _ in found}) > 1
     figures: dict[tuple[str, str], list[Found]] = {}
     for one, calibration in found:

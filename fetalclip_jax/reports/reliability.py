@@ -31,14 +31,22 @@ class Split:
     """A result, or several on different data sets, by a column.
 
     Attributes:
-      label: whose, unique among the results of a study.
-      data_name: of the data set; "" of several.
-      found: its subgroups.
+      results: those that were split, one unless it is by their data sets.
+      found: the subgroups.
     """
 
-    label: str
-    data_name: str
+    results: tuple[Evaluated, ...]
     found: Subgroups
+
+    @property
+    def label(self) -> str:
+        """Whose: "model / data" of one result, the model of several."""
+        return self.results[0].label if len(self.results) == 1 else self.results[0].model_name
+
+    @property
+    def data_name(self) -> str:
+        """Of the data set; "" of several."""
+        return self.results[0].data_name if len(self.results) == 1 else ""
 
     @property
     def metric(self) -> naming.Metric:
@@ -180,7 +188,7 @@ def _within(
                 left_out.append(f"Subgroups: {error}.")
                 continue
             split.add(column)
-            yield Split(one.label, one.data_name, found)
+            yield Split((one,), found)
     if without:
         left_out.append(
             f"Subgroups: no group columns are kept with {', '.join(without)}; if the data set has "
@@ -202,14 +210,14 @@ def _across(
             key = (one.result.study, one.model_name, one.result.model.get("fingerprint"))
             families.setdefault(key, []).append(one)
     several = 0
-    for (_, model, _), family in families.items():
+    for family in families.values():
         # Judged twice on one data set, say by two protocols: the first one stands here.
         first = list({one.data_name: one for one in reversed(family)}.values())[::-1]
         if len(first) < 2:
             continue
         several += 1
         try:
-            yield Split(model, "", subgroups.across_data([one.result for one in first]))
+            yield Split(tuple(first), subgroups.across_data([one.result for one in first]))
         except ValueError as error:
             left_out.append(f"Data sets beside one another: {error}.")
     if columns and not several:

@@ -28,16 +28,14 @@ class Report:
 
     Attributes:
       contents: what the sources hold.
-      reliability: subgroups and calibration of the results.
       sections: (heading, HTML) in the order of the page.
       missing: sentences about absent parts.
     """
 
-    def __init__(self, contents: Contents, reliability: Reliability, figures: pathlib.Path):
+    def __init__(self, contents: Contents, figures: pathlib.Path):
         self.contents = contents
-        self.reliability = reliability
         self.sections: list[tuple[str, str]] = []
-        self.missing: list[str] = list(reliability.left_out)
+        self.missing: list[str] = []
         self._figures = figures
         self._figures.mkdir(parents=True, exist_ok=True)
 
@@ -60,14 +58,15 @@ class Report:
             self.sections.append((heading, content))
 
 
-def add_all(report: Report) -> None:
+def add_all(report: Report, reliability: Reliability) -> None:
     """Adds every section of figures for which the sources hold something."""
+    report.missing += reliability.left_out
     report.add("Training", *(_training(report, run) for run in report.contents.runs))
     report.add("Classification", *_confusions(report), *_class_f1(report), *_tables(report))
     report.add("Gestational age", *_ages(report))
     report.add("Data efficiency", *_few_shot(report))
-    report.add("Subgroups", *subgroups.section(report))
-    report.add("Calibration and abstention", *calibration.section(report))
+    report.add("Subgroups", *subgroups.section(report, reliability.splits))
+    report.add("Calibration and abstention", *calibration.section(report, reliability.calibrations))
     report.add("Example images", *_gallery(report))
 
 

@@ -17,13 +17,12 @@ _IN_A_ROW = 2
 _COLUMNS = {"spacing_mm": "pixel spacing"}
 
 
-def section(report) -> Iterator[str]:
+def section(report, splits: Sequence[Split]) -> Iterator[str]:
     """Figures, the table of largest gaps, and every metric on demand.
 
     Args:
       report: a `sections.Report`.
     """
-    splits = report.reliability.splits
     several = len({one.data_name for one in splits if one.data_name}) > 1
     figures: dict[tuple[str, str], list[Split]] = {}
     for one in splits:
