@@ -14,8 +14,6 @@ from fetalclip_jax.reports.reading import Evaluated
 
 Found = tuple[Evaluated, Calibration]
 
-_COLOURS = (style.BLUE, style.VERMILLION, style.GREEN, style.PURPLE, style.INK)
-_MARKERS = "os^Dv"
 _LEAST_COVERAGE = 0.05  # of fewer images a share of errors jumps from one end to the other
 
 
@@ -33,8 +31,9 @@ def section(report, found: Sequence[Found]) -> Iterator[str]:
     for (study, data), shown in figures.items():
         name = f"calibration_{slug(study)}" + (f"_{slug(data)}" if several else "")
         title = naming.title(study)
-        alt = f"Calibration and abstention: {title}"
-        yield report.picture(name, figure(shown), alt, f"{title}, {data}. {_caption(shown)}")
+        alt, caption = f"Calibration and abstention: {title}", f"{title}, {data}. {_caption(shown)}"
+        of = [one for one, _ in shown]
+        yield report.picture(name, figure(shown), alt, caption, of=of)
     if found:
         yield _probabilities(found)
         yield _abstention(found)
@@ -48,7 +47,7 @@ def figure(found: Sequence[Found]) -> bytes:
     with style.figure(10.4, 3.5 + 0.4 * (len(found) > 1) * -(-len(found) // 2)) as fig:
         before, after, risk = fig.subplots(1, 3)
         for k, (one, calibration) in enumerate(found):
-            look = {"color": _COLOURS[k % 5], "marker": _MARKERS[k % 5], "label": one.label}
+            look = style.series(k) | {"label": one.label}
             _reliability(before, calibration.before, look)
             _reliability(after, calibration.after, look)
             _risk(risk, calibration, look)

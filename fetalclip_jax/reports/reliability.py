@@ -6,9 +6,12 @@
 import csv
 import dataclasses
 import io
+import json
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fetalclip_jax import run as runs
 from fetalclip_jax.evaluation import calibration, subgroups
 from fetalclip_jax.evaluation.calibration import Calibration
 from fetalclip_jax.evaluation.result import Estimate
@@ -16,6 +19,7 @@ from fetalclip_jax.evaluation.subgroups import DATA_SET, Gap, Subgroups
 from fetalclip_jax.reports import headline, naming
 from fetalclip_jax.reports.reading import Contents, Evaluated
 
+_FILE = "reliability.json"
 _SUBGROUP_COLUMNS = (
     *("study", "model", "data", "column", "subgroup", "images", "patients", "simulated"),
     *("metric", "value", "low", "high", "lacking_classes"),
@@ -125,6 +129,29 @@ def lines(found: Reliability) -> list[str]:
             f"{one.result.study} of {one.label}"
         )
     return said
+
+
+def write(folder: pathlib.Path, found: Reliability) -> None:
+    """Writes reliability.json, reliability_subgroups.csv and reliability_calibration.csv."""
+    runs.write_json(folder / _FILE, found.to_json())
+    runs.write_text(folder / "reliability_subgroups.csv", subgroup_table(found))
+    runs.write_text(folder / "reliability_calibration.csv", calibration_table(found))
+
+
+def check_place(folder: pathlib.Path) -> None:
+    """Raises ValueError if reliability.json there is of something else than a report."""
+    path = folder / _FILE
+    if not path.exists():
+        return
+    try:
+        ours = "calibration" in json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise ValueError(
+            f"{path} is not of a report and would be overwritten; choose another folder for the "
+            "output"
+        )
 
 
 def subgroup_table(found: Reliability) -> str:

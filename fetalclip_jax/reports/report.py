@@ -54,6 +54,7 @@ def build(
         raise ValueError(f"the report {output} must be a file that ends in .html")
     contents = reading.read(sources)
     folder = _summary_folder(sources, contents, output)
+    reliability.check_place(folder)
     figures = summary.summarise(contents, total_seconds)
     found = reliability.analyse(contents, subgroups)
     report = sections.Report(contents, output.parent / "figures")
@@ -63,9 +64,7 @@ def build(
     report.add("Configuration and environment", *provenance.environment(contents))
     runs.write_json(folder / "results.json", figures)
     runs.write_text(folder / "results.csv", summary.table(contents))
-    runs.write_json(folder / "reliability.json", found.to_json())
-    runs.write_text(folder / "reliability_subgroups.csv", reliability.subgroup_table(found))
-    runs.write_text(folder / "reliability_calibration.csv", reliability.calibration_table(found))
+    reliability.write(folder, found)
     for line in reliability.lines(found) if say else ():
         say(line)
     head = _head(report, figures)

@@ -2,7 +2,7 @@
 
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from fetalclip_jax.reports import (
     naming,
     page,
     plots,
+    provenance,
     subgroups,
 )
 from fetalclip_jax.reports.naming import display, number, slug
@@ -39,10 +40,17 @@ class Report:
         self._figures = figures
         self._figures.mkdir(parents=True, exist_ok=True)
 
-    def picture(self, name: str, png: bytes, alt: str, caption: str) -> str:
-        """Saves the figure as `<figures>/<name>.png` and returns it as HTML."""
+    def picture(
+        self, name: str, png: bytes, alt: str, caption: str, of: Sequence[Evaluated] = ()
+    ) -> str:
+        """Saves the figure as `<figures>/<name>.png` and returns it as HTML.
+
+        Args:
+          of: results it shows, whose protocols end the caption.
+        """
         (self._figures / f"{name}.png").write_bytes(png)
-        return page.picture(png, alt, caption)
+        basis = dict.fromkeys(map(provenance.in_words, of))
+        return page.picture(png, alt, " ".join((caption, *basis)))
 
     def figure_name(self, kind: str, label: str) -> str:
         """A file's name; it says whose figure it is where there are several."""

@@ -11,8 +11,6 @@ from fetalclip_jax.reports import naming, page, style
 from fetalclip_jax.reports.naming import display, slug
 from fetalclip_jax.reports.reliability import Split, gap_words
 
-_COLOURS = (style.BLUE, style.VERMILLION, style.GREEN, style.PURPLE, style.INK)
-_MARKERS = "os^Dv"
 _IN_A_ROW = 2
 _COLUMNS = {"spacing_mm": "pixel spacing"}
 
@@ -32,8 +30,9 @@ def section(report, splits: Sequence[Split]) -> Iterator[str]:
         panels: dict[str, list[Split]] = {}
         for one in found:
             panels.setdefault(one.found.study, []).append(one)
-        title = f"Subgroups by {_column(column)}"
-        yield report.picture(name, forest(list(panels.values())), title, _caption(found, data))
+        title, png = f"Subgroups by {_column(column)}", forest(list(panels.values()))
+        of = [result for one in found for result in one.results]
+        yield report.picture(name, png, title, _caption(found, data), of=of)
     if splits:
         yield _gaps(splits)
         yield page.details("Every metric of every subgroup", _metrics(splits))
@@ -60,10 +59,7 @@ def forest(panels: Sequence[Sequence[Split]]) -> bytes:
         for axes, panel, groups in zip(grid, panels, names, strict=False):
             _panel(axes, panel, groups, series)
         if len(series) > 1:
-            keys = [
-                fig.axes[0].plot([], [], _MARKERS[k % 5], color=_COLOURS[k % 5], ls="-")[0]
-                for k in range(len(series))
-            ]
+            keys = [fig.axes[0].plot([], [], **style.series(k))[0] for k in range(len(series))]
             columns_of_legend = 1 if max(map(len, series)) > 36 else 2
             fig.legend(keys, series, loc="outside lower center", ncols=columns_of_legend)
         return style.png(fig)
@@ -81,7 +77,7 @@ def _panel(axes: Axes, panel: Sequence[Split], names: list[str], series: list[st
             if estimate is None:
                 continue
             place = names.index(group.name) + offset
-            look = {"color": _COLOURS[k % 5], "marker": _MARKERS[k % 5], "ms": 6, "ls": "none"}
+            look = style.series(k) | {"ms": 6, "ls": "none"}
             if estimate.low is None:
                 look["mfc"] = "white"
             else:

@@ -189,3 +189,18 @@ def test_the_command_takes_columns_and_says_what_is_wrong_with_them(tmp_path, ca
     assert "between subgroups; the largest: zero_shot.brain" in capsys.readouterr().out
     assert cli.main([*given, "centre"]) == 2
     assert "no group column 'centre'; there are machine" in capsys.readouterr().err
+
+
+def test_a_file_of_the_users_is_not_overwritten(tmp_path):
+    folder = save([brain()], tmp_path / "results")
+    (tmp_path / "reliability.json").write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=r"reliability\.json is not of a report"):
+        reports.build([folder], tmp_path / "page.html")
+    assert (tmp_path / "reliability.json").read_text() == '{"mine": 1}'
+    assert not (tmp_path / "figures").exists()
+
+
+def test_captions_end_with_what_they_stand_for(built):
+    _, page, _ = built
+    protocol = "Protocol: default. 120 images judged. images: 400 images of 67 patients in split"
+    assert page.text.count(protocol) == 3  # under both figures, and in the table of protocols
