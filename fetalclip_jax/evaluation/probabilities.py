@@ -141,7 +141,7 @@ def choose(
         chosen = Chosen.on(rows, learnt, Answers.of(validation).labels, others)
         return [chosen], (
             f"{len(others):,} validation images of {chosen.patients:,} patients, each answered by "
-            "those probes that had not seen it (the judged images by all: sets are rather large)"
+            "those probes that had not seen it (the judged images by all probes together)"
         )
     patients = len(np.unique(owners))
     if patients < 2:

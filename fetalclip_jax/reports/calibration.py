@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter
 
 from fetalclip_jax.evaluation.calibration import Calibration, Reliability
 from fetalclip_jax.evaluation.result import Estimate
@@ -66,7 +66,7 @@ def figure(found: Sequence[Found]) -> bytes:
         for axes in (before, after, risk):
             axes.set_box_aspect(1)
         for axis in (risk.xaxis, risk.yaxis):
-            axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+            axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
         if len(found) > 1:
             keys, labels = before.get_legend_handles_labels()
             fig.legend(keys, labels, loc="outside lower center", ncols=2)
@@ -153,23 +153,26 @@ def _abstention(found: Sequence[Found]) -> str:
     rows = []
     for one, c in found:
         a = c.abstention
-        error = "no image is answered" if a.error is None else f"{_percent(a.error)} wrong"
+        given = "no image is answered"
+        if a.error is not None:
+            given = f"{_percent(a.coverage)} answered, {_percent(a.error)} wrong"
         rows.append(
             (
                 *(naming.title(one.result.study), one.label, _shown(a.area)),
                 *(_percent(e) for e in a.error_at.values()),
-                f"{_percent(a.coverage)} answered, {error}",
+                given,
             )
         )
     coverages = found[0][1].abstention.error_at
     asked = f"{100 * found[0][1].abstention.asked:.0f} %"
     columns = (
         *("Task", "Model / data", "Area under risk"),
-        *(f"Errors at {100 * coverage:.0f} % coverage" for coverage in coverages),
-        f"Threshold for {asked} errors",
+        *(f"Errors at {100 * coverage:.0f} %" for coverage in coverages),
+        f"For {asked} errors",
     )
     said = (
-        "Risk is the share of errors among the answers; its area is the mean over all coverages. "
+        "Risk is the share of errors among the answers, at a coverage of so many percent of the "
+        "images, the surest ones; its area is the mean over all coverages. "
         f"The last column chooses the probability from which on no more than {asked} of the "
         "answers are wrong on other patients, and says what that gives here."
     )
