@@ -30,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.02,
         help="difference of two rates below which models are equivalent (default: 0.02)",
     )
+    parser.add_argument(
+        "--subgroup",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="split results by these columns, such as machine (default: every one they have)",
+    )
     parser.add_argument("--total-seconds", type=float, help="wall time of the whole job, if known")
 
 
@@ -44,6 +51,7 @@ def run(given: argparse.Namespace, _overrides: list[str]) -> None:
         given.total_seconds,
         compare=pairs,
         margin=given.margin,
+        subgroups=given.subgroup,
         say=print,
     )
     print(f"Report: {page}")

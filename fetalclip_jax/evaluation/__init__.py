@@ -3,8 +3,9 @@
 import importlib
 
 _MODULES = (
-    *("age", "config", "embedding", "evaluate", "examples", "features", "heads", "metrics"),
-    *("result", "scoring", "sources", "statistics", "studies", "study", "terminal"),
+    *("age", "calibration", "config", "embedding", "evaluate", "examples", "features", "heads"),
+    *("metrics", "result", "scoring", "sources", "statistics", "studies", "study", "subgroups"),
+    "terminal",
     "validation",
 )
 

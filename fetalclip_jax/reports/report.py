@@ -19,6 +19,7 @@ from fetalclip_jax.reports import (
     provenance,
     published,
     reading,
+    reliability,
     sections,
     summary,
     tables,
@@ -36,14 +37,15 @@ def build(
     *,
     compare: Sequence[tuple[str, str]] = (),
     margin: float = MARGIN,
+    subgroups: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> pathlib.Path:
     """Writes a page about runs and results, with figures, tables and a summary for scripts.
 
     Whatever is missing is left out and named on the page. `results.json`, `results.csv` and
     `tables/` lie in the folder of the run if one run is the only source, else beside the page,
-    where `figures/` always is; beside them `comparison.json` and `.csv` of several models, and
-    `curves.json`.
+    where `figures/` always is; beside them `comparison.json` and `.csv` of several models,
+    `curves.json`, and `reliability.json` with its tables.
 
     Args:
       sources: runs (`config.json`, `metrics.jsonl`, results in `results/`) and folders that
@@ -52,7 +54,9 @@ def build(
       total_seconds: wall-clock seconds of everything; None takes the sum over runs and studies.
       compare: pairs of models by name; empty for all pairs of up to five models.
       margin: difference of two rates below which models are equivalent.
-      say: is given a line of every comparison.
+      subgroups: group columns to split results by; empty takes all that have two groups or more.
+      say: is given a line of every comparison, the largest gap between subgroups and the largest
+        calibration error.
 
     Returns:
       `output`.
@@ -67,11 +71,13 @@ def build(
     contents = reading.read(sources)
     folder = _summary_folder(sources, contents, output)
     comparison.check_place(folder)
+    reliability.check_place(folder)
     compared = comparison.of(contents, compare, margin)
     figures = summary.summarise(contents, total_seconds)
     report = Report(contents, output.parent / "figures")
     drawn = curves.of(contents, compared)
-    sections.add_all(report, compared, drawn)
+    reliable = reliability.analyse(contents, subgroups)
+    sections.add_all(report, compared, drawn, reliable)
     report.add("What was left out", left_out.section(contents))
     report.add("Protocols", provenance.protocols(contents))
     report.add("CLAIM 2024", claim.section(report))
@@ -81,8 +87,10 @@ def build(
     tables.write(folder / "tables", contents)
     comparison.write(folder, compared)
     curves.write(folder, drawn)
-    for line in compared.lines() if compared and say else ():
-        say(line)
+    reliability.write(folder, reliable)
+    if say:
+        for line in [*(compared.lines() if compared else ()), *reliability.lines(reliable)]:
+            say(line)
     head = _head(report, figures)
     runs.write_text(output, page.document(_title(contents), head, report.sections))
     return output

@@ -5,26 +5,43 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fetalclip_jax.evaluation.comparisons import Comparisons
-from fetalclip_jax.reports import age, classification, comparison, curves, images, naming, plots
+from fetalclip_jax.reports import (
+    age,
+    calibration,
+    classification,
+    comparison,
+    curves,
+    images,
+    naming,
+    plots,
+    subgroups,
+)
 from fetalclip_jax.reports.curves import Curves
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import number, slug
 from fetalclip_jax.reports.page import side_by_side
 from fetalclip_jax.reports.reading import Evaluated, TrainedRun
+from fetalclip_jax.reports.reliability import Reliability
 
 
-def add_all(report: Report, compared: Comparisons | None, drawn: Curves) -> None:
+def add_all(
+    report: Report, compared: Comparisons | None, drawn: Curves, reliability: Reliability
+) -> None:
     """Adds every section of figures for which the sources hold something.
 
     Args:
       compared: pairs of models, or None.
       drawn: data-efficiency curves.
+      reliability: subgroups and calibration.
     """
+    report.missing += reliability.left_out
     report.add("Comparison", *comparison.parts(report, compared))
     report.add("Training", *(_training(report, run) for run in report.contents.runs))
     report.add("Classification", *classification.parts(report))
     report.add("Gestational age", *_ages(report))
     report.add("Data efficiency", *curves.parts(report, drawn))
+    report.add("Subgroups", *subgroups.section(report, reliability.splits))
+    report.add("Calibration and abstention", *calibration.section(report, reliability.calibrations))
     report.add("Worst confident mistakes", *images.mistakes(report))
     report.add("Example images", *images.by_hash(report))
 

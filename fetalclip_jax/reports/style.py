@@ -17,6 +17,9 @@ INK = "#1f2933"
 GREY = "#6b7785"
 PALE = "#e4e8ed"
 
+_SERIES = (BLUE, VERMILLION, GREEN, PURPLE, INK)
+_MARKERS = "os^Dv"
+
 _RC = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -46,6 +49,12 @@ _RC = {
     "text.parse_math": False,
 }
 _DPI = 140
+
+
+def series(place: int) -> dict[str, str]:
+    """Colour and marker of one of several series; both tell it from the others, up to 25."""
+    turn, colour = divmod(place, len(_SERIES))
+    return {"color": _SERIES[colour], "marker": _MARKERS[(colour + turn) % len(_MARKERS)]}
 
 
 @contextlib.contextmanager

@@ -54,6 +54,8 @@ def classification(study, classes, labels=None, *, accuracy=0.9, count=120, runs
     f1 = (2 * right / np.maximum(confusion.sum(0) + confusion.sum(1), 1))[judged]
     scores = rng.normal(20, 2, (count, len(classes)))
     scores[np.arange(count), predicted] = 30
+    if not study.startswith("zero_shot."):  # probabilities
+        scores = np.exp(scores - 30) / np.exp(scores - 30).sum(1, keepdims=True)
     names = np.array(classes)
     macro_f1, groups = float(f1.mean()), count // 6
     fields = {
@@ -78,6 +80,7 @@ def classification(study, classes, labels=None, *, accuracy=0.9, count=120, runs
             "confusion": (runs * confusion[judged]).tolist(),
             "runs": runs,
             "scores": "100 x cosine",
+            "logit_scale": 20.0,
         },
         "predictions": Predictions(
             example_id=np.array([f"p{i:04d}" for i in range(count)]),
@@ -86,6 +89,7 @@ def classification(study, classes, labels=None, *, accuracy=0.9, count=120, runs
             prediction=names[predicted],
             candidates=tuple(classes),
             scores=scores,
+            groups={"machine": np.array(["A", "B"])[np.arange(count) // 6 % 2]},
         ),
     } | fields
     return Result(study, **fields)
@@ -132,6 +136,7 @@ def age_result(**fields):
             label=days.astype(str),
             prediction=predicted,
             extra={"hc_mm": hc_mm, "ga_days": days.astype(np.float64), "valid": valid},
+            groups={"machine": np.array(["A", "B"])[np.arange(days.size) // 6 % 2]},
         ),
     } | fields
     return Result("age", **fields)

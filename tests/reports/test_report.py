@@ -48,7 +48,7 @@ def test_a_whole_run_gives_a_self_contained_page(evaluated):
     assert "Not in this report" not in text
     assert "Scores: 100 x cosine." in text
     # Nothing is loaded from anywhere: every picture is in the page, and there are no links out.
-    assert len(page.sources) == 9
+    assert len(page.sources) == 13
     assert all(s.startswith("data:image/png;base64,") for s in page.sources)
     assert not re.search(r"https?://|<script|<link|url\(", text)
     embedded = {base64.b64decode(s.split(",")[1]) for s in page.sources}
@@ -56,6 +56,9 @@ def test_a_whole_run_gives_a_self_contained_page(evaluated):
     assert embedded == {p.read_bytes() for p in figures.glob("*.png")}
     assert {p.stem for p in figures.iterdir()} == {
         "age",
+        "calibration_probe_planes",
+        "calibration_zero_shot_brain",
+        "calibration_zero_shot_planes",
         "confusion_probe_planes",
         "confusion_zero_shot_brain",
         "confusion_zero_shot_planes",
@@ -63,6 +66,7 @@ def test_a_whole_run_gives_a_self_contained_page(evaluated):
         "f1_per_class",
         "few_shot_planes",
         "mistakes_zero_shot_planes",
+        "subgroups_machine",
         "training",
     }
     found = json.loads((evaluated / "results.json").read_text())
@@ -124,7 +128,7 @@ def test_the_notice_follows_the_facts_of_the_data_and_not_a_name(tmp_path):
 
 def test_ages_alone_say_what_is_missing(tmp_path):
     page = build(tmp_path, age_result())
-    assert len(page.sources) == 1
+    assert len(page.sources) == 2
     missing = "Studies without a result: zero-shot classification, linear probes, data efficiency."
     assert missing in page.text
     found = json.loads((tmp_path / "results.json").read_text())
@@ -227,7 +231,7 @@ def test_every_figure_says_what_it_stands_for(evaluated):
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", text)
     training, *figures = captions
     assert "Validation loss" in training
-    assert len(figures) == 8
+    assert len(figures) == 12
     for caption in figures:
         assert "images of" in caption
         assert "patients" in caption
@@ -265,7 +269,7 @@ def test_damaged_examples_are_said_and_the_rest_is_shown(tmp_path):
     next((tmp_path / "results").rglob("3.png")).unlink()
     page = read_page(reports.build([tmp_path / "results"], tmp_path / "page.html"))
     assert "examples.json cannot be used" in page.text
-    assert len(page.sources) == 2
+    assert len(page.sources) == 4
 
 
 def test_where_ages_come_from_decides_their_name(tmp_path):
@@ -310,12 +314,16 @@ def test_several_models_and_data_sets_keep_apart(tmp_path):
     assert page.row("../other model / clinic", "macro F1")
     assert page.row("quickstart / phantom", "macro F1")
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        "calibration_zero_shot_brain_clinic.png",
+        "calibration_zero_shot_brain_phantom.png",
         "confusion_zero_shot_brain_other_model_clinic.png",
         "confusion_zero_shot_brain_quickstart_phantom.png",
         "f1_per_class_other_model_clinic.png",
         "f1_per_class_quickstart_phantom.png",
+        "subgroups_machine_clinic.png",
+        "subgroups_machine_phantom.png",
     }
-    assert len(page.sources) == 4
+    assert len(page.sources) == 8
 
 
 def test_what_was_left_out_is_told_once_with_its_reason(tmp_path, workdir):

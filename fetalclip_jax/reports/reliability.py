@@ -1,0 +1,307 @@
+"""What a report says of reliability: subgroups, calibration and abstention, as data and tables.
+
+`reports.subgroups` and `reports.calibration` draw it.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fetalclip_jax import run as runs
+from fetalclip_jax.evaluation import calibration, subgroups
+from fetalclip_jax.evaluation.calibration import Calibration
+from fetalclip_jax.evaluation.result import Estimate
+from fetalclip_jax.evaluation.subgroups import DATA_SET, Gap, Subgroups
+from fetalclip_jax.reports import headline, naming
+from fetalclip_jax.reports.reading import Contents, Evaluated
+
+_FILE = "reliability.json"
+_SUBGROUP_COLUMNS = (
+    *("study", "model", "data", "column", "subgroup", "images", "patients", "simulated"),
+    *("metric", "value", "low", "high", "lacking_classes"),
+)
+_CALIBRATION_COLUMNS = (
+    *("study", "model", "data", "probabilities", "measure", "value", "low", "high", "images"),
+    "patients",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A result, or several on different data sets, by a column.
+
+    Attributes:
+      results: those that were split, one unless it is by their data sets.
+      found: the subgroups.
+    """
+
+    results: tuple[Evaluated, ...]
+    found: Subgroups
+
+    @property
+    def label(self) -> str:
+        """Whose: "model / data" of one result, the model of several."""
+        return self.results[0].label if len(self.results) == 1 else self.results[0].model_name
+
+    @property
+    def data_name(self) -> str:
+        """Of the data set; "" of several."""
+        return self.results[0].data_name if len(self.results) == 1 else ""
+
+    @property
+    def metric(self) -> naming.Metric:
+        """How the headline is shown."""
+        return naming.metric(self.found.headline)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reliability:
+    """Everything that a report says of it.
+
+    Attributes:
+      splits: by study, then by column.
+      calibrations: with the results they are of.
+      left_out: sentences on results without.
+    """
+
+    splits: tuple[Split, ...]
+    calibrations: tuple[tuple[Evaluated, Calibration], ...]
+    left_out: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Keys: `subgroups`, `calibration`, `left_out`."""
+        return {
+            "subgroups": [{"label": one.label} | one.found.to_json() for one in self.splits],
+            "calibration": [
+                {"label": one.label} | found.to_json() for one, found in self.calibrations
+            ],
+            "left_out": list(self.left_out),
+        }
+
+
+def analyse(contents: Contents, columns: Sequence[str] = ()) -> Reliability:
+    """Splits every result by its group columns, and judges the probabilities of those that have.
+
+    Args:
+      columns: split by these alone, `subgroups.DATA_SET` among them; empty takes every column with
+        two subgroups or more.
+
+    Raises:
+      ValueError: a column by which no result can be split; the message says why.
+    """
+    judged = [
+        one
+        for one in contents.evaluated
+        # The raw pixels are a baseline, wherever there is something to hold against.
+        if one.result.study != headline.RAW_PIXELS or not contents.beside(one, "probe.planes")
+    ]
+    left_out: list[str] = []
+    splits = [*_within(judged, columns, left_out), *_across(judged, columns, left_out)]
+    calibrations = []
+    for one in judged:
+        # Ages and curves have no probabilities: nobody misses them.
+        if one.result.study == "age" or one.result.curve or one.result.predictions is None:
+            continue
+        try:
+            calibrations.append((one, calibration.calibrate(one.result)))
+        except ValueError as error:
+            left_out.append(f"Calibration: {error}.")
+    return Reliability(tuple(splits), tuple(calibrations), tuple(left_out))
+
+
+def lines(found: Reliability) -> list[str]:
+    """The largest gap, and the largest calibration error, each in a line for the terminal."""
+    said = []
+    if gaps := _headline_gaps(found, "established"):
+        said.append(f"Largest gap beyond chance: {_named(*gaps[0])}")
+    elif gaps := _headline_gaps(found, "largest"):
+        said.append(f"No gap beyond chance between subgroups; the largest: {_named(*gaps[0])}")
+    if found.calibrations:
+        one, worst = max(found.calibrations, key=lambda pair: pair[1].after.expected_error)
+        said.append(
+            f"Expected calibration error, the largest of {len(found.calibrations)}: "
+            f"{worst.before.expected_error:.3f}, {worst.after.expected_error:.3f} at its "
+            f"temperature (by chance alone {worst.after.expected_by_chance:.3f}), "
+            f"{one.result.study} of {one.label}"
+        )
+    return said
+
+
+def write(folder: pathlib.Path, found: Reliability) -> None:
+    """Writes reliability.json, reliability_subgroups.csv and reliability_calibration.csv."""
+    runs.write_json(folder / _FILE, found.to_json())
+    runs.write_text(folder / "reliability_subgroups.csv", subgroup_table(found))
+    runs.write_text(folder / "reliability_calibration.csv", calibration_table(found))
+
+
+def check_place(folder: pathlib.Path) -> None:
+    """Raises ValueError if reliability.json there is of something else than a report."""
+    path = folder / _FILE
+    if not path.exists():
+        return
+    try:
+        ours = "calibration" in json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise ValueError(
+            f"{path} is not of a report and would be overwritten; choose another folder for the "
+            "output"
+        )
+
+
+def subgroup_table(found: Reliability) -> str:
+    """Every metric of every subgroup as a row of CSV."""
+    rows = []
+    for one in found.splits:
+        of = (one.found.study, one.found.model)
+        for group in one.found.groups:
+            data = group.name if one.found.column == DATA_SET else one.found.data
+            counts = (one.found.column, group.name, group.images, group.patients, group.simulated)
+            lacking = "; ".join(group.lacking)
+            rows += [
+                (*of, data, *counts, metric, e.value, e.low, e.high, lacking)
+                for metric, e in group.metrics.items()
+            ]
+    return _csv(_SUBGROUP_COLUMNS, rows)
+
+
+def calibration_table(found: Reliability) -> str:
+    """Every measure of probabilities as a row of CSV."""
+    rows = []
+    for one, calibrated in found.calibrations:
+        of = (calibrated.study, one.model_name, one.data_name)
+        for probabilities, name, e in _measures(calibrated):
+            edges = (e.value, e.low, e.high, e.n, e.groups)
+            rows.append((*of, probabilities, name, *edges))
+    return _csv(_CALIBRATION_COLUMNS, rows)
+
+
+def gap_words(gap: Gap, metric: naming.Metric) -> str:
+    """ "third trimester ahead of second trimester by 0.059 (0.012 to 0.082)"."""
+    value, low, high = (
+        f"{100 * one:.1f}" if metric.percent else metric.show(one)
+        for one in (gap.value, gap.low, gap.high)
+    )
+    unit = " points" if metric.percent else ""
+    words = f"{gap.better} ahead of {gap.worse} by {value}{unit} ({low} to {high})"
+    if gap.classes:
+        words += f" over {', '.join(map(naming.display, gap.classes))}"
+    return words
+
+
+def _within(
+    judged: Sequence[Evaluated], columns: Sequence[str], left_out: list[str]
+) -> Iterator[Split]:
+    refused: dict[str, str] = {}
+    split = set()
+    without = []
+    for one in judged:
+        predictions = one.result.predictions
+        if not columns and predictions is not None and not predictions.groups:
+            without.append(f"{one.result.study} of {one.label}")
+        wanted = columns or subgroups.columns(one.result)
+        for column in wanted:
+            if column == DATA_SET:
+                continue
+            try:
+                found = subgroups.split(one.result, column)
+            except ValueError as error:
+                refused.setdefault(column, str(error))
+                left_out.append(f"Subgroups: {error}.")
+                continue
+            split.add(column)
+            yield Split((one,), found)
+    if without:
+        left_out.append(
+            f"Subgroups: no group columns are kept with {', '.join(without)}; if the data set has "
+            "any, evaluate again."
+        )
+    impossible = [reason for column, reason in refused.items() if column not in split]
+    if columns and impossible:
+        raise ValueError(impossible[0])
+
+
+def _across(
+    judged: Sequence[Evaluated], columns: Sequence[str], left_out: list[str]
+) -> Iterator[Split]:
+    if columns and DATA_SET not in columns:
+        return
+    families: dict[tuple, list[Evaluated]] = {}
+    for one in judged:
+        if one.result.predictions is not None:
+            key = (one.result.study, one.model_name, one.result.model.get("fingerprint"))
+            families.setdefault(key, []).append(one)
+    several = 0
+    for family in families.values():
+        # Judged twice on one data set, say by two protocols: the first one stands here.
+        first = list({one.data_name: one for one in reversed(family)}.values())[::-1]
+        if len(first) < 2:
+            continue
+        several += 1
+        try:
+            yield Split(tuple(first), subgroups.across_data([one.result for one in first]))
+        except ValueError as error:
+            left_out.append(f"Data sets beside one another: {error}.")
+    if columns and not several:
+        raise ValueError(
+            f"subgroups by {DATA_SET!r} need one study of one model on two data sets; the sources "
+            "have none"
+        )
+
+
+def _headline_gaps(found: Reliability, kind: str) -> list[tuple[Split, Gap]]:
+    """Gaps of headlines, rates before errors in days, the largest first."""
+    gaps = []
+    for one in found.splits:
+        if gap := getattr(one.found, kind).get(one.found.headline):
+            gaps.append((one, gap))
+    return sorted(gaps, key=lambda pair: (pair[0].metric.lower_is_better, -pair[1].value))
+
+
+def _named(one: Split, gap: Gap) -> str:
+    return (
+        f"{one.found.study} of {one.label} by {one.found.column}: {one.metric.words}, "
+        f"{gap_words(gap, one.metric)}"
+    )
+
+
+def _measures(found: Calibration) -> Iterator[tuple[str, str, Estimate]]:
+    for when, one in (("as scored", found.before), ("at the temperature", found.after)):
+        yield when, "expected calibration error", Estimate(one.expected_error, n=found.images)
+        yield when, "that by chance alone", Estimate(one.expected_by_chance, n=found.images)
+        yield when, "root mean square calibration error", one.rms_error
+        yield when, "Brier score", one.brier
+        yield when, "log loss", one.log_loss
+    when, abstention = "at the temperature", found.abstention
+    yield when, "area under risk by coverage", abstention.area
+    for coverage, estimate in abstention.error_at.items():
+        yield when, f"error at {coverage:.0%} coverage", estimate
+    yield when, f"coverage at a chosen risk of {abstention.asked:.0%}", abstention.coverage
+    if abstention.error is not None:
+        yield when, f"error at a chosen risk of {abstention.asked:.0%}", abstention.error
+    for one in found.sets:
+        parts: Mapping[str, Estimate] = {
+            "coverage": one.coverage,
+            "coverage by image": one.image_coverage,
+            "mean size": one.size,
+            "share with one answer": one.single,
+            "share empty": one.empty,
+        }
+        parts |= {f"coverage of {name}": e for name, e in one.of_class.items()}
+        for column, groups in one.of_group.items():
+            parts |= {f"coverage of {column} {name}": e for name, e in groups.items()}
+        for name, estimate in parts.items():
+            yield when, f"{one.level:.0%} sets: {name}", estimate
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
