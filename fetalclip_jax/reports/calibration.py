@@ -244,8 +244,7 @@ def _bins(found: Sequence[Found]) -> str:
 
 
 def _titled(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], said: str) -> str:
-    table = page.plain_table(columns, rows)
-    return page.paragraph(title, "title") + table + page.paragraph(said, "quiet")
+    return page.folded_table(title, columns, rows) + page.paragraph(said, "quiet")
 
 
 def _shown(estimate: Estimate, digits: int = 3) -> str:

@@ -89,20 +89,28 @@ def missing(report: Report) -> Iterator[str]:
 
 
 def acquisition(report: Report) -> Iterator[str]:
-    """Whatever groups the images are known to be of, such as machines and operators."""
+    """Whatever groups the images are known to be of, such as machines and operators.
+
+    Of each data set the study that judged the most images speaks for the others.
+    """
+    most: dict[tuple[str, str], Evaluated] = {}
     for one in report.contents.evaluated:
         found = one.result.predictions
-        for column, values in found.groups.items() if found is not None else ():
-            counts = collections.Counter(values.astype(str).tolist())
-            unknown = counts.pop("", 0)
-            words = ", ".join(f"{value} {n:,}" for value, n in counts.most_common(_MOST_CLASSES))
-            if len(counts) > _MOST_CLASSES:
-                words += f", {len(counts) - _MOST_CLASSES} more"
-            if unknown:
-                words += f", unknown {unknown:,}"
-            if counts:
-                title = naming.title(one.result.study)
-                yield f"{title} on {one.data_name}, images by {display(column)}: {words}."
+        for column in found.groups if found is not None else ():
+            other = most.setdefault((one.data_name, column), one).result.predictions
+            if len(found.example_id) > len(other.example_id):
+                most[one.data_name, column] = one
+    for (data, column), one in most.items():
+        counts = collections.Counter(one.result.predictions.groups[column].astype(str).tolist())
+        unknown = counts.pop("", 0)
+        words = ", ".join(f"{value} {n:,}" for value, n in counts.most_common(_MOST_CLASSES))
+        if len(counts) > _MOST_CLASSES:
+            words += f", {len(counts) - _MOST_CLASSES} more"
+        if unknown:
+            words += f", unknown {unknown:,}"
+        if counts:
+            title = naming.title(one.result.study)
+            yield f"{data}, images of {title} by {display(column)}: {words}."
 
 
 def reference(report: Report) -> Iterator[str]:

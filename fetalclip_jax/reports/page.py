@@ -258,6 +258,16 @@ def plain_table(
     return table(columns, body, style_class)
 
 
+def folded_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], most: int = 12
+) -> str:
+    """A table of text under its title; one of more than `most` rows opens on demand."""
+    content = plain_table(columns, rows)
+    if len(rows) > most:
+        return details(f"{title}: {len(rows)} rows", content)
+    return paragraph(title, "title") + content
+
+
 def document(title: str, head: str, sections: Sequence[tuple[str, str]]) -> str:
     """The whole page.
 

@@ -135,7 +135,7 @@ def _caption(found: Sequence[Split], data: str) -> str:
 
 
 def _gaps(splits: Sequence[Split]) -> str:
-    rows, notes = [], {}
+    clear_rows, other_rows, notes = [], [], {}
     for one in splits:
         found, metric = one.found, one.metric
         gap, clear = (kind.get(found.headline) for kind in (found.largest, found.established))
@@ -148,6 +148,7 @@ def _gaps(splits: Sequence[Split]) -> str:
             if clear is not None and clear != gap:
                 verdict += f"; beyond it: {gap_words(clear, metric)}"
         title, by = naming.title(found.study), _column(found.column)
+        rows = other_rows if clear is None else clear_rows
         rows.append((title, one.label, by, words, verdict))
         for note in found.notes:
             notes.setdefault(note, {})[by] = None
@@ -160,9 +161,13 @@ def _gaps(splits: Sequence[Split]) -> str:
     items = "".join(
         f"<li>{page.text('By ' + ', '.join(by) + ': ' + note)}.</li>" for note, by in notes.items()
     )
+    tables = ""
+    if clear_rows:
+        tables = page.folded_table("Largest gaps: beyond chance", columns, clear_rows)
+    if other_rows:
+        tables += page.folded_table("Largest gaps: within chance", columns, other_rows, most=4)
     return (
-        page.paragraph("Largest gaps", "title")
-        + page.plain_table(columns, rows)
+        tables
         + page.paragraph(said, "quiet")
         + (f'<ul class="missing">{items}</ul>' if items else "")
     )

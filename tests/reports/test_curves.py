@@ -103,7 +103,7 @@ def test_a_single_model_keeps_its_references(tmp_path):
 
 
 def test_a_budget_beyond_the_pool_is_in_the_caption(tmp_path):
-    reason = "patients too few for support sets of 256 and as many to validate on"
+    reason = "patients more than there are, for support sets of 256 and as many to validate on"
     short = few_shot("a", (0.5, 0.3, 0.1), details={"lacking": {reason: 131}})
     page = build(tmp_path, short, few_shot("b", (0.6, 0.5, 0.3)))
     assert f"Lacking of a: {reason} (131)." in page.text

@@ -162,15 +162,15 @@ class FewShot:
         Raises:
           ValueError: they are enough for none.
         """
-        settings, enough = self.settings, len(np.unique(data.owners)) // 2
+        settings, patients = self.settings, len(np.unique(data.owners))
         sizes = sorted(set(settings.sizes))
-        fitting = [size for size in sizes if size <= enough] or sizes[:1]
+        fitting = [size for size in sizes if 2 * size <= patients] or sizes[:1]
         sets = {
             size: splits.support_sets(data.owners, size, settings.support_sets, settings.seed)
             for size in fitting
         }
-        reason = "patients too few for support sets of {} and as many to validate on"
-        dropped = {reason.format(size): size - enough for size in sizes if size not in sets}
+        reason = "patients more than there are, for support sets of {} and as many to validate on"
+        dropped = {reason.format(size): 2 * size - patients for size in sizes if size not in sets}
         return sets, {"lacking": dropped} if dropped else {}
 
     def _official_sets(self, data, path, tested) -> tuple[Sets, dict[str, Any]]:

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from fetalclip_jax.evaluation import studies
+from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.statistics import splits
+from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
+from fetalclip_jax.evaluation.statistics.intervals import Spread, interval
 
 QUICK = {"penalties": (1e-2, 1e-3), "resamples": 100}
 SIX = "classification_six_fetal_planes"
@@ -60,6 +63,30 @@ def test_adamw_runs_every_support_set_with_several_seeds(pool, held_out, model):
     alone, together = curve((2,)), curve((2, 8))
     assert len(alone[0]["runs"]) == 6
     assert alone[0]["runs"] == together[0]["runs"]  # a size does not depend on the others
+
+
+def test_sizes_beyond_the_pool_are_said(pool, held_out, model):
+    result = run(pool, held_out, model, sizes=(2, 64), support_sets=2)
+    assert [point["patients"] for point in result.curve] == [2]
+    (reason,) = result.details["lacking"]
+    assert "support sets of 64 and as many to validate on" in reason
+    assert result.details["lacking"][reason] == 128 - 20
+
+
+def test_the_interval_holds_the_chance_of_support_sets_and_of_patients(pool, held_out, model):
+    result = run(pool, held_out, model, sizes=(2,), support_sets=4)
+    (point,) = result.curve
+    answers = Answers.of(result.predictions, "2")
+    bootstrap = Bootstrap(result.predictions.patients(), resamples=100)
+    patients = bootstrap.spread(answers.macro_f1())
+    sets = Spread(float(np.var(point["runs"], ddof=1)) / 4, 3)
+    edges = interval(point["mean"], [patients, sets], scale="unit", groups=15)
+    np.testing.assert_allclose([point["low"], point["high"]], edges)
+    assert len(set(point["draws"])) == 4  # another set of patients each
+    again = run(pool, held_out, model, sizes=(2,), support_sets=4)
+    assert again.curve[0]["draws"] == point["draws"]
+    single = run(pool, held_out, model, sizes=(2,), support_sets=1).curve[0]
+    assert (single["low"], single["high"]) == (None, None)
 
 
 def names(prefix, numbers):

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from fetalclip_jax.evaluation import studies
+from fetalclip_jax.evaluation.statistics import splits
+from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
+from fetalclip_jax.evaluation.statistics.intervals import Spread, interval
 from fetalclip_jax.evaluation.studies.probe_data import ProbeData
 from fetalclip_jax.labels import SIX_PLANES
 
@@ -194,3 +197,56 @@ def test_refuses(pool, held_out, model, make_store):
     broken.image_features[3] = np.inf
     with pytest.raises(ValueError, match=r"of 1 of 90 images are nan or infinite.* of test-3"):
         run(pool, broken, model)
+
+
+def test_another_draw_of_copies_is_part_of_the_interval(make_classes, model):
+    pool = make_classes(12, prefix="pool", copies=3, distance=2)
+    held_out = make_classes(15, prefix="test", distance=2, seed=1)
+    result = run(pool, held_out, model, copies=3, redraws=4, **FAST, resamples=200)
+    values = result.details["redraws"]["macro_f1"]
+    assert len(values) == 4
+    assert len(set(values)) > 1
+    measured = studies.measures(result)["macro_f1"].measure
+    patients = Bootstrap(result.predictions.patients(), resamples=200).spread(measured)
+    copies = Spread(np.var(values, ddof=1) * 3 / 2, 3)
+    edges = interval(measured.value, [patients, copies], scale="unit", groups=15)
+    found = result.metrics["macro_f1"]
+    np.testing.assert_allclose([found.low, found.high], edges)
+    # Of one copy there is nothing to draw, and a result without intervals needs no redraws.
+    assert run(pool, held_out, model, copies=1, **FAST).details["redraws"] == {}
+    assert run(pool, held_out, model, copies=3, **FAST, resamples=1).details["redraws"] == {}
+    with pytest.raises(ValueError, match="redraws=1 must be 0, or 2 and more"):
+        studies.create("probe.planes", redraws=1)
+
+
+@pytest.mark.parametrize("solver", ["adamw", "logistic"])
+def test_redrawn_rows_are_copies_of_the_same_images(make_classes, model, solver):
+    pool = make_classes(10, prefix="pool", copies=3, distance=8)
+    held_out = make_classes(5, prefix="test", distance=8, seed=1)
+    options = FAST if solver == "adamw" else QUICK
+    settings = studies.create("probe.planes", copies=3, progress=False, **options).settings
+    data = ProbeData(pool, held_out, "planes", settings, "features")
+    folds = splits.folds_by_patient(data.owners, 2)
+    train, validation = data.rows(folds[0])
+    drawn, same = data._redraw((train, validation), np.random.default_rng(0))
+    assert (same == validation).all()
+    assert (pool.copy[drawn] > 0).all()
+    assert (drawn // 4 == train // 4).all()  # four rows an image: clean, and three copies
+    assert (drawn != train).any()
+    answers = data.redrawn(folds, 2)
+    assert [one.predictions.shape for one in answers] == [(2 if solver == "adamw" else 1, 30)] * 2
+
+
+@pytest.mark.parametrize("solver", ["adamw", "logistic"])
+def test_validation_holds_what_probes_say_of_patients_they_had_not_seen(
+    make_classes, model, solver
+):
+    # Labels are drawn by lot: a probe is right about those alone that it was trained on.
+    pool = make_classes(12, prefix="pool", distance=3, shuffle_labels=True)
+    held_out = make_classes(5, prefix="test", distance=3, seed=1)
+    options = FAST | {"epochs": 3} if solver == "adamw" else QUICK
+    found = run(pool, held_out, model, **options).validation
+    assert sorted(found.example_id) == sorted(pool.columns["example_id"])
+    np.testing.assert_allclose(found.scores.sum(1), 1)
+    assert (found.label == found.prediction).mean() < 0.4
+    assert found.candidates == SIX_PLANES
