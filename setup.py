@@ -40,6 +40,7 @@ setup(
         "orbax-checkpoint>=0.11,<0.13",
         "Pillow>=10.4",
         "safetensors>=0.5",
+        "scipy>=1.14",
         "sentencepiece>=0.2",
         "tensorboardX>=2.6.2",
         "tensorflow-datasets>=4.9.9,<5",
@@ -54,6 +55,7 @@ setup(
             "torchvision==0.29.1",
             "open_clip_torch>=3.0",
             "transformers>=4.40",
+            "scikit-learn>=1.5",
         ],
     },
 )

@@ -8,6 +8,7 @@ thousands of times; the truth is the metric over very many patients. Nominal is 
 
 import argparse
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 from scipy import stats
@@ -175,12 +176,17 @@ def main() -> None:
     parser.add_argument("--designs", nargs="+", default=list(DESIGNS), choices=list(DESIGNS))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    error = np.sqrt(0.95 * 0.05 / arguments.studies)
-    print(f"{arguments.studies} studies of each design; a coverage is off by {error:.3f} by chance")
+    table(arguments.designs, arguments.studies, arguments.seed)
+
+
+def table(designs: Iterable[str], studies: int, seed: int) -> None:
+    """Prints a row of every design and kind of estimate."""
+    error = np.sqrt(0.95 * 0.05 / studies)
+    print(f"{studies} studies of each design; a coverage is off by {error:.3f} by chance")
     print("| design | estimate | truth | mean width | coverage of 95 % intervals |")
     print("|---|---|---|---|---|")
-    for name in arguments.designs:
-        for kind, found in coverage(DESIGNS[name], arguments.studies, arguments.seed).items():
+    for name in designs:
+        for kind, found in coverage(DESIGNS[name], studies, seed).items():
             share, truth, width = found
             print(f"| {name} | {kind} | {truth:.3f} | {width:.3f} | {share:.3f} |", flush=True)
 

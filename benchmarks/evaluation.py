@@ -1,11 +1,15 @@
-"""How long do the programs of `fetalclip evaluate` take once images are encoded?
+"""How long do the programs of an evaluation take, and how often do its intervals hold the truth?
 
-    python benchmarks/evaluation.py [--part probe few_shot logistic] [--peer-runs 1]
+    python benchmarks/evaluation.py [--part probe few_shot ...] [--peer-runs 1] [--results FOLDER]
 
 probe      25 linear probes (5 folds x 5 seeds) by AdamW, as the paper trains them: 5,600 images of
            896 patients with 5 augmented copies, 768 features, six classes, 50 epochs, batch 64.
 few_shot   7 sizes (2 to 128 patients) x 5 support sets x 5 seeds, 10 copies, 100 epochs, batch 16.
 logistic   both with the default protocol: clean images, 11 penalties, to the end.
+bootstrap  10,000 resamples of the F1 of each class, against scikit-learn where it is installed.
+paired     every metric that the models in --results share, by paired tests.
+coverage   how often intervals hold the truth, by simulation (`coverage.py`,
+           `coverage_of_analyses.py`; ten minutes).
 
 The features are drawn at random, so accuracies say only that two programs do the same. Times hold
 compilation. Where torch is installed, a plain loop of it trains `--peer-runs` of the same runs of
@@ -16,12 +20,16 @@ times, as if several such loops kept all cores busy.
 import argparse
 import dataclasses
 import os
+import pathlib
 import time
 from collections.abc import Callable, Sequence
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import coverage  # beside this file
+import coverage_of_analyses
 import numpy as np
+import resampling
 
 from fetalclip_jax.evaluation.heads import linear, logistic
 from fetalclip_jax.evaluation.statistics import splits
@@ -86,22 +94,21 @@ def few_shot_splits(data: Data) -> list[splits.Split]:
     return [one for size in SIZES for one in splits.support_sets(data.owners, size)]
 
 
-def probe(peer_runs: int) -> None:
+def probe(arguments: argparse.Namespace) -> None:
     data = Data.drawn(copies=5)
     folds = splits.folds_by_patient(data.owners, 5, 0)
-    _adamw("probe", data, folds, linear.ProbeConfig(), peer_runs, sizes=("",))
+    _adamw("probe", data, folds, linear.ProbeConfig(), arguments.peer_runs, sizes=("",))
 
 
-def few_shot(peer_runs: int) -> None:
+def few_shot(arguments: argparse.Namespace) -> None:
     data = Data.drawn(copies=10)
     config = linear.ProbeConfig(epochs=100, batch_size=16)
     sizes = tuple(f", {size} patients" for size in SIZES)
-    _adamw("few_shot", data, few_shot_splits(data), config, peer_runs, sizes)
+    _adamw("few_shot", data, few_shot_splits(data), config, arguments.peer_runs, sizes)
 
 
-def logistic_heads(peer_runs: int) -> None:
+def logistic_heads(_: argparse.Namespace) -> None:
     """No peer: the tests hold its optimum against SciPy's."""
-    del peer_runs
     data = Data.drawn(copies=0)
     unit = data.features / np.linalg.norm(data.features, axis=1, keepdims=True)
     for name, given, fit in (
@@ -211,10 +218,18 @@ class _Clock:
         return f"{self.seconds:.1f} s | {self.processor:.1f} s"
 
 
-PARTS: dict[str, Callable[[int], None]] = {
+def simulated_coverage(_: argparse.Namespace) -> None:
+    coverage.table(coverage.DESIGNS, studies=1000, seed=0)
+    coverage_of_analyses.table(studies=300, seed=0)
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "probe": probe,
     "few_shot": few_shot,
     "logistic": logistic_heads,
+    "bootstrap": lambda _: resampling.per_class_f1(),
+    "paired": lambda arguments: resampling.paired_tests(arguments.results),
+    "coverage": simulated_coverage,
 }
 
 
@@ -224,10 +239,11 @@ def main() -> None:
     parser.add_argument(
         "--peer-runs", type=int, default=1, help="of 25, that torch trains too (default: 1)"
     )
+    parser.add_argument("--results", type=pathlib.Path, help="an evaluation of two models or more")
     arguments = parser.parse_args()
     print("| suite | time | processor time | of a torch loop | ratio |")
     for name in arguments.part:
-        PARTS[name](arguments.peer_runs)
+        PARTS[name](arguments)
 
 
 if __name__ == "__main__":
