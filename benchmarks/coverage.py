@@ -17,7 +17,8 @@ from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.result import Estimate
 from fetalclip_jax.evaluation.statistics import measure
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
-from fetalclip_jax.evaluation.studies import few_shot, probe
+from fetalclip_jax.evaluation.statistics.intervals import Spread
+from fetalclip_jax.evaluation.studies import few_shot
 from fetalclip_jax.evaluation.studies.probe import ProbeSettings
 
 _RESAMPLES = 400
@@ -38,6 +39,7 @@ class Design:
       accuracy: share of right answers.
       patient_deviation: of the patients' qualities, in probits: how alike images of one are.
       sets, set_deviation: support sets of a few-shot study, and how far their probes differ.
+      pool, of_pool: patients of a pool, and how many of them a set has; 0 for sets that share none.
       copies_deviation: how far probes of other augmented copies differ.
       resample_by: "patient" or "image".
     """
@@ -49,6 +51,8 @@ class Design:
     patient_deviation: float = 0.6
     sets: int = 0
     set_deviation: float = 0.0
+    pool: int = 0
+    of_pool: int = 0
     copies_deviation: float = 0.0
     resample_by: str = "patient"
 
@@ -61,8 +65,13 @@ DESIGNS = {
     "few patients (12)": Design(12, 10, shares=(1 / 3,) * 3, accuracy=0.8),
     "near-perfect (99.3 %)": Design(100, 4, accuracy=0.993),
     "one image a patient": Design(400, 1, accuracy=0.8, patient_deviation=0.0),
+    "near-perfect (99 %), rare class": Design(150, 4, shares=_RARE, accuracy=0.99),
+    "2 support sets": Design(150, 4, accuracy=0.75, sets=2, set_deviation=0.25),
     "5 support sets": Design(150, 4, accuracy=0.75, sets=5, set_deviation=0.25),
     "20 support sets": Design(150, 4, accuracy=0.75, sets=20, set_deviation=0.25),
+    "5 support sets of 40 of 100 patients": Design(
+        150, 4, accuracy=0.75, sets=5, set_deviation=0.15, pool=100, of_pool=40
+    ),
     "augmented copies": Design(150, 4, copies_deviation=0.1),
 }
 
@@ -115,6 +124,15 @@ class Simulation:
             "median error": measure.Median(error),
         }
 
+    def shifts_of_sets(self) -> np.ndarray:
+        """Of the quality of each set's probe; sets of one pool have patients in common."""
+        design, rng = self.design, self.rng
+        if not design.pool:
+            return rng.normal(0, design.set_deviation, design.sets)
+        effects = rng.normal(0, design.set_deviation * np.sqrt(design.of_pool), design.pool)
+        drawn = [rng.permutation(design.pool)[: design.of_pool] for _ in range(design.sets)]
+        return np.array([effects[patients].mean() for patients in drawn])
+
     def bootstrap(self) -> Bootstrap:
         count = self.design.patients * self.design.images
         together = 1 if self.design.resample_by == "image" else self.design.images
@@ -124,9 +142,10 @@ class Simulation:
         """One study's estimates, by the functions that studies use."""
         design, bootstrap = self.design, self.bootstrap()
         if design.sets:
-            shifts = self.rng.normal(0, design.set_deviation, design.sets)
-            answers = self.answers(design.patients, shifts)
-            return {_OF_DRAWS: few_shot.over_support_sets(answers, design.sets, bootstrap)}
+            answers = self.answers(design.patients, self.shifts_of_sets())
+            share = design.of_pool / design.pool if design.pool else None
+            found = few_shot.over_support_sets(answers, design.sets, bootstrap, share)
+            return {_OF_DRAWS: found}
         if design.copies_deviation:
             return {_OF_DRAWS: self._with_redraws(bootstrap)}
         measures = self.measures(design.patients)
@@ -142,7 +161,7 @@ class Simulation:
         first = dataclasses.replace(
             answers, predictions=answers.predictions[:1], ranks=answers.ranks[:1]
         )
-        return bootstrap.estimate(first.macro_f1(), [probe.of_redraws(values.tolist(), _COPIES)])
+        return bootstrap.estimate(first.macro_f1(), [Spread.of_redraws(values, _COPIES)])
 
     def truth(self) -> dict[str, float]:
         """The metrics over very many patients, and over support sets or draws of copies."""

@@ -6,6 +6,8 @@ Beside `coverage.py`, which has the metrics themselves. Nominal is 95 %.
 """
 
 import argparse
+import functools
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -13,7 +15,7 @@ from scipy import special
 
 from fetalclip_jax.evaluation import curves, gaps, subgroups
 from fetalclip_jax.evaluation.result import Estimate, Predictions, Result
-from fetalclip_jax.evaluation.statistics import reliability, selective
+from fetalclip_jax.evaluation.statistics import measure, reliability, selective
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 
 _RESAMPLES = 300
@@ -38,11 +40,25 @@ def area_under_risk(rng, cohort, ease: float) -> tuple[Estimate, Callable[[], fl
     def drawn(patients):
         quality, owners = qualities(rng, patients, *cohort[1:])
         confidence = special.expit(ease + 1.2 * quality)
-        measure = selective.AreaUnderRisk(confidence, rng.random(len(confidence)) > confidence)
-        return measure, owners
+        wrong = rng.random(len(confidence)) > confidence
+        return selective.AreaUnderRisk(confidence, wrong), owners
 
-    measure, owners = drawn(cohort[0])
-    estimate = Bootstrap(owners, _RESAMPLES, int(rng.integers(2**31))).estimate(measure)
+    area, owners = drawn(cohort[0])
+    estimate = Bootstrap(owners, _RESAMPLES, int(rng.integers(2**31))).estimate(area)
+    return estimate, lambda: drawn(200_000 // cohort[1])[0].value
+
+
+def proper_score(rng, cohort, ease: float, of: Callable) -> tuple[Estimate, Callable[[], float]]:
+    """Log loss or Brier score of two classes whose probabilities are true."""
+
+    def drawn(patients):
+        quality, owners = qualities(rng, patients, *cohort[1:])
+        told = special.expit(ease + 1.2 * quality)
+        right = rng.random(len(told)) < told
+        return measure.mean(of(np.where(right, told, 1 - told)), "positive"), owners
+
+    score, owners = drawn(cohort[0])
+    estimate = Bootstrap(owners, _RESAMPLES, int(rng.integers(2**31))).estimate(score)
     return estimate, lambda: drawn(200_000 // cohort[1])[0].value
 
 
@@ -134,16 +150,21 @@ def _of(predictions: Predictions, points) -> Result:
 
 def designs(rng) -> Iterator[tuple[str, str, Callable[[], tuple]]]:
     """(estimate, design, one simulated study: what was found, and the truth)."""
-    truths: dict[str, float] = {}
+    truths: dict[tuple[str, str], float] = {}
+    kinds = {
+        "area under risk": area_under_risk,
+        "log loss": functools.partial(proper_score, of=lambda p: -np.log(p)),
+        "Brier score": functools.partial(proper_score, of=lambda p: 2 * (1 - p) ** 2),
+    }
 
-    def with_truth(name, cohort, ease):
-        found, truth = area_under_risk(rng, cohort, ease)
-        return found, truths.setdefault(name, truths.get(name) or truth())
+    def with_truth(kind, name, cohort, ease):
+        found, truth = kinds[kind](rng, cohort, ease)
+        return found, truths.setdefault((kind, name), truths.get((kind, name)) or truth())
 
     eases = dict.fromkeys(COHORTS, 1.0) | {"near-perfect, 100 patients x 5": 4.0}
-    for name, ease in eases.items():
+    for kind, (name, ease) in itertools.product(kinds, eases.items()):
         cohort = COHORTS.get(name, (100, 5, 0.4))
-        yield "area under risk", name, lambda n=name, c=cohort, e=ease: with_truth(n, c, e)
+        yield kind, name, functools.partial(with_truth, kind, name, cohort, ease)
     told = {
         "true probabilities": lambda p: p,
         "overconfident": lambda p: special.expit(special.logit(p) / 2),

@@ -110,7 +110,8 @@ class Calibration:
       fitted_on: in words, what temperature and thresholds were chosen on.
       temperatures: one, or one of each fold.
       before, after: as the model says them, and at the temperature.
-      abstention, sets: at the temperature.
+      abstention: by what the model says; the threshold of `asked` at the temperature.
+      sets: at the temperature.
       notes: sentences on what was assumed.
     """
 
@@ -155,6 +156,7 @@ def calibrate(result: Result) -> Calibration:
     temperature = np.ones(len(labels))
     for one in chosen:
         temperature[one.rows] = one.temperature
+    before = reliability.log_probabilities(logits)
     after = reliability.log_probabilities(logits, temperature)
     return Calibration(
         study=result.study,
@@ -164,9 +166,9 @@ def calibrate(result: Result) -> Calibration:
         patients=len(np.unique(owners)),
         fitted_on=fitted_on,
         temperatures=tuple(one.temperature for one in chosen),
-        before=judged.reliability(reliability.log_probabilities(logits)),
+        before=judged.reliability(before),
         after=judged.reliability(after),
-        abstention=judged.abstention(after, chosen),
+        abstention=judged.abstention(before, after, chosen),
         sets=tuple(judged.sets(after, chosen, level) for level in SET_LEVELS),
         notes=tuple(notes),
     )
@@ -202,7 +204,10 @@ class _Judged:
         patients, low, high = self.bootstrap.count, None, None
         if patients > 1 and self.bootstrap.resamples > 1:
             edges = found.squared_error_interval(patients - 1, intervals.LEVEL)
-            low, high = map(math.sqrt, edges)
+            low, high = (min(1.0, math.sqrt(edge)) for edge in edges)
+            if (found.accuracy == 1).all():
+                # Without a wrong answer there is no variance to see: the patients bound the error.
+                high = max(high, 1 - intervals.exact(1.0, patients)[0])
         value = math.sqrt(max(found.squared_error(), 0))
         return Estimate(value, low, high, len(self.labels), patients)
 
@@ -219,9 +224,9 @@ class _Judged:
                 "patients": estimate.groups,
             }
 
-    def abstention(self, log_probabilities: np.ndarray, chosen: list[Chosen]) -> Abstention:
-        confidence = np.exp(log_probabilities.max(1))
-        errors = ~self.hits(log_probabilities)
+    def abstention(self, before: np.ndarray, after: np.ndarray, chosen: list[Chosen]) -> Abstention:
+        # Folds have temperatures of their own: ranks over all images are of what the model says.
+        confidence, errors = np.exp(before.max(1)), ~self.hits(before)
         coverages, risks = selective.risk_by_coverage(confidence, errors)
         places = np.linspace(0, len(coverages) - 1, _POINTS).round().astype(int)
         by_confidence = np.sort(confidence)[::-1]
@@ -229,9 +234,9 @@ class _Judged:
         for coverage in COVERAGES:
             least = by_confidence[math.ceil(coverage * len(errors) - 1e-9) - 1]
             error_at[coverage] = self._mean(errors, confidence >= least)
-        answered = np.zeros(len(errors), bool)
+        answered, scaled = np.zeros(len(errors), bool), np.exp(after.max(1))
         for one in chosen:
-            answered[one.rows] = confidence[one.rows] >= one.lowest_confidence
+            answered[one.rows] = scaled[one.rows] >= one.lowest_confidence
         return Abstention(
             self.bootstrap.estimate(selective.AreaUnderRisk(confidence, errors)),
             error_at,

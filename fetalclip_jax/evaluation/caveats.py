@@ -8,13 +8,21 @@ import numpy as np
 from fetalclip_jax.evaluation.result import Predictions, Result
 
 _FEW = 20  # patients, in all or of one class
+_FEW_SETS = 5
+# Of rates whose classes weigh the same, whatever their number of images.
+_BY_CLASS = ("macro_f1", "balanced_")
 
 
 def caveats(result: Result) -> list[str]:
     """Sentences, a list that is empty where simulated intervals cover 93 to 97 %."""
     if result.predictions is None or not any(e.low is not None for e in result.metrics.values()):
         return []
-    return [*_of_images(result), *_of_classes(result), *_of_few(result)]
+    return [
+        *_of_images(result),
+        *_of_classes(result),
+        *_of_few(result),
+        *_of_support_sets(result),
+    ]
 
 
 def _of_images(result: Result) -> list[str]:
@@ -30,14 +38,15 @@ def _of_images(result: Result) -> list[str]:
 
 
 def _of_classes(result: Result) -> list[str]:
-    if not any(name.startswith("balanced_") for name in result.metrics):
+    if not any(mark in name for name in result.metrics for mark in _BY_CLASS):
         return []
     few = [f"{name} ({count})" for name, count in _patients_of(result.predictions) if count < _FEW]
     if not few:
         return []
     return [
         f"classes of fewer than {_FEW} patients, {', '.join(few)}: 85 to 92 % of the intervals of "
-        "balanced accuracies hold the truth"
+        "balanced accuracies hold the truth, and of those of macro F1 too (80 % or more) where "
+        "nearly every answer is right"
     ]
 
 
@@ -49,6 +58,17 @@ def _of_few(result: Result) -> list[str]:
     return [
         f"{patients} patients: about 90 % of the intervals of mean errors hold the truth where "
         f"there are fewer than {_FEW}"
+    ]
+
+
+def _of_support_sets(result: Result) -> list[str]:
+    few = [p for p in result.curve if 1 < int(p.get("support_sets", _FEW_SETS)) < _FEW_SETS]
+    if not few:
+        return []
+    sizes = ", ".join(str(point["patients"]) for point in few)
+    return [
+        f"fewer than {_FEW_SETS} support sets ({sizes} patients): 88 to 93 % of such intervals "
+        "hold the truth"
     ]
 
 

@@ -1,6 +1,9 @@
 """What beside the judged patients could have come out otherwise in a difference of two models."""
 
 import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -8,6 +11,7 @@ from fetalclip_jax.evaluation.alignment import Aligned
 from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.statistics.intervals import Spread
+from fetalclip_jax.evaluation.statistics.support_sets import SupportSets, over_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +23,13 @@ class Chance:
       words: what they are; "" for none.
       unknown: what is part of the difference and cannot be measured; "" where nothing is lacking.
         Of a difference with such a part no interval and no p-value is honest.
+      sets: the support sets among the spreads: one where they are paired, else one a model.
     """
 
     spreads: tuple[Spread, ...] = ()
     words: str = ""
     unknown: str = ""
+    sets: tuple[SupportSets, ...] = ()
 
 
 def of_metric(pair: Aligned, metric: str) -> Chance:
@@ -46,11 +52,39 @@ def of_support_sets(pair: Aligned, size: str) -> Chance:
     if min(map(len, sets)) < 2:
         return Chance(unknown="a single support set shows nothing of the chance of its patients")
     drawn = [point_of(one, size).get("draws") for one in (pair.first, pair.second)]
+    shares = [share_of_pool(point_of(one, size)) for one in (pair.first, pair.second)]
     if drawn[0] and drawn[0] == drawn[1]:
-        spread = Spread.of_mean(sets[0] - sets[1])
-        return Chance((spread,), f"{len(sets[0])} support sets (the same for both)")
+        found = (SupportSets(sets[0] - sets[1], shares[0]),)
+        words = f"{len(sets[0])} support sets (the same for both)"
+        return Chance((found[0].spread,), words, sets=found)
     words = f"{len(sets[0])} and {len(sets[1])} support sets (other ones, unpaired)"
-    return Chance(tuple(map(Spread.of_mean, sets)), words)
+    found = tuple(map(SupportSets, sets, shares))
+    return Chance(tuple(one.spread for one in found), words, sets=found)
+
+
+def of_area(found: Sequence[Chance], weights: np.ndarray) -> Chance:
+    """Chance of the support sets in a weighted sum over sizes.
+
+    Args:
+      found: that of each size.
+      weights: of each size.
+    """
+    alike: dict[tuple[int, int], list[tuple[float, SupportSets]]] = {}
+    for weight, one in zip(weights, found, strict=True):
+        for place, sets in enumerate(one.sets):
+            alike.setdefault((len(one.sets), place), []).append((float(weight), sets))
+    spreads = [over_sizes(*zip(*pairs, strict=True)) for pairs in alike.values()]
+    return Chance(
+        tuple(itertools.chain(*spreads)),
+        "; ".join(dict.fromkeys(one.words for one in found if one.words)),
+        next((one.unknown for one in found if one.unknown), ""),
+    )
+
+
+def share_of_pool(point: Mapping[str, Any]) -> float | None:
+    """What share of the pool's patients a support set of a curve's point holds; None if unknown."""
+    pool = point.get("pool_patients")
+    return min(int(point["patients"]) / pool, 0.999) if pool else None
 
 
 def set_means(result: Result, size: str) -> np.ndarray:
@@ -67,25 +101,21 @@ def point_of(result: Result, size: str) -> dict:
 def of_copies(pair: Aligned, metric: str) -> Chance:
     """Chance of a draw of augmented copies, from trainings on copies drawn anew."""
     results = (pair.first, pair.second)
-    if not any(int(one.protocol.get("copies") or 0) for one in results):
+    copies = [int(one.protocol.get("copies") or 0) for one in results]
+    if not any(copies):
         return Chance()
     found = [np.array(one.details.get("redraws", {}).get(metric, ())) for one in results]
     lacking = [name for name, values in zip(pair.names, found, strict=True) if len(values) < 2]
     if lacking:
         return Chance(
-            unknown=f"{' and '.join(lacking)} recorded no training on copies drawn anew (redraws)"
+            unknown=f"{' and '.join(lacking)} recorded no training on copies drawn anew (it takes "
+            "copies of 2 and more, and redraws)"
         )
     if len(found[0]) == len(found[1]) and _same(results, "seed") and _same(results, "copies"):
-        spread = _of_redraws(found[0] - found[1], results[0])
+        spread = Spread.of_redraws(found[0] - found[1], copies[0])
         return Chance((spread,), f"{len(found[0])} redraws of augmented copies (the same for both)")
     words = f"{len(found[0])} and {len(found[1])} redraws of augmented copies (unpaired)"
-    return Chance(tuple(map(_of_redraws, found, results)), words)
-
-
-def _of_redraws(values: np.ndarray, result: Result) -> Spread:
-    copies = int(result.protocol["copies"])
-    lacking = copies / max(copies - 1, 1)  # as of any bootstrap of so few
-    return Spread(float(values.var(ddof=1)) * lacking, len(values) - 1)
+    return Chance(tuple(map(Spread.of_redraws, found, copies)), words)
 
 
 def _same(results, key: str) -> bool:

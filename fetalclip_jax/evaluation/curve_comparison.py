@@ -13,7 +13,6 @@ from fetalclip_jax.evaluation.comparison import MARGIN, Difference, difference
 from fetalclip_jax.evaluation.curves import Needed, curve, macro_f1, weights
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
-from fetalclip_jax.evaluation.statistics.intervals import Spread
 from fetalclip_jax.evaluation.statistics.weighted_sum import Term, weighted_sum
 
 AREA = "area"
@@ -116,15 +115,7 @@ def _area_difference(
         terms = [Term(w, one, pair.groups) for w, one in zip(weights(sizes), own, strict=True)]
         summed, names = weighted_sum(terms, "unit")
         both.append(summed)
-    joint = Chance(
-        tuple(
-            Spread(w**2 * spread.variance, spread.freedom)
-            for w, one in zip(weights(sizes), found, strict=True)
-            for spread in one.spreads
-        ),
-        "; ".join(dict.fromkeys(one.words for one in found if one.words)),
-        next((one.unknown for one in found if one.unknown), ""),
-    )
+    joint = chance.of_area(found, weights(sizes))
     one = difference(
         AREA, tuple(both), dataclasses.replace(bootstrap, groups=names), names, joint, margin
     )

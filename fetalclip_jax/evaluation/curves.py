@@ -18,6 +18,7 @@ from fetalclip_jax.evaluation.statistics import intervals
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.intervals import Spread
 from fetalclip_jax.evaluation.statistics.measure import OfSums
+from fetalclip_jax.evaluation.statistics.support_sets import SupportSets, over_sizes
 from fetalclip_jax.evaluation.statistics.weighted_sum import Term, weighted_sum
 
 SCORES = (0.8, 0.9)
@@ -161,16 +162,17 @@ def _area_chance(
     count = len(np.unique(groups))
     if count < 2 or resamples < 2:
         return [], count, "a single patient shows no spread" if count < 2 else "not asked for"
-    terms, spreads = [], []
+    terms, support = [], []
     for size, weight in zip(sizes, weights(sizes), strict=True):
         sets = chance.set_means(result, str(size))
         if len(sets) < 2:
             return [], count, f"a single support set of {size} patients shows no spread"
-        spread = Spread.of_mean(sets)
-        spreads.append(Spread(weight**2 * spread.variance, spread.freedom))
+        share = chance.share_of_pool(chance.point_of(result, str(size)))
+        support.append(SupportSets(sets, share))
         terms.append(Term(weight, macro_f1(result, size), groups))
     summed, names = weighted_sum(terms, "unit")
-    return [Bootstrap(names, resamples, seed).spread(summed), *spreads], count, ""
+    patients = Bootstrap(names, resamples, seed).spread(summed)
+    return [patients, *over_sizes(weights(sizes), support)], count, ""
 
 
 def macro_f1(result: Result, size: int) -> OfSums:

@@ -215,7 +215,7 @@ class _Together:
             return 0.0
         values = np.stack([self._values(first), self._values(second)])
         values = values[:, np.isfinite(values).all(0)]
-        if values.shape[1] < 2 or (values.std(1) == 0).any():
+        if values.shape[1] < 2 or any(intervals.variance(one) == 0 for one in values):
             return 0.0
         return float(np.corrcoef(values)[0, 1])
 

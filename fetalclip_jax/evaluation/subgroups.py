@@ -214,6 +214,8 @@ def _values(result: Result, column: str) -> np.ndarray:
             f"more than {MOST_GROUPS} values, or more than half as many as images, is not kept)"
         )
     values = groups[column].astype(np.str_)
+    # What a data set calls unknown is as unknown as what it leaves empty.
+    values = np.where(np.char.lower(values) == UNKNOWN, "", values)
     known = sorted(set(values.tolist()) - {""})
     if len(known) > MOST_GROUPS:
         raise ValueError(

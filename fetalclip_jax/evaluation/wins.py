@@ -18,7 +18,9 @@ from fetalclip_jax.evaluation.statistics.weighted_sum import Term, weighted_sum
 
 @dataclasses.dataclass(frozen=True)
 class Wins:
-    """How often the first model of a pair was better, by the adjusted tests.
+    """How often the first model of a pair was better, by tests whose p is adjusted.
+
+    Equivalence is by two tests of its own, not adjusted.
 
     Attributes:
       names: of the pair.
@@ -61,7 +63,11 @@ def count_wins(compared: Sequence[tuple[Comparison, str]], *, resamples: int, se
 
 
 def _mean(rates: Sequence[Comparison], resamples: int, seed: int) -> Estimate:
-    """The mean difference of rates; patients are drawn once for all studies on a data set."""
+    """The mean difference of rates; patients are drawn once for all studies on a data set.
+
+    Without an interval where one study of a data set draws patients and another images: they would
+    be taken for others.
+    """
     share = 1 / len(rates)
     spreads: list[Spread] = []
     drawn: dict[tuple[str, str], list[Difference]] = {}
@@ -82,7 +88,8 @@ def _mean(rates: Sequence[Comparison], resamples: int, seed: int) -> Estimate:
         n=sum(one.headline.n for one in rates),
         groups=sum(len(names) for _, names in sums),
     )
-    if any(one.headline.low is None for one in rates):
+    mixed = len(drawn) > len({data for data, _ in drawn})
+    if mixed or any(one.headline.low is None for one in rates):
         return mean
     try:
         with np.errstate(invalid="ignore"):

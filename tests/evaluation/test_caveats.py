@@ -1,5 +1,7 @@
 """What intervals do not cover is said, and nothing where they do."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,12 @@ def _result(patients, labels, *, resample_by="patient", low=0.1):
 
 MANY = ["brain"] * 60 + ["femur"] * 60
 OWN = np.arange(120)
+
+
+def test_few_support_sets_are_said():
+    points = [{"patients": 2, "support_sets": 5}, {"patients": 8, "support_sets": 2}]
+    (found,) = caveats(dataclasses.replace(_result(OWN, MANY), curve=points))
+    assert "fewer than 5 support sets (8 patients)" in found
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def bootstrap_interval(
 
     Its width is that of Student's t with the bootstrap's standard error, on the logit scale for a
     statistic that stays between 0 and 1: it reaches its level where there are few groups, or few
-    errors, and a percentile interval does not (`benchmarks/evaluation.py --part coverage`).
+    errors, and a percentile interval does not (`benchmarks/coverage.py`).
 
     Args:
       statistic: weights [r, n] -> value [r]; a weight is the number of times an image was drawn.
@@ -214,4 +214,4 @@ def _spread(values: np.ndarray, count: int) -> Spread:
     if count < 2 or len(values) < 2:
         raise ValueError(f"{count} groups in {len(values)} resamples show no spread: give two")
     # A bootstrap of few groups varies too little: its variance lacks the factor n / (n - 1).
-    return Spread(float(values.var(ddof=1)) * count / (count - 1), count - 1)
+    return Spread(intervals.variance(values) * count / (count - 1), count - 1)

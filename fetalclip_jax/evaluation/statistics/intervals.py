@@ -3,7 +3,7 @@
 An interval is Student's t on a scale on which errors are symmetric: the logit of a rate, the
 logarithm of an error, a difference as it is. Each source of chance (test patients, support sets,
 draws of augmented copies) brings a variance and the degrees of freedom it was estimated with;
-Satterthwaite's formula joins them. What this covers is measured by `benchmarks/evaluation.py`.
+Satterthwaite's formula joins them. What this covers is measured by `benchmarks/coverage.py`.
 """
 
 import dataclasses
@@ -16,6 +16,8 @@ from scipy import special
 LEVEL = 0.95
 # What a number can be: a rate or a score, an error, or a difference of two.
 SCALES = ("unit", "positive", "real")
+# Sums of the same numbers in another order differ by so much, relatively.
+_ROUNDING = 1e-12
 # Differences of rates live between -1 and 1.
 DIFFERENCE = "difference"
 
@@ -35,16 +37,29 @@ class Spread:
     freedom: int | float
 
     @classmethod
-    def of_mean(cls, values: Sequence[float] | np.ndarray) -> "Spread":
-        """That of the mean of independent values, such as the scores of support sets.
+    def of_redraws(cls, values: Sequence[float] | np.ndarray, copies: int) -> "Spread":
+        """That of one draw of augmented copies, from trainings on copies drawn with replacement.
 
-        Raises:
-          ValueError: fewer than two values, which show no spread.
+        Args:
+          values: the score after each training.
+          copies: of each image, from which they were drawn: 2 or more.
         """
-        values = np.asarray(values, np.float64)
-        if len(values) < 2:
-            raise ValueError(f"a spread needs at least two values, found {len(values)}")
-        return cls(float(values.var(ddof=1)) / len(values), len(values) - 1)
+        # As of any bootstrap of so few.
+        return cls(variance(values) * copies / (copies - 1), len(values) - 1)
+
+
+def variance(values: Sequence[float] | np.ndarray) -> float:
+    """Sample variance; 0 where values differ by rounding alone.
+
+    Raises:
+      ValueError: fewer than two values, which show no spread.
+    """
+    values = np.asarray(values, np.float64)
+    if len(values) < 2:
+        raise ValueError(f"a spread needs at least two values, found {len(values)}")
+    if np.ptp(values) <= _ROUNDING * max(1.0, np.abs(values).max()):
+        return 0.0
+    return float(values.var(ddof=1))
 
 
 def joint(spreads: Sequence[Spread]) -> Spread:
@@ -89,10 +104,10 @@ def interval(
     spread = joint(spreads)
     reach = float(special.stdtrit(spread.freedom, 0.5 + level / 2)) * math.sqrt(spread.variance)
     if scale == "unit" and (reach == 0 or not 0 < value < 1):
-        return _exact(value, groups, level)
+        return exact(value, groups, level)
     if scale == DIFFERENCE and reach == 0:
         # As of as many pairs that agree: the bound of a perfect score, to either side.
-        bound = 1 - _exact(1.0, groups, level)[0]
+        bound = 1 - exact(1.0, groups, level)[0]
         return max(-1.0, value - bound), min(1.0, value + bound)
     if reach == 0 or (scale == "positive" and value == 0):
         return None, None
@@ -120,7 +135,7 @@ def p_value(difference: float, spreads: Sequence[Spread]) -> float:
     return float(min(1.0, 2 * special.stdtr(spread.freedom, t)))
 
 
-def _exact(value: float, groups: int, level: float) -> tuple[float, float]:
+def exact(value: float, groups: int, level: float = LEVEL) -> tuple[float, float]:
     """Clopper and Pearson's interval (1934) of a rate of `groups` patients, each right or wrong."""
     hits, tail = value * groups, (1 - level) / 2
     low = 0.0 if hits <= 0 else float(special.betaincinv(hits, groups - hits + 1, tail))

@@ -88,7 +88,7 @@ class OfSums(Measure):
 
 @dataclasses.dataclass(frozen=True)
 class Median(Measure):
-    """The lower median of one value an image.
+    """The median of one value an image; in a resample the lower one.
 
     Attributes:
       values: [n].

@@ -13,8 +13,8 @@ from fetalclip_jax.evaluation.features.store import FeatureStore
 from fetalclip_jax.evaluation.result import Estimate, Predictions, Result
 from fetalclip_jax.evaluation.statistics import official, splits
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
-from fetalclip_jax.evaluation.statistics.intervals import Spread
 from fetalclip_jax.evaluation.statistics.measure import Measured
+from fetalclip_jax.evaluation.statistics.support_sets import SupportSets
 from fetalclip_jax.evaluation.studies.classification import Classification
 from fetalclip_jax.evaluation.studies.probe import (
     PAPER_HEAD,
@@ -75,7 +75,8 @@ class FewShot:
         """Learns from `stores["fit"]`, is tested on `stores["test"]`; see `study.Study`.
 
         The interval of a point holds the chance of the support sets, as the spread of their means
-        (each over its runs, on its own augmented copies), and that of the test patients.
+        (each over its runs, on its own augmented copies) with what sets of one pool have in
+        common, and that of the test patients.
         """
         settings = self.settings
         stores["fit"].check_model(model.fingerprint)
@@ -135,7 +136,10 @@ class FewShot:
         self, size: int, draws: Sequence[splits.Split], found: Classification, data: ProbeData
     ) -> dict[str, Any]:
         scores = found.answers.run_macro_f1()
-        estimate = over_support_sets(found.answers, len(draws), found.bootstrap)
+        pool = len(np.unique(data.owners))
+        estimate = over_support_sets(
+            found.answers, len(draws), found.bootstrap, share=min(size / pool, 0.999)
+        )
         return {
             "patients": size,
             "mean": estimate.value,
@@ -145,6 +149,7 @@ class FewShot:
             "runs": scores.tolist(),
             "support_sets": len(draws),
             "draws": [_digest(draw) for draw in draws],
+            "pool_patients": pool,
             "train_images": float(np.mean([len(data.rows(draw)[0]) for draw in draws])),
             "feature_scaling": self.settings.feature_scaling,
         }
@@ -206,16 +211,21 @@ class FewShot:
         return sets, said
 
 
-def over_support_sets(answers: Answers, sets: int, bootstrap: Bootstrap) -> Estimate:
+def over_support_sets(
+    answers: Answers, sets: int, bootstrap: Bootstrap, share: float | None = None
+) -> Estimate:
     """Mean macro F1 of runs that are ordered by their support sets, as many of each.
 
     A single support set shows nothing of the chance of its patients: no interval.
+
+    Args:
+      share: of the pool's patients that one set holds, see `SupportSets`.
     """
     measure = answers.macro_f1()
     if sets < 2:
         return bootstrap.constant(measure.value)
     of_sets = answers.run_macro_f1().reshape(sets, -1).mean(1)
-    return bootstrap.estimate(measure, [Spread.of_mean(of_sets)])
+    return bootstrap.estimate(measure, [SupportSets(of_sets, share).spread])
 
 
 def _gap(draw: splits.Split, data: ProbeData) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,10 @@ class Probe:
             study=self.name,
             metrics=data.bootstrap().estimates(
                 measures(found.answers, self.task, settings.top_k),
-                {name: [of_redraws(values, settings.copies)] for name, values in redraws.items()},
+                {
+                    name: [Spread.of_redraws(values, settings.copies)]
+                    for name, values in redraws.items()
+                },
             ),
             protocol=settings.effective(),
             baselines=found.baselines(),
@@ -95,6 +98,7 @@ class Probe:
                 "scores": "mean probability over the runs",
             }
             | head_details(probes, settings)
+            | self._unsaid()
             | said,
             predictions=found.table(),
             validation=data.out_of_fold(folds, probes),
@@ -104,6 +108,13 @@ class Probe:
     def measures(predictions: Predictions, task: str) -> dict[str, Measured]:
         """See `evaluation.study.Study`."""
         return measures(Answers.of(predictions), task)
+
+    def _unsaid(self) -> dict[str, list[str]]:
+        """What the intervals do not hold."""
+        if self.settings.copies != 1:
+            return {}
+        note = "intervals lack the chance of the augmented copies: one copy an image shows none"
+        return {"notes": [note]}
 
     def _redraws(self, data: ProbeData, folds: list[splits.Split]) -> dict[str, list[float]]:
         """Every measure after training on other augmented copies; empty where there are none."""
@@ -200,12 +211,6 @@ def head_details(probes: LinearProbes, settings: HeadSettings) -> dict[str, Any]
         "learning_rates_chosen": {},
         "median_best_epoch": None,
     }
-
-
-def of_redraws(values: Sequence[float], copies: int) -> Spread:
-    """The chance of one draw of copies, from trainings on copies drawn with replacement."""
-    lacking = copies / max(copies - 1, 1)  # as of any bootstrap of so few
-    return Spread(float(np.var(values, ddof=1)) * lacking, len(values) - 1)
 
 
 def deviation(values: np.ndarray) -> float | None:

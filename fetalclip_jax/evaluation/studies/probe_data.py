@@ -129,7 +129,9 @@ class ProbeData:
         """
         settings = self._settings
         rng = np.random.default_rng([settings.seed, count])
-        draws = [[self._redraw(self.rows(split), rng) for split in splits] for _ in range(count)]
+        # An image has the same copies in every split of a draw, as it has of one encoding.
+        numbers = rng.integers(1, self._pool.copy.max() + 1, (count, len(self.labels)))
+        draws = [[self._redraw(self.rows(split), number) for split in splits] for number in numbers]
         if settings.solver == "adamw":
             pairs = [pair for draw in draws for pair in draw]
             seeds = _run_seeds(settings.seed, len(pairs))
@@ -141,7 +143,7 @@ class ProbeData:
                 )
             ]
         every = self._all(splits)
-        finals = [self._redraw((every, every), rng)[0] for _ in draws]
+        finals = [self._redraw((every, every), number)[0] for number in numbers]
         return [
             self.judge(self._cross_validated(pairs, final, settings.progress)).answers
             for pairs, final in zip(draws, finals, strict=True)
@@ -156,11 +158,11 @@ class ProbeData:
         listed = np.concatenate([part for split in splits for part in split])
         return np.flatnonzero(self.trains & np.isin(self.owners, listed))
 
-    def _redraw(self, pair, rng):
+    def _redraw(self, pair, number: Int[np.ndarray, "n"]):
+        """Training rows in whose place stand the copies of these numbers; validation as it is."""
         train, validation = pair
-        copy = self._pool.copy
-        first = train - copy[train]  # the clean row of each image, before those of its copies
-        return first + rng.integers(1, copy.max() + 1, len(train)), validation
+        first = train - self._pool.copy[train]  # the clean row, before those of its copies
+        return first + number[train], validation
 
     def _cross_validated(self, pairs, final_rows, progress: bool) -> LinearProbes:
         return logistic.fit_cross_validated(

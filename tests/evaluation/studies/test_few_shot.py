@@ -79,7 +79,8 @@ def test_the_interval_holds_the_chance_of_support_sets_and_of_patients(pool, hel
     answers = Answers.of(result.predictions, "2")
     bootstrap = Bootstrap(result.predictions.patients(), resamples=100)
     patients = bootstrap.spread(answers.macro_f1())
-    sets = Spread(float(np.var(point["runs"], ddof=1)) / 4, 3)
+    # Each set has two of the pool's twenty patients.
+    sets = Spread(float(np.var(point["runs"], ddof=1)) * (1 / 4 + 2 / 18), 3)
     edges = interval(point["mean"], [patients, sets], scale="unit", groups=15)
     np.testing.assert_allclose([point["low"], point["high"]], edges)
     assert len(set(point["draws"])) == 4  # another set of patients each

@@ -213,7 +213,9 @@ def test_another_draw_of_copies_is_part_of_the_interval(make_classes, model):
     found = result.metrics["macro_f1"]
     np.testing.assert_allclose([found.low, found.high], edges)
     # Of one copy there is nothing to draw, and a result without intervals needs no redraws.
-    assert run(pool, held_out, model, copies=1, **FAST).details["redraws"] == {}
+    single = run(pool, held_out, model, copies=1, **FAST).details
+    assert single["redraws"] == {}
+    assert "lack the chance of the augmented copies" in single["notes"][0]
     assert run(pool, held_out, model, copies=3, **FAST, resamples=1).details["redraws"] == {}
     with pytest.raises(ValueError, match="redraws=1 must be 0, or 2 and more"):
         studies.create("probe.planes", redraws=1)
@@ -228,11 +230,16 @@ def test_redrawn_rows_are_copies_of_the_same_images(make_classes, model, solver)
     data = ProbeData(pool, held_out, "planes", settings, "features")
     folds = splits.folds_by_patient(data.owners, 2)
     train, validation = data.rows(folds[0])
-    drawn, same = data._redraw((train, validation), np.random.default_rng(0))
+    number = np.random.default_rng(0).integers(1, 4, len(data.labels))
+    drawn, same = data._redraw((train, validation), number)
     assert (same == validation).all()
     assert (pool.copy[drawn] > 0).all()
     assert (drawn // 4 == train // 4).all()  # four rows an image: clean, and three copies
     assert (drawn != train).any()
+    # In every split of one draw an image has the same copies, as of one encoding.
+    other, _ = data._redraw(data.rows(folds[1]), number)
+    everyone, _ = data._redraw((data._all(folds),) * 2, number)
+    assert sorted([*drawn, *other]) == sorted(everyone)
     answers = data.redrawn(folds, 2)
     assert [one.predictions.shape for one in answers] == [(2 if solver == "adamw" else 1, 30)] * 2
 
