@@ -144,13 +144,6 @@ class _Judged:
         self._say, self._progress = say, progress
         self._stores: dict[tuple, FeatureStore] = {}
         self._environment = environment.describe()
-        self._about = {
-            "name": name,
-            "fingerprint": model.fingerprint,
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(model.params)),
-            "trained_on": model.data.source if model.data is not None else "",
-            "config": dataclasses.asdict(model.config),
-        }
 
     def run(
         self, data_name: str, sources: Sources, study: Study, planned: Sequence[Study]
@@ -169,7 +162,7 @@ class _Judged:
         cost = {"seconds": time.time() - start, "peak_rss_gib": peak_rss_gib()}
         result = dataclasses.replace(
             result,
-            model=self._about,
+            model=self._about(),
             data=self._data(data_name, sources, needs, views),
             cost=cost,
             environment=self._environment,
@@ -184,6 +177,16 @@ class _Judged:
             examples.keep(folder, result.study, result.predictions, source)
         self._say(terminal.lines(result))
         return result
+
+    def _about(self) -> dict[str, Any]:
+        """The model, as a result says which it is."""
+        return {
+            "name": self._name,
+            "fingerprint": self._model.fingerprint,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(self._model.params)),
+            "trained_on": self._model.data.source if self._model.data is not None else "",
+            "config": dataclasses.asdict(self._model.config),
+        }
 
     def _check_place(self, path: pathlib.Path, result: Result) -> None:
         """Says what is replaced; results of other weights are not mixed with these.

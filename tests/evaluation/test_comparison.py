@@ -13,6 +13,7 @@ from fetalclip_jax.evaluation.result import Estimate
 from fetalclip_jax.evaluation.statistics import intervals, measure
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.intervals import Spread
+from fetalclip_jax.evaluation.statistics.support_sets import SupportSets
 from tests.evaluation.paired import PROTOCOL, few_shot, misses, predictions, zero_shot
 
 GOOD = misses(0.15, seed=1)
@@ -197,7 +198,9 @@ def test_copies_that_were_never_redrawn_leave_no_interval():
     found = compare(probe("a", GOOD, [0.8, 0.9]), probe("b", BAD, None))
     one = by_metric(found)["macro_f1"]
     assert (one.low, one.verdict()) == (None, "undecided")
-    assert one.without_interval == "b recorded no training on copies drawn anew (redraws)"
+    assert one.without_interval == (
+        "b recorded no training on copies drawn anew (it takes copies of 2 and more, and redraws)"
+    )
     without = compare(*(probe(n, w, None, copies=0) for n, w in (("a", GOOD), ("b", BAD))))
     assert without.headline.low is not None
 
@@ -208,11 +211,11 @@ def test_support_sets_are_paired_where_they_are_the_same():
     pair = align(first, second)
     same = chance.of_metric(pair, "macro_f1")
     sets = [chance.set_means(one, "8") for one in (first, second)]
-    assert same.spreads == (Spread.of_mean(sets[0] - sets[1]),)
+    assert same.spreads == (SupportSets(sets[0] - sets[1]).spread,)
     assert same.words == "5 support sets (the same for both)"
     other = align(first, few_shot("b", (0.6, 0.5, 0.3), draws="vwxyz", seed=2))
     unpaired = chance.of_metric(other, "macro_f1")
-    assert unpaired.spreads == tuple(map(Spread.of_mean, sets))
+    assert unpaired.spreads == tuple(SupportSets(one).spread for one in sets)
     assert unpaired.words == "5 and 5 support sets (other ones, unpaired)"
     # Luck with the sets is common to both models.
     assert same.spreads[0].variance < sum(one.variance for one in unpaired.spreads) / 2

@@ -24,19 +24,17 @@ def test_sources_of_chance_add_up_and_share_their_freedom():
     both = intervals.joint([sets, patients])
     assert both.variance == pytest.approx(0.001)
     assert both.freedom == pytest.approx(0.001**2 / (0.0009**2 / 4 + 0.0001**2 / 199))
-    of_mean = Spread.of_mean([1.0, 2.0, 4.0])
-    assert (of_mean.variance, of_mean.freedom) == (pytest.approx(7 / 9), 2)
     redraws = Spread.of_redraws([1.0, 2.0, 4.0], copies=5)
     assert (redraws.variance, redraws.freedom) == (pytest.approx(7 / 3 * 5 / 4), 2)
     with pytest.raises(ValueError, match="at least two values, found 1"):
-        Spread.of_mean([1.0])
+        intervals.variance([1.0])
 
 
 def test_what_differs_by_rounding_alone_has_no_variance():
     thirds = [(1 / 3 + 1 / 3) + k * 1e-16 for k in range(5)]
     assert intervals.variance(thirds) == 0.0
     assert intervals.variance([0.0, 1e-9]) > 0
-    assert intervals.p_value(0.4, [Spread.of_mean(thirds)]) == 1.0
+    assert intervals.p_value(0.4, [Spread(intervals.variance(thirds), 4)]) == 1.0
 
 
 def test_a_rate_stays_between_nothing_and_all():
