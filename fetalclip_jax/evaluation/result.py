@@ -22,6 +22,7 @@ from fetalclip_jax import run
 
 PREDICTION_COLUMNS = ("example_id", "patient_id", "label", "prediction")
 _VALIDATION = ".validation.npz"
+_OBJECTS = ("model", "data", "protocol", "details", "cost", "environment")
 # Mappings of arrays, under names such as "groups/machine" in the file.
 _MAPPINGS = ("extra", "groups", "runs", "ranks")
 
@@ -187,6 +188,7 @@ def load(path: pathlib.Path) -> Result:
     path = pathlib.Path(path)
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
+        _check_kinds(fields)
         fields["metrics"] = {k: Estimate(**v) for k, v in fields["metrics"].items()}
         fields["baselines"] = {
             k: Baseline(v["metric"], Estimate(**v["estimate"]), v["description"])
@@ -195,13 +197,38 @@ def load(path: pathlib.Path) -> Result:
         for name, ending in (("predictions", ".npz"), ("validation", _VALIDATION)):
             beside = path.with_name(path.stem + ending)
             fields[name] = _load_predictions(beside) if beside.exists() else None
-        return Result(**fields)
+        found = Result(**fields)
+        _check_beside(found)
+        return found
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is no result of `fetalclip evaluate` ({error}); evaluate again"
         ) from error
+
+
+def _check_kinds(fields: Mapping[str, Any]) -> None:
+    """Refuses a JSON of which a part is of another kind than a result's."""
+    parts = {name: fields.get(name, {}) for name in _OBJECTS}
+    for name, value in parts.items():
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} is a {type(value).__name__}, not an object")
+    if not isinstance(parts["data"].get("stores", {}), Mapping):
+        raise ValueError("data.stores is no object")
+
+
+def _check_beside(found: Result) -> None:
+    """Refuses predictions that are not those of the JSON."""
+    judged = [estimate.n for estimate in found.metrics.values() if estimate.n is not None]
+    if found.predictions is not None and judged:
+        count = len(found.predictions.example_id)
+        if max(judged) != count:
+            raise ValueError(f"it judges {max(judged)} images, the .npz beside it holds {count}")
+    if found.validation is not None and found.predictions is not None:
+        own, other = found.predictions.candidates, found.validation.candidates
+        if own != other:
+            raise ValueError(f"{_VALIDATION} has the classes {list(other)}, not {list(own)}")
 
 
 def load_all(folder: pathlib.Path) -> list[Result]:

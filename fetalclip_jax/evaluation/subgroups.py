@@ -85,6 +85,16 @@ def columns(result: Result) -> list[str]:
     ]
 
 
+def constant_columns(result: Result) -> list[tuple[str, str]]:
+    """Columns that have one known value, and that value: nothing can be split by them."""
+    if result.predictions is None:
+        return []
+    known = {
+        name: set(values.tolist()) - {""} for name, values in result.predictions.groups.items()
+    }
+    return [(name, str(*values)) for name, values in known.items() if len(values) == 1]
+
+
 def split(result: Result, column: str) -> Subgroups:
     """A result by the values of a column, such as "machine"; "" counts apart, as unknown.
 

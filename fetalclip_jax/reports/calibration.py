@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from fetalclip_jax.evaluation.calibration import Calibration, Reliability
+from fetalclip_jax.evaluation.calibration import Calibration, Reliability, Sets
 from fetalclip_jax.evaluation.result import Estimate
+from fetalclip_jax.evaluation.statistics.reliability import is_hottest
 from fetalclip_jax.reports import naming, page, style
 from fetalclip_jax.reports.naming import display, slug
 from fetalclip_jax.reports.reading import Evaluated
@@ -123,8 +124,7 @@ def _caption(found: Sequence[Found]) -> str:
 def _probabilities(found: Sequence[Found]) -> str:
     rows = []
     for one, c in found:
-        first, last = min(c.temperatures), max(c.temperatures)
-        fitted = f"{first:.2f}" if last - first < 0.005 else f"{first:.2f} to {last:.2f}"
+        fitted = _fitted(c.temperatures)
         for words, r in (("as the model says", c.before), (f"temperature {fitted}", c.after)):
             rows.append(
                 (
@@ -150,13 +150,23 @@ def _probabilities(found: Sequence[Found]) -> str:
     return _titled("Calibration", columns, rows, said)
 
 
+def _fitted(temperatures: Sequence[float]) -> str:
+    """ "1.04", "2.41 to 2.60" over folds; a search that ended at its bound found none."""
+    ends = dict.fromkeys(
+        "undecided" if is_hottest(one) else f"{one:.2f}"
+        for one in (min(temperatures), max(temperatures))
+    )
+    return " to ".join(ends)
+
+
 def _abstention(found: Sequence[Found]) -> str:
     rows = []
     for one, c in found:
         a = c.abstention
         given = "no image is answered"
         if a.error is not None:
-            given = f"{_percent(a.coverage)} answered, {_percent(a.error)} wrong"
+            count = round(a.coverage.value * a.coverage.n)
+            given = f"{count:,} images, {_percent(a.coverage)}, {_percent(a.error)} of them wrong"
         rows.append(
             (
                 *(naming.title(one.result.study), one.label, _shown(a.area)),
@@ -189,7 +199,7 @@ def _sets(found: Sequence[Found]) -> str:
             rows.append(
                 (
                     *(naming.title(one.result.study), one.label, f"{100 * s.level:.0f} %"),
-                    _percent(s.coverage) + (" (trivial: too few patients)" if s.trivial else ""),
+                    _percent(s.coverage) + _judged(s),
                     *(_shown(s.size, 2), _percent(s.single), _percent(s.empty)),
                     f"{display(worst)} {_percent(s.of_class[worst])}",
                 )
@@ -203,9 +213,19 @@ def _sets(found: Sequence[Found]) -> str:
         "Wasserman 2019), chosen on other patients so that the true class is inside at the "
         "promised rate for an image of a new patient. Patients must be exchangeable, of the same "
         "kind as those chosen on; images of one patient are not, so each patient counts once (Lee, "
-        "Barber and Willett 2023). Nothing is promised of a single class or subgroup."
+        "Barber and Willett 2023). Nothing is promised of a single class or subgroup. Coverage "
+        "below the promise says that the judged patients are not like those chosen on."
     )
     return _titled("Conformal sets", columns, rows, said)
+
+
+def _judged(s: Sets) -> str:
+    """What a reader must not overlook in a measured coverage."""
+    if s.trivial:
+        return ", trivial: too few patients"
+    if s.coverage.high is not None and s.coverage.high < s.level:
+        return ", below the promise"
+    return ""
 
 
 def _coverages(found: Sequence[Found]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fetalclip_jax.evaluation import result as results
+from fetalclip_jax.evaluation import studies
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.reports import naming
 
@@ -126,7 +127,7 @@ def read(sources: Sequence[pathlib.Path]) -> Contents:
             )
         # The same file through two sources is one result.
         paths |= {path.resolve(): path for path in found}
-    loaded = [(results.load(path), path.parent) for path in paths.values()]
+    loaded = [(_load(path), path.parent) for path in paths.values()]
     loaded.sort(key=lambda pair: naming.order(pair[0].study))
     labels = _labels(loaded)
     unique_runs = {run.workdir.resolve(): run for run in runs}
@@ -137,6 +138,15 @@ def read(sources: Sequence[pathlib.Path]) -> Contents:
             for (result, folder), label in zip(loaded, labels, strict=True)
         ),
     )
+
+
+def _load(path: pathlib.Path) -> Result:
+    result = results.load(path)
+    try:
+        studies.check_predictions(result)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return result
 
 
 def is_run(folder: pathlib.Path) -> bool:

@@ -3,31 +3,15 @@
 `reports.subgroups` and `reports.calibration` draw it.
 """
 
-import csv
 import dataclasses
-import io
-import json
-import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fetalclip_jax import run as runs
 from fetalclip_jax.evaluation import calibration, subgroups
 from fetalclip_jax.evaluation.calibration import Calibration
-from fetalclip_jax.evaluation.result import Estimate
 from fetalclip_jax.evaluation.subgroups import DATA_SET, Gap, Subgroups
 from fetalclip_jax.reports import headline, naming
 from fetalclip_jax.reports.reading import Contents, Evaluated
-
-_FILE = "reliability.json"
-_SUBGROUP_COLUMNS = (
-    *("study", "model", "data", "column", "subgroup", "images", "patients", "simulated"),
-    *("metric", "value", "low", "high", "lacking_classes"),
-)
-_CALIBRATION_COLUMNS = (
-    *("study", "model", "data", "probabilities", "measure", "value", "low", "high", "images"),
-    "patients",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +83,7 @@ def analyse(contents: Contents, columns: Sequence[str] = ()) -> Reliability:
         # The raw pixels are a baseline, wherever there is something to hold against.
         if one.result.study != headline.RAW_PIXELS or not contents.beside(one, "probe.planes")
     ]
-    left_out: list[str] = []
+    columns, left_out = tuple(dict.fromkeys(columns)), []
     splits = [*_within(judged, columns, left_out), *_across(judged, columns, left_out)]
     calibrations = []
     for one in judged:
@@ -109,7 +93,7 @@ def analyse(contents: Contents, columns: Sequence[str] = ()) -> Reliability:
         try:
             calibrations.append((one, calibration.calibrate(one.result)))
         except ValueError as error:
-            left_out.append(f"Calibration: {error}.")
+            left_out.append(_sentence("Calibration", one, error))
     return Reliability(tuple(splits), tuple(calibrations), tuple(left_out))
 
 
@@ -121,64 +105,15 @@ def lines(found: Reliability) -> list[str]:
     elif gaps := _headline_gaps(found, "largest"):
         said.append(f"No gap beyond chance between subgroups; the largest: {_named(*gaps[0])}")
     if found.calibrations:
-        one, worst = max(found.calibrations, key=lambda pair: pair[1].after.expected_error)
+        one, worst = max(found.calibrations, key=lambda pair: pair[1].before.expected_error)
         said.append(
             f"Expected calibration error, the largest of {len(found.calibrations)}: "
-            f"{worst.before.expected_error:.3f}, {worst.after.expected_error:.3f} at its "
-            f"temperature (by chance alone {worst.after.expected_by_chance:.3f}), "
+            f"{worst.before.expected_error:.3f} (by chance alone "
+            f"{worst.before.expected_by_chance:.3f}), {worst.after.expected_error:.3f} at its "
+            "temperature, "
             f"{one.result.study} of {one.label}"
         )
     return said
-
-
-def write(folder: pathlib.Path, found: Reliability) -> None:
-    """Writes reliability.json, reliability_subgroups.csv and reliability_calibration.csv."""
-    runs.write_json(folder / _FILE, found.to_json())
-    runs.write_text(folder / "reliability_subgroups.csv", subgroup_table(found))
-    runs.write_text(folder / "reliability_calibration.csv", calibration_table(found))
-
-
-def check_place(folder: pathlib.Path) -> None:
-    """Raises ValueError if reliability.json there is of something else than a report."""
-    path = folder / _FILE
-    if not path.exists():
-        return
-    try:
-        ours = "calibration" in json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError):
-        ours = False
-    if not ours:
-        raise ValueError(
-            f"{path} is not of a report and would be overwritten; choose another folder for the "
-            "output"
-        )
-
-
-def subgroup_table(found: Reliability) -> str:
-    """Every metric of every subgroup as a row of CSV."""
-    rows = []
-    for one in found.splits:
-        of = (one.found.study, one.found.model)
-        for group in one.found.groups:
-            data = group.name if one.found.column == DATA_SET else one.found.data
-            counts = (one.found.column, group.name, group.images, group.patients, group.simulated)
-            lacking = "; ".join(group.lacking)
-            rows += [
-                (*of, data, *counts, metric, e.value, e.low, e.high, lacking)
-                for metric, e in group.metrics.items()
-            ]
-    return _csv(_SUBGROUP_COLUMNS, rows)
-
-
-def calibration_table(found: Reliability) -> str:
-    """Every measure of probabilities as a row of CSV."""
-    rows = []
-    for one, calibrated in found.calibrations:
-        of = (calibrated.study, one.model_name, one.data_name)
-        for probabilities, name, e in _measures(calibrated):
-            edges = (e.value, e.low, e.high, e.n, e.groups)
-            rows.append((*of, probabilities, name, *edges))
-    return _csv(_CALIBRATION_COLUMNS, rows)
 
 
 def gap_words(gap: Gap, metric: naming.Metric) -> str:
@@ -198,6 +133,7 @@ def _within(
     judged: Sequence[Evaluated], columns: Sequence[str], left_out: list[str]
 ) -> Iterator[Split]:
     refused: dict[str, str] = {}
+    constant: dict[tuple[str, str], list[str]] = {}
     split = set()
     without = []
     for one in judged:
@@ -205,6 +141,8 @@ def _within(
         if not columns and predictions is not None and not predictions.groups:
             without.append(f"{one.result.study} of {one.label}")
         wanted = columns or subgroups.columns(one.result)
+        for column, value in () if columns else subgroups.constant_columns(one.result):
+            constant.setdefault((column, value), []).append(f"{one.result.study} of {one.label}")
         for column in wanted:
             if column == DATA_SET:
                 continue
@@ -212,7 +150,7 @@ def _within(
                 found = subgroups.split(one.result, column)
             except ValueError as error:
                 refused.setdefault(column, str(error))
-                left_out.append(f"Subgroups: {error}.")
+                left_out.append(_sentence("Subgroups", one, error))
                 continue
             split.add(column)
             yield Split((one,), found)
@@ -221,6 +159,8 @@ def _within(
             f"Subgroups: no group columns are kept with {', '.join(without)}; if the data set has "
             "any, evaluate again."
         )
+    for (column, value), of in constant.items():
+        left_out.append(f"Subgroups: {column} is {value!r} alone in {', '.join(of)}.")
     impossible = [reason for column, reason in refused.items() if column not in split]
     if columns and impossible:
         raise ValueError(impossible[0])
@@ -270,38 +210,8 @@ def _named(one: Split, gap: Gap) -> str:
     )
 
 
-def _measures(found: Calibration) -> Iterator[tuple[str, str, Estimate]]:
-    for when, one in (("as scored", found.before), ("at the temperature", found.after)):
-        yield when, "expected calibration error", Estimate(one.expected_error, n=found.images)
-        yield when, "that by chance alone", Estimate(one.expected_by_chance, n=found.images)
-        yield when, "root mean square calibration error", one.rms_error
-        yield when, "Brier score", one.brier
-        yield when, "log loss", one.log_loss
-    when, abstention = "at the temperature", found.abstention
-    yield when, "area under risk by coverage", abstention.area
-    for coverage, estimate in abstention.error_at.items():
-        yield when, f"error at {coverage:.0%} coverage", estimate
-    yield when, f"coverage at a chosen risk of {abstention.asked:.0%}", abstention.coverage
-    if abstention.error is not None:
-        yield when, f"error at a chosen risk of {abstention.asked:.0%}", abstention.error
-    for one in found.sets:
-        parts: Mapping[str, Estimate] = {
-            "coverage": one.coverage,
-            "coverage by image": one.image_coverage,
-            "mean size": one.size,
-            "share with one answer": one.single,
-            "share empty": one.empty,
-        }
-        parts |= {f"coverage of {name}": e for name, e in one.of_class.items()}
-        for column, groups in one.of_group.items():
-            parts |= {f"coverage of {column} {name}": e for name, e in groups.items()}
-        for name, estimate in parts.items():
-            yield when, f"{one.level:.0%} sets: {name}", estimate
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
+def _sentence(what: str, one: Evaluated, error: ValueError) -> str:
+    """The error as a sentence that says whose it is."""
+    words = str(error)
+    whose = "" if one.result.study in words else f"{one.result.study} of {one.label}: "
+    return f"{what}: {whose}{words}."

@@ -20,6 +20,7 @@ from fetalclip_jax.reports import (
     published,
     reading,
     reliability,
+    reliability_files,
     sections,
     summary,
     tables,
@@ -71,7 +72,7 @@ def build(
     contents = reading.read(sources)
     folder = _summary_folder(sources, contents, output)
     comparison.check_place(folder)
-    reliability.check_place(folder)
+    reliability_files.check_place(folder)
     compared = comparison.of(contents, compare, margin)
     figures = summary.summarise(contents, total_seconds)
     report = Report(contents, output.parent / "figures")
@@ -87,7 +88,7 @@ def build(
     tables.write(folder / "tables", contents)
     comparison.write(folder, compared)
     curves.write(folder, drawn)
-    reliability.write(folder, reliable)
+    reliability_files.write(folder, reliable)
     if say:
         for line in [*(compared.lines() if compared else ()), *reliability.lines(reliable)]:
             say(line)

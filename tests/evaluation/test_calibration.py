@@ -188,3 +188,24 @@ def test_scores_that_are_not_finite_are_refused():
     found.scores[3, 1] = np.nan
     with pytest.raises(ValueError, match=r"scores of zero_shot\.planes.*first example 'e3'"):
         calibrate(Result("zero_shot.planes", {}, {"name": "m"}, {"name": "c"}, predictions=found))
+
+
+def test_answers_are_ranked_across_folds_by_what_the_model_says(too_sure):
+    """Folds have temperatures of their own, which would rank one above another."""
+    logits, labels, *_ = _sample(0, temperature=3.0)
+    confidence = special.softmax(logits, axis=1).max(1)
+    surest = np.argsort(-confidence, kind="stable")[: int(0.8 * len(labels))]
+    wrong = logits.argmax(1) != labels
+    assert too_sure.abstention.error_at[0.8].value == pytest.approx(wrong[surest].mean())
+
+
+def test_without_a_wrong_answer_the_patients_bound_the_error():
+    labels = np.tile([0, 1, 2], 20)
+    found = calibrate(
+        result(
+            predictions(np.eye(3)[labels] * 20, labels, np.arange(60)),
+            details={"classes": list(CLASSES), "logit_scale": 100.0},
+        )
+    )
+    assert found.before.expected_error < 1e-6
+    assert found.before.rms_error.high == pytest.approx(1 - 0.025 ** (1 / 60))

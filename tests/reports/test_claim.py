@@ -91,7 +91,7 @@ def test_machines_of_the_judged_images_are_counted(answers):
     predictions = dataclasses.replace(result.predictions, groups={"machine": machines})
     told, authors = answers(dataclasses.replace(result, predictions=predictions))
     assert told["13"] == (
-        "Zero-shot planes on phantom, images by machine: Voluson E6 100, Aloka 15, unknown 5."
+        "phantom, images of Zero-shot planes by machine: Voluson E6 100, Aloka 15, unknown 5."
     )
     assert "13. probes and settings" in authors
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fetalclip_jax import cli, reports
-from fetalclip_jax.labels import BRAIN_PLANES
+from fetalclip_jax.labels import BRAIN_PLANES, PLANES
 from fetalclip_jax.reports import reading, reliability
 from tests.reports.conftest import (
     MODEL,
@@ -198,3 +198,25 @@ def test_a_file_of_the_users_is_not_overwritten(tmp_path):
         reports.build([folder], tmp_path / "page.html")
     assert (tmp_path / "reliability.json").read_text() == '{"mine": 1}'
     assert not (tmp_path / "figures").exists()
+
+
+def test_a_column_that_is_named_twice_splits_once(tmp_path):
+    one = grouped(brain(), machine=["A", "B"])
+    assert len(analyse(tmp_path, one, columns=("machine", "machine")).splits) == 1
+
+
+def test_constant_columns_and_columns_of_unknowns_are_said(tmp_path):
+    one = grouped(brain(), machine=["Aloka", "Aloka"], centre=["unknown", "X", "", "Y"])
+    found = analyse(tmp_path, one)
+    assert any("machine is 'Aloka' alone in zero_shot.brain of" in line for line in found.left_out)
+    (split,) = found.splits
+    # What the data set calls unknown and what it leaves empty are one group.
+    names = [group.name for group in split.found.groups]
+    assert sorted(names) == ["X", "Y", "unknown"]
+
+
+def test_the_largest_calibration_error_is_the_largest(tmp_path):
+    found = analyse(tmp_path, brain(), classification("zero_shot.planes", PLANES, protocol=FEW))
+    worst = max(c.before.expected_error for _, c in found.calibrations)
+    (line,) = [line for line in reliability.lines(found) if "calibration error" in line]
+    assert f"the largest of 2: {worst:.3f} (by chance alone" in line

@@ -25,6 +25,8 @@ STUDIES = {
 _TASKS = ("planes", "brain")
 # What `fetalclip score` calls a result of someone's predictions.
 SCORED = "classification"
+# What is read off rounded scores may differ by so much.
+_ROUNDING = 1e-6
 
 
 def names() -> list[str]:
@@ -76,6 +78,26 @@ def measures(result: Result) -> Mapping[str, Measured]:
     study, arguments = _found(result.study)
     found = study.measures(result.predictions, *arguments)
     return {name: one for name, one in found.items() if name in result.metrics}
+
+
+def check_predictions(result: Result) -> None:
+    """Holds the metrics of a result against its own predictions.
+
+    Results of versions that kept no `environment` did not keep the answers of every run either, and
+    are taken as they are.
+
+    Raises:
+      ValueError: predictions that give other metrics: they are of another result.
+    """
+    if result.predictions is None or not result.environment:
+        return
+    for name, one in measures(result).items():
+        found, said = one.measure.value, result.metrics[name].value
+        if abs(found - said) > _ROUNDING * max(1.0, abs(said)):
+            raise ValueError(
+                f"its {name} is {said:.6g} and the predictions beside it give {found:.6g}: one of "
+                "the files is of another result; evaluate again"
+            )
 
 
 def _found(name: str) -> tuple[type, tuple[str, ...]]:
