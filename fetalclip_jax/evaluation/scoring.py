@@ -16,7 +16,7 @@ import numpy as np
 from fetalclip_jax.biometry import who_chart
 from fetalclip_jax.data.columns import NUMBER_COLUMNS, TEXT_COLUMNS
 from fetalclip_jax.datasets import tables
-from fetalclip_jax.evaluation import age
+from fetalclip_jax.evaluation import age, environment
 from fetalclip_jax.evaluation.features import FeatureStore
 from fetalclip_jax.evaluation.result import Estimate, Result
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
@@ -60,6 +60,7 @@ def score(
             baselines=found.baselines(),
             details=found.details(),
             predictions=found.table(),
+            environment=environment.describe(),
         )
     return _score_ages(path, rows, store, bootstrap, protocol)
 
@@ -85,6 +86,7 @@ def _score_ages(path, rows, store, bootstrap, protocol) -> Result:
             "constant_baseline_days": constant,
             "constant_baseline": float(who_chart.is_valid(constant, hc_mm[kept]).mean()),
         },
+        environment=environment.describe(),
     )
 
 

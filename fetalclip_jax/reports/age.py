@@ -61,7 +61,7 @@ def age_chart(ages: AgePredictions, constant_days: float | None, true_age_label:
     """
     known = np.isfinite(ages.true_days)
     panels = 1 + bool(known.any())
-    with style.figure(5.1 * panels + 0.4, 4.6) as fig:
+    with style.figure(5.1 * panels + 0.4, 5.2) as fig:
         axes = fig.subplots(1, panels, squeeze=False)[0]
         if known.any():
             _age_panel(axes[0], ages, true_age_label)
@@ -124,5 +124,5 @@ def _week_axis(axis, set_limits) -> None:
 
 def _finish(axes: Axes, title: str) -> None:
     axes.set_title(title, pad=10)
-    # Early age with a large head, or late with a small one: the corner that stays empty.
-    axes.legend(loc="lower right", fontsize=8.2)
+    # Below the axes: a poor model leaves no corner of them empty.
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=8.2)

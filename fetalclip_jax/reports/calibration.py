@@ -39,8 +39,10 @@ def section(report, found: Sequence[Found]) -> Iterator[str]:
         yield _probabilities(found)
         yield _abstention(found)
         yield _sets(found)
-        yield page.details("Coverage by class and by subgroup", _coverages(found))
-        yield page.details("Bins of the reliability diagrams", _bins(found))
+        file = "reliability_calibration.csv"
+        yield page.details("Coverage by class and by subgroup", _coverages(found), file)
+        file = "reliability.json"
+        yield page.details("Bins of the reliability diagrams", _bins(found), file)
 
 
 def figure(found: Sequence[Found]) -> bytes:

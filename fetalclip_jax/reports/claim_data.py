@@ -50,17 +50,18 @@ def sources(report: Report) -> Iterator[str]:
 
 
 def eligibility(report: Report) -> Iterator[str]:
-    yield (
-        "An image is judged if it can be read and has the label or measurement that a task needs; "
-        "numbers that cannot be true are not used."
-    )
+    if _judged_here(report):
+        yield (
+            "An image is judged if it can be read and has the label or measurement that a task "
+            "needs; numbers that cannot be true are not used."
+        )
     if report.has_section("left out"):
         yield "What was left out, why and how often: section What was left out."
 
 
 def preprocessing(report: Report) -> Iterator[str]:
     for one in report.contents.evaluated:
-        size = one.result.model.get("config", {}).get("vision_cfg", {}).get("image_size")
+        size = provenance.tower(one, "vision_cfg").get("image_size")
         for name, about in one.result.data.get("stores", {}).items():
             if about.get("transform") in _TRANSFORMS and name != "train":
                 to = f" to {size} pixels" if size else ""
@@ -76,7 +77,8 @@ def preprocessing(report: Report) -> Iterator[str]:
 
 
 def missing(report: Report) -> Iterator[str]:
-    yield "Nothing is imputed: an image that lacks what a task needs is left out and counted."
+    if _judged_here(report):
+        yield "Nothing is imputed: an image that lacks what a task needs is left out and counted."
     for one in report.contents.evaluated:
         if "left_out" in one.result.data:
             count = len(one.result.data["left_out"])
@@ -114,7 +116,7 @@ def acquisition(report: Report) -> Iterator[str]:
 
 
 def reference(report: Report) -> Iterator[str]:
-    for one in report.contents.evaluated:
+    for one in _judged_here(report):
         result = one.result
         if "classes" in result.details or "per_class_f1" in result.details:
             yield f"{one.data_name}: the class labels that come with the data set."
@@ -140,7 +142,7 @@ def partitions(report: Report) -> Iterator[str]:
 
 def level(report: Report) -> Iterator[str]:
     judged: dict[str, tuple[int, int]] = {}
-    for one in report.contents.evaluated:
+    for one in _judged_here(report):
         if one.result.predictions is not None:
             ids = one.result.predictions.patient_id.astype(str)
             found = len(ids), int((ids != "").sum())
@@ -177,7 +179,8 @@ def external(report: Report) -> Iterator[str]:
     pairs = [
         (one.model_name, f"{one.data_name}, other data than it was trained on ({trained_on}).")
         for one in report.contents.evaluated
-        if (trained_on := _trained_on(report, one)) not in ("", one.result.data.get("kind"))
+        if one.result.data.get("kind")
+        and (trained_on := _trained_on(report, one)) not in ("", one.result.data["kind"])
     ]
     yield from together(pairs)
     known = {one.model_name: _trained_on(report, one) for one in report.contents.evaluated}
@@ -219,6 +222,11 @@ def characteristics(report: Report) -> Iterator[str]:
                 yield f"{where}: {words} {min(known):.1f} to {max(known):.1f} {unit}."
 
 
+def _judged_here(report: Report) -> list[Evaluated]:
+    """Results on images that a study read; of what `score` was given, nobody said whence."""
+    return [one for one in report.contents.evaluated if one.result.data.get("stores")]
+
+
 def _count(one: Evaluated) -> str:
     images, patients = provenance.counts(one)
     words = "images not counted" if images is None else f"{images:,} images"
@@ -229,8 +237,7 @@ def _trained_on(report: Report, one: Evaluated) -> str:
     """The kind of data a model was trained on; "" where neither result nor run says so."""
     if trained_on := one.result.model.get("trained_on"):
         return trained_on
-    folder = one.folder.resolve()
     for run in report.contents.runs:
-        if folder.is_relative_to(run.workdir.resolve()):
+        if provenance.lies_in(one, run):
             return run.config.get("data", {}).get("source", "")
     return ""

@@ -10,22 +10,34 @@ from fetalclip_jax.reports import naming, provenance
 from fetalclip_jax.reports.claim_data import together
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import number
+from fetalclip_jax.reports.reading import Evaluated
 
 
 def architecture(report: Report) -> Iterator[str]:
     for one in report.contents.evaluated:
         model = one.result.model
+        count = number(model.get("parameters"))
+        vision, text = (provenance.tower(one, name) for name in ("vision_cfg", "text_cfg"))
+        if not (count or vision or text):
+            continue
         words = f"{one.model_name}: contrastive image and text towers"
-        if count := model.get("parameters"):
-            words += f", {count:,} parameters"
-        if config := model.get("config"):
-            vision, text = config["vision_cfg"], config["text_cfg"]
-            words += (
-                f"; vision transformer of {vision['layers']} blocks, width {vision['width']}, "
-                f"patches of {vision['patch_size']} in {vision['image_size']} pixels; text "
-                f"transformer of {text['layers']} blocks, width {text['width']}, "
-                f"{text['context_length']} tokens; shared dimension {config['embed_dim']}"
-            )
+        if count:
+            words += f", {count:,.0f} parameters"
+        if facts := _facts(
+            ("{} blocks", vision.get("layers")),
+            ("width {}", vision.get("width")),
+            ("patches of {} pixels", vision.get("patch_size")),
+            ("images of {} pixels", vision.get("image_size")),
+        ):
+            words += f"; vision transformer of {facts}"
+        if facts := _facts(
+            ("{} blocks", text.get("layers")),
+            ("width {}", text.get("width")),
+            ("{} tokens", text.get("context_length")),
+        ):
+            words += f"; text transformer of {facts}"
+        if vision or text:
+            words += _facts(("; shared dimension {}", model["config"].get("embed_dim")))
         yield f"{words}; fingerprint {model.get('fingerprint', 'not recorded')}."
 
 
@@ -74,15 +86,11 @@ def selection(report: Report) -> Iterator[str]:
         if kept is not None:
             words = f"{run.name}: the last step, unless a model was named by another one"
             yield f"{words}; that with the lowest {kept} is kept too." if kept else f"{words}."
-    pairs = []
-    for one in report.contents.evaluated:
-        protocol, title = one.result.protocol, naming.title(one.result.study)
-        penalties = protocol.get("penalties")
-        if penalties and protocol.get("solver") == "logistic":
-            words = f"penalty chosen among {len(penalties)} on patients that it is fitted on."
-            pairs.append((title, words))
-        if one.result.details.get("median_best_epoch") is not None:
-            pairs.append((title, "the epoch that is best on the validation patients of a fold."))
+    pairs = [
+        (naming.title(one.result.study), f"{words}.")
+        for one in report.contents.evaluated
+        if (words := _chosen(one))
+    ]
     yield from together(pairs)
 
 
@@ -105,10 +113,16 @@ def metrics(report: Report) -> Iterator[str]:
 
 
 def uncertainty(report: Report) -> Iterator[str]:
-    yield from together(
-        (naming.title(one.result.study), f"{provenance.interval(one)}.")
+    pairs = [
+        (naming.title(one.result.study), f"{provenance.interval(one)}{provenance.seed(one)}.")
         for one in report.contents.evaluated
-    )
+    ]
+    yield from together(pairs)
+    if any(provenance.by_t(one) for one in report.contents.evaluated):
+        yield (
+            f"{provenance.SCALES} Degrees of freedom of several sources of chance are joined by "
+            "Satterthwaite's formula. Rates of 0 or 1 have Clopper and Pearson's interval."
+        )
     compared = report.has_section("compar")
     yield f"Tests: section {compared}." if compared else "No hypothesis is tested on this page."
 
@@ -146,8 +160,10 @@ def failures(report: Report) -> Iterator[str]:
 
 
 def protocol(report: Report) -> Iterator[str]:
-    del report
-    yield "Sections Protocols and Configuration and environment; results.json holds all settings."
+    if any("name" in one.result.protocol for one in report.contents.evaluated):
+        yield (
+            "Sections Protocols and Configuration and environment; results.json holds all settings."
+        )
 
 
 def availability(report: Report) -> Iterator[str]:
@@ -155,6 +171,34 @@ def availability(report: Report) -> Iterator[str]:
     for one in report.contents.evaluated:
         if licence := one.result.data.get("licence"):
             yield f"{one.data_name}: licence {licence}."
+
+
+def _chosen(one: Evaluated) -> str:
+    """How a probe's penalty, or its epoch, was chosen; "" where nothing was."""
+    protocol, details = one.result.protocol, one.result.details
+    solver, folds = protocol.get("solver"), number(details.get("folds"))
+    penalties, rates = (protocol.get(name) or () for name in ("penalties", "learning_rates"))
+    if solver == "logistic" and penalties:
+        what = f"penalty, one of {len(penalties)}, chosen by the loss"
+    elif solver == "adamw":
+        what = "epoch and learning rate" if len(rates) > 1 else "epoch"
+        what += " of each probe chosen by the loss"
+    else:
+        return ""
+    if one.result.curve:
+        as_many = "" if protocol.get("splits") else ", as many others as it learns from"
+        return f"{what} on the validation patients of each support set{as_many}"
+    if folds and solver == "logistic":
+        return (
+            f"{what} in {folds:.0f}-fold cross-validation by patient, over the patients that the "
+            "probe is then fitted on"
+        )
+    return f"{what} on the held-out one of {folds:.0f} folds by patient" if folds else ""
+
+
+def _facts(*pairs: tuple[str, Any]) -> str:
+    """ "2 blocks, width 128" of what was recorded."""
+    return ", ".join(words.format(value) for words, value in pairs if value is not None)
 
 
 def _software(environment: Mapping[str, Any]) -> str:

@@ -68,9 +68,12 @@ def _confusion(report: Report, one: Evaluated) -> str:
     if name is not None:
         caption += f" {_shown(name, one.result)}."
     title = naming.title(one.result.study)
+    several = report.contents.several
+    # The picture is used without its caption too: it says whose it is where there are several.
+    heading = f"{title}\n{one.label}" if several else title
     return report.picture(
         report.figure_name(f"confusion_{slug(one.result.study)}", one.label),
-        plots.confusion_matrix(counts, labels, classes, title, narrow=report.contents.several),
+        plots.confusion_matrix(counts, labels, classes, heading, narrow=several),
         f"Confusion matrix: {title}",
         report.whose(one.label) + caption.strip(),
         of=[one],
@@ -114,6 +117,7 @@ def _class_f1(report: Report) -> Iterator[str]:
                 "F1 of each class",
                 report.whose(label).strip(),
                 of=shown,
+                intervals=False,
             )
 
 
@@ -142,7 +146,8 @@ def _metrics(report: Report) -> str:
         return ""
     columns = ("Task", "Model / data", "Metric", "Value", "95 % interval", "Images", "Patients")
     basis = page.paragraph(provenance.stands_for(*found), "basis")
-    return page.details("All metrics of classification", page.plain_table(columns, rows) + basis)
+    content = page.plain_table(columns, rows) + basis
+    return page.details("All metrics of classification", content, "results.csv")
 
 
 def _cell(value: Any) -> Any:

@@ -34,7 +34,13 @@ class Report:
         self._figures.mkdir(parents=True, exist_ok=True)
 
     def picture(
-        self, name: str, png: bytes, alt: str, caption: str, of: Sequence[Evaluated]
+        self,
+        name: str,
+        png: bytes,
+        alt: str,
+        caption: str,
+        of: Sequence[Evaluated],
+        intervals: bool = True,
     ) -> str:
         """Saves the figure as `<figures>/<name>.png` and returns it as HTML.
 
@@ -44,9 +50,10 @@ class Report:
           alt: what it shows, for those who cannot see it.
           caption: how it is to be read.
           of: the results it shows; empty for what is no result, such as training.
+          intervals: its caption says what their intervals are.
         """
         (self._figures / f"{name}.png").write_bytes(png)
-        return page.picture(png, alt, caption, provenance.stands_for(*of))
+        return page.picture(png, alt, caption, provenance.stands_for(*of, intervals=intervals))
 
     def table(
         self,

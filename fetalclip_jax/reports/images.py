@@ -126,6 +126,7 @@ def _mistakes(report: Report, one: Evaluated, found: Sequence) -> str:
         f"Worst confident mistakes: {title}",
         report.whose(one.label) + caption + _scores(one),
         of=[one],
+        intervals=False,
     )
 
 
@@ -137,6 +138,7 @@ def _by_hash(report: Report, one: Evaluated, found: Sequence) -> str:
         f"Example images: {title}",
         f"{report.whose(one.label)}{title}.{_scores(one)}",
         of=[one],
+        intervals=False,
     )
 
 

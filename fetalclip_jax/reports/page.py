@@ -126,12 +126,16 @@ pre { overflow-x: auto; font: .82rem/1.5 ui-monospace, Menlo, Consolas, monospac
   details { border: 0; padding: 0; }
   /* What opens on demand is open on paper. */
   details::details-content { content-visibility: visible; display: block; height: auto; }
+  /* Thousands of rows are for spreadsheets: a line names the file in their place. */
+  details.long { display: none; }
 }
+@media not print { .on-paper { display: none; } }
 """
 
 
 # A picture of more pixels than this is illegible in half a row.
 _HALF_A_ROW = 760
+_MOST_ON_PAPER = 60  # rows of a table that opens on demand
 
 
 def text(value: object) -> str:
@@ -185,9 +189,23 @@ def side_by_side(title: str, blocks: Sequence[str], note: str = "") -> str:
     return f'{heading}<div class="grid">{cells}</div>'
 
 
-def details(title: str, content: str) -> str:
-    """A section that opens on demand; `content` is HTML."""
-    return f"<details><summary>{text(title)}</summary>{content}</details>"
+def details(title: str, content: str, file: str = "") -> str:
+    """A section that opens on demand, and on paper.
+
+    Args:
+      title: what is seen while it is closed.
+      content: HTML.
+      file: with the same rows: more than fit a page stay closed on paper, which names the file in
+        their place.
+    """
+    rows = content.count("<tr") - 1
+    if not file or rows <= _MOST_ON_PAPER:
+        return f"<details><summary>{text(title)}</summary>{content}</details>"
+    instead = f"{rows} rows, not printed: see {file}."
+    return (
+        f'<details class="long"><summary>{text(title)}</summary>{content}</details>'
+        f'<p class="on-paper">{text(title)}: {text(instead)}</p>'
+    )
 
 
 def bullets(lines: Sequence[str]) -> str:

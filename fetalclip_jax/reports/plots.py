@@ -96,7 +96,7 @@ def confusion_matrix(
       confusion: counts [true, predicted], whole or means over runs.
       labels: names of the rows.
       classes: names of the columns.
-      title: heading.
+      title: heading, of one line or more.
       narrow: small cells below slanted names, so that two matrices share a row of the page.
 
     Raises:
@@ -141,7 +141,8 @@ def confusion_matrix(
         axes.tick_params(which="minor", length=0)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true", labelpad=8)
-        axes.set_title(textwrap.fill(title, _TITLE_WIDTH), pad=10)
+        lines = [textwrap.fill(line, _TITLE_WIDTH) for line in title.splitlines()]
+        axes.set_title("\n".join(lines), pad=10)
         return style.png(fig)
 
 

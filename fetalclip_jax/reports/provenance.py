@@ -9,7 +9,7 @@ from typing import Any
 from fetalclip_jax.evaluation.study import TRANSFORMS
 from fetalclip_jax.reports import naming, page
 from fetalclip_jax.reports.naming import number
-from fetalclip_jax.reports.reading import Contents, Evaluated
+from fetalclip_jax.reports.reading import Contents, Evaluated, TrainedRun
 
 _PACKAGES = ("fetalclip_jax", "jax", "jaxlib", "flax", "optax", "grain", "numpy")
 _IN_WORDS = ("name", "resample_by", "resamples", "seed")
@@ -24,18 +24,27 @@ _PHASES = {
     "save": "saving, as far as training waited",
     "lost": "work that was lost with a killed process",
 }
+SCALES = (
+    "Intervals by Student's t are on the logit scale for rates and scores, on the logarithm for "
+    "errors."
+)
 _TRANSFORM = TRANSFORMS[0]  # what models are made for; only others are worth a word
 
 
-def stands_for(*ones: Evaluated) -> str:
+def stands_for(*ones: Evaluated, intervals: bool = True) -> str:
     """What figures of these results stand for: n, patients, split, protocol and interval.
 
     Every caption ends with it. Where results differ, each is said with what tells it apart, and
     what they share is said once, last. "" for no result.
+
+    Args:
+      ones: the results.
+      intervals: the figures have intervals; pictures of images, say, have none.
     """
     groups: dict[tuple[str, ...], list[Evaluated]] = {}
     for one in ones:
-        groups.setdefault(_basis(one), []).append(one)
+        basis = _basis(one)
+        groups.setdefault(basis if intervals else basis[:-1], []).append(one)
     if len(groups) < 2:
         return "".join(f"{', '.join(basis)}." for basis in groups)
     same = [len(set(parts)) == 1 for parts in zip(*groups, strict=True)]
@@ -100,13 +109,60 @@ def interval(one: Evaluated) -> str:
         return "no interval" + (": a single patient shows no spread" if alone else " recorded")
     unit = result.protocol.get("resample_by")
     drawn = f"{unit}s" if unit else "units that are not recorded"
+    times = number(result.protocol.get("resamples"))
+    redrawn = bool(result.details.get("redraws"))
+    if by_t(one):
+        others = ["support sets"] * bool(result.curve)
+        others += ["redrawn augmented copies"] * redrawn
+        count = f"{times:,.0f} " if times else ""
+        words = "variances of" if others else "variance of"
+        words += f" {count}bootstrap resamples of {drawn}"
+        return f"95 % interval: Student's t, {words}" + "".join(f" and of {o}" for o in others)
     if result.curve:
         drawn = f"support sets and {drawn}"
-    if result.details.get("redraws"):
+    if redrawn:
         drawn += " and draws of augmented copies"
-    times = number(result.protocol.get("resamples"))
     draws = f" in {times:,.0f} resamples" if times else ""
     return f"95 % interval: bootstrap over {drawn}{draws}"
+
+
+def by_t(one: Evaluated) -> bool:
+    """Whether the intervals are Student's: versions that did otherwise recorded no environment."""
+    return bool(one.result.environment)
+
+
+def seed(one: Evaluated) -> str:
+    """ ", seed 0": of what a study draws at random; "" where it is not recorded."""
+    found = one.result.protocol.get("seed")
+    return "" if found is None else f", seed {found}"
+
+
+def tower(one: Evaluated, name: str) -> Mapping[str, Any]:
+    """The part `name` of a model's configuration; empty where it was not recorded."""
+    config = one.result.model.get("config")
+    found = config.get(name) if isinstance(config, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def lies_in(one: Evaluated, run: TrainedRun) -> bool:
+    """Whether a result was saved in the folder of a run."""
+    return one.folder.resolve().is_relative_to(run.workdir.resolve())
+
+
+def absent_classes(one: Evaluated) -> tuple[list[str], int]:
+    """Classes without any judged image, over which no mean is, and how many classes compete.
+
+    The distractors of a zero-shot task lack images on purpose and count as no classes.
+    """
+    result, found = one.result, one.result.predictions
+    judged = set(result.details.get("labels") or ())
+    if not judged and found is not None:
+        judged = set(found.label.astype(str).tolist())
+    distractors = result.protocol.get("distractors")
+    if not judged or (result.study.startswith("zero_shot.") and distractors is None):
+        return [], 0
+    classes = [c for c in result.details.get("classes") or () if c not in (distractors or ())]
+    return [name for name in classes if name not in judged], len(classes)
 
 
 def protocols(contents: Contents) -> str:
@@ -137,13 +193,18 @@ def in_words(one: Evaluated) -> str:
     if headline is not None and headline.n is not None:
         sentences.append(f"{headline.n:,} images judged")
     sentences += [store(name, about) for name, about in data.get("stores", {}).items()]
-    if resample_by := protocol.get("resample_by"):
+    if by_t(one):
+        words = interval(one)
+        sentences.append(words[:1].upper() + words[1:])
+    elif resample_by := protocol.get("resample_by"):
         groups = headline.groups if headline is not None else None
         count = f"{groups:,} " if groups else ""
         plural = "s" if groups != 1 else ""
         times = number(protocol.get("resamples"))
         draws = f" in {times:,.0f} resamples" if times else ""
         sentences.append(f"Intervals redraw {count}{resample_by}{plural}{draws}")
+    if protocol.get("seed") is not None:
+        sentences.append(f"Seed of all draws: {protocol['seed']}")
     if data.get("ages_from") == naming.IMPLIED_AGES and result.study == "age":
         sentences.append("Ages are those of the WHO median at the measured circumference")
     return ". ".join(sentences) + "."
@@ -156,15 +217,14 @@ def environment(contents: Contents) -> Iterator[str]:
             title = "Configuration" if len(contents.runs) == 1 else f"Configuration of {run.name}"
             yield _json(title, run.config)
     for title, kind in (("Models", "model"), ("Data sets", "data")):
-        # Split and counts differ between the studies on one data set and stand in the protocols.
-        found = {
-            one.result.study: dict(getattr(one.result, kind))
+        # Splits and counts differ between the studies on one data set and stand in the protocols.
+        found = [
+            {name: value for name, value in getattr(one.result, kind).items() if name != "stores"}
             for one in contents.evaluated
-            if getattr(one.result, kind)
-        }
-        distinct = list({json.dumps(v, sort_keys=True): v for v in found.values()}.values())
+        ]
+        distinct = {json.dumps(v, sort_keys=True): v for v in found if v}
         if distinct:
-            yield _json(title, distinct)
+            yield _json(title, list(distinct.values()))
     if costs := _costs(contents):
         columns = ("Program", "Model / data", "Seconds", "Peak memory (GiB)")
         yield page.details("Time and memory", page.plain_table(columns, costs))
@@ -213,6 +273,10 @@ def _basis(one: Evaluated) -> tuple[str, ...]:
         words += ", patients not recorded"
     else:
         words += f" of {patients:,} patient{'s' if patients != 1 else ''}"
+    absent, classes = absent_classes(one)
+    if absent:
+        names = ", ".join(map(naming.display, absent))
+        words += f" in {classes - len(absent)} of {classes} classes (none of {names})"
     place = where(one)
     if fit := splits(one, learned=True) if _fits(one) else ():
         place += f", fitted on split {' and '.join(map(repr, fit))}"
@@ -246,10 +310,11 @@ _WAYS: tuple[Callable[[Evaluated], str], ...] = (
 
 def store(name: str, about: Mapping[str, Any]) -> str:
     """ "fit: 1,500 images of 250 patients in split 'pool', 5 augmented copies of each"."""
-    words = (
-        f"{name}: {about['images']:,} images of {about['patients']:,} patients in split "
-        f"{about['split']!r}"
+    images, patients = (
+        "unknown" if n is None else f"{n:,.0f}"
+        for n in (number(about.get("images")), number(about.get("patients")))
     )
+    words = f"{name}: {images} images of {patients} patients in split {about.get('split')!r}"
     if about.get("copies"):
         words += f", {about['copies']} augmented copies of each"
     if about.get("transform", _TRANSFORM) != _TRANSFORM:

@@ -134,11 +134,18 @@ def _summary_folder(
 
 
 def _title(contents: Contents) -> str:
-    if len(contents.runs) == 1:
+    if len(contents.runs) == 1 and _of_one_run(contents):
         return f"FetalCLIP run report: {contents.runs[0].name}"
     models = list(dict.fromkeys(one.model_name for one in contents.evaluated))
     names = models or [run.name for run in contents.runs]
     return f"FetalCLIP report: {', '.join(names) if len(names) < 4 else f'{len(names)} models'}"
+
+
+def _of_one_run(contents: Contents) -> bool:
+    """Whether every result is of the model that the one run trained."""
+    (run,) = contents.runs
+    models = {one.model_name for one in contents.evaluated}
+    return len(models) < 2 and all(provenance.lies_in(one, run) for one in contents.evaluated)
 
 
 def _head(report: Report, figures: Mapping[str, Any]) -> str:
@@ -148,13 +155,14 @@ def _head(report: Report, figures: Mapping[str, Any]) -> str:
         page.tiles(_facts(contents, figures)),
     ]
     if rows := headline.rows(contents):
+        scales = f" {provenance.SCALES}" * any(map(provenance.by_t, contents.evaluated))
         parts.append(headline.headline_table(rows, contents.several))
         parts.append(
             page.paragraph(
-                "Each figure stands beside what it has to beat. Intervals are 95 % bootstrap "
-                "intervals where the evaluation recorded them. results.json beside this page "
-                "holds the same figures for scripts, results.csv for spreadsheets, the folder "
-                "tables as CSV and LaTeX for a paper.",
+                "Each figure stands beside what it has to beat. Intervals of 95 % are shown where "
+                f"the evaluation recorded them.{scales} results.json beside this page holds the "
+                "same figures for scripts, results.csv for spreadsheets, the folder tables as CSV "
+                "and LaTeX for a paper.",
                 "quiet",
             )
         )
@@ -205,7 +213,10 @@ def _facts(contents: Contents, figures: Mapping[str, Any]) -> list[tuple[str, st
         if names:
             facts.append((one if len(names) == 1 else many, ", ".join(names)))
     if len(contents.runs) == 1:
-        facts += _training_facts(contents.runs[0])
+        run, whose = contents.runs[0], ""
+        if not _of_one_run(contents):
+            whose = f" of {run.name}"
+        facts += [(f"{words}{whose}", fact) for words, fact in _training_facts(run)]
     if (seconds := number(figures["total"]["seconds"])) is not None:
         facts.append(("Total time", duration(seconds)))
     if (peak := number(figures["peak_rss_gib"])) is not None:

@@ -35,7 +35,8 @@ def section(report, splits: Sequence[Split]) -> Iterator[str]:
         yield report.picture(name, png, title, _caption(found, data), of=of)
     if splits:
         yield _gaps(splits)
-        yield page.details("Every metric of every subgroup", _metrics(splits))
+        file = "reliability_subgroups.csv"
+        yield page.details("Every metric of every subgroup", _metrics(splits), file)
 
 
 def forest(panels: Sequence[Sequence[Split]]) -> bytes:

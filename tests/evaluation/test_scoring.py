@@ -43,6 +43,7 @@ def test_classes(write, name):
     assert text.startswith("classification: macro F1 0.583 [")
     assert "of 3 patients" in text
     assert result.details["labels"] == ["brain", "femur"]
+    assert result.environment["packages"]
     matrix = [line.split() for line in text.splitlines() if line.split()[0] == "femur"]
     assert matrix == [["femur", "1", "1", "1"]]
 
@@ -71,6 +72,7 @@ def test_ages(write):
     estimate = result.metrics["valid_prediction_rate"]
     assert (estimate.value, estimate.n) == (0.5, 2)
     assert result.details["left_out"] == {"hc_mm_out_of_range": 1}
+    assert result.environment["packages"]  # tells its intervals from those of earlier versions
 
 
 def test_a_point_without_an_interval_is_shown():

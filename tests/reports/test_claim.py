@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fetalclip_jax import reports
+from fetalclip_jax.evaluation import scoring
 from fetalclip_jax.labels import PLANES, SIX_PLANES
 from fetalclip_jax.reports import claim
 from fetalclip_jax.reports.frame import Report
@@ -14,11 +15,13 @@ from fetalclip_jax.reports.reading import read
 from tests.reports.conftest import (
     DATA,
     MODEL,
+    PROTOCOL,
     REAL,
     STORE,
     ZERO_SHOT_LABELS,
     age_result,
     classification,
+    few_shot_result,
     save,
 )
 from tests.reports.pages import Page
@@ -143,7 +146,7 @@ def test_what_nobody_recorded_is_for_the_authors_and_not_invented(answers):
         assert number not in told
         assert f"{number}. " in authors
     assert "citation not recorded" in told["7"]
-    assert not {"9", "14", "19", "20", "32", "36"} & told.keys()
+    assert not {"8", "9", "12", "14", "19", "20", "22", "32", "36"} & told.keys()
     # Of what is told in part, the rest is the authors'.
     assert "21. whether and how a size was calculated before" in authors
 
@@ -167,3 +170,58 @@ def test_simulated_and_real_data_of_one_report_are_both_named(answers):
     assert told["7"].count("licence not recorded") == 2
     assert DATA["name"] in told["7"]
     assert REAL["name"] in told["7"]
+
+
+def test_of_a_file_that_was_scored_nothing_is_made_up(tmp_path):
+    rows = [{"label": "a", "prediction": "a"}, {"label": "b", "prediction": "a"}] * 3
+    (tmp_path / "predictions.json").write_text(json.dumps(rows))
+    scoring.score(tmp_path / "predictions.json", resamples=20).save(tmp_path / "scored")
+    report = Report(read([tmp_path / "scored"]), tmp_path / "figures")
+    page = Page(claim.section(report))
+    told = {row[0].partition(".")[0]: row[1] for row in page.rows[1:]}
+    # Nobody knows the model, nor whence images and labels came and what was left out of them.
+    assert not {"7", "8", "9", "12", "14", "19", "20", "22", "32", "33", "42"} & told.keys()
+    assert "variance of 20 bootstrap resamples of patients, seed 0" in told["29"]
+    assert "Evaluation: python" in told["23"]
+
+
+@pytest.mark.parametrize("config", ["ViT", ["a"], {"vision_cfg": 5}, {"vision_cfg": {"layers": 2}}])
+def test_a_configuration_of_another_shape_is_told_as_far_as_it_goes(answers, config):
+    told, _ = answers(planes(model=MODEL | {"parameters": "12", "config": config}))
+    expected = "quickstart: contrastive image and text towers, 12 parameters"
+    if isinstance(config, dict) and isinstance(config["vision_cfg"], dict):
+        expected += "; vision transformer of 2 blocks"
+    assert told["22"] == f"{expected}; fingerprint f00d."
+
+
+def test_how_a_probe_was_chosen_follows_its_solver_and_its_splits(answers):
+    logistic = PROTOCOL | {"name": "tuned", "solver": "logistic", "penalties": [0.1, 0.01]}
+    adamw = PROTOCOL | {"name": "paper", "solver": "adamw", "learning_rates": [1e-3, 1e-4]}
+    probe = classification("probe.planes", SIX_PLANES, protocol=logistic)
+    probe.details["folds"] = 5
+    other = dataclasses.replace(probe, study="probe.brain", protocol=adamw)
+    official = few_shot_result(protocol=adamw | {"splits": "official"})
+    told, _ = answers(
+        probe,
+        other,
+        few_shot_result(protocol=logistic),
+        dataclasses.replace(official, study="few_shot.brain"),
+    )
+    assert told["26"] == (
+        "Linear probe, six planes: penalty, one of 2, chosen by the loss in 5-fold "
+        "cross-validation by patient, over the patients that the probe is then fitted on."
+        "Linear probe, brain planes: epoch and learning rate of each probe chosen by the loss on "
+        "the held-out one of 5 folds by patient."
+        "Few-shot planes: penalty, one of 2, chosen by the loss on the validation patients of each "
+        "support set, as many others as it learns from."
+        "Few-shot brain planes: epoch and learning rate of each probe chosen by the loss on the "
+        "validation patients of each support set."
+    )
+
+
+def test_intervals_are_described_with_their_seed_and_scale(answers):
+    told, _ = answers(planes(environment=ENVIRONMENT), age_result(protocol=PROTOCOL | {"seed": 7}))
+    assert "Zero-shot planes: 95 % interval: Student's t, variance of 1,000" in told["29"]
+    assert "bootstrap resamples of patients, seed 0." in told["29"]
+    assert "on the logit scale for rates and scores, on the logarithm for errors" in told["29"]
+    assert "bootstrap over patients in 1,000 resamples, seed 7." in told["29"]

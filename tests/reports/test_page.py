@@ -50,3 +50,18 @@ def test_a_page_is_fit_for_phones_and_paper():
     assert "break-inside: avoid" in paper
     assert re.search(r"\.scroll \{ overflow-x: auto; \}", css)
     assert css.count("{") == css.count("}")
+
+
+def test_long_tables_stay_closed_on_paper_and_their_file_is_named():
+    def rows(count):
+        return page.plain_table(("a", "b"), [("x", "y")] * count)
+
+    short = page.details("All", rows(60), "all.csv")
+    assert short == page.details("All", rows(60))
+    long = page.details("All", rows(61), "all.csv")
+    assert long.startswith('<details class="long">')
+    assert '<p class="on-paper">All: 61 rows, not printed: see all.csv.</p>' in long
+    # Without a file that holds them, they are printed.
+    assert "long" not in page.details("All", rows(61))
+    paper = page.document("T", "", []).partition("@media print")[2]
+    assert "details.long { display: none; }" in paper

@@ -80,6 +80,11 @@ def test_long_titles_stay_in_their_panel(drawn):
             assert shown.get_window_extent().x1 <= end
 
 
+def test_lines_of_a_title_stay_apart(drawn):
+    plots.confusion_matrix([[1]], ["a"], ["a"], "Zero-shot planes\nmodel / data")
+    assert drawn[0].axes[0].get_title(loc="left") == "Zero-shot planes\nmodel / data"
+
+
 def test_training_curves_show_the_given_values(drawn):
     metrics = [{"step": 10, "loss": 4.0}, {"step": 20, "loss": 3.0}, {"step": 20, "val_loss": 3.2}]
     plots.training_curves(metrics, chance_loss=4.2)
@@ -129,6 +134,13 @@ def test_the_band_over_true_age_agrees_with_the_chart(drawn):
             valid = bool(who_chart.is_valid(np.array([days]), hc_mm)[0])
             nearby = {band.contains_point((true_weeks, days / 7 + d)) for d in (-0.05, 0.05)}
             assert valid in nearby
+
+
+def test_legends_of_ages_cover_no_point(drawn):
+    age.age_chart(ages_of([270, 100], [90.0, 280.0], [70.0, 360.0]), 150.0, "true age")
+    for axes in drawn[0].axes:
+        legend, panel = axes.get_legend().get_window_extent(), axes.get_window_extent()
+        assert legend.y1 < panel.y0
 
 
 def test_a_gallery_keeps_right_and_wrong_in_rows_of_their_own(drawn):

@@ -6,7 +6,7 @@ import pathlib
 from fetalclip_jax.evaluation.result import Estimate
 from fetalclip_jax.labels import BRAIN_PLANES, SIX_PLANES
 from fetalclip_jax.reports import provenance
-from fetalclip_jax.reports.reading import Evaluated
+from fetalclip_jax.reports.reading import Contents, Evaluated
 from tests.reports.conftest import (
     DATA,
     MODEL,
@@ -117,3 +117,67 @@ def test_counts_come_from_whatever_says_them():
     bare = brain(metrics={"macro_f1": Estimate(0.5)}, predictions=None)
     assert provenance.counts(bare) == (None, None)
     assert provenance.stands_for(bare).startswith("images not counted, patients not recorded,")
+
+
+def test_intervals_by_t_say_every_source_of_their_variance():
+    made = {"environment": {"python": "3.11"}}
+    assert provenance.interval(brain(**made)) == (
+        "95 % interval: Student's t, variance of 1,000 bootstrap resamples of patients"
+    )
+    curve = evaluated(few_shot_result(**made, details={"redraws": {"macro_f1": [0.5, 0.6]}}))
+    assert provenance.interval(curve) == (
+        "95 % interval: Student's t, variances of 1,000 bootstrap resamples of patients and of "
+        "support sets and of redrawn augmented copies"
+    )
+    assert "95 % interval: Student's t, variance of" in provenance.in_words(brain(**made))
+    alone = {"metrics": {"macro_f1": Estimate(0.5, n=6, groups=1)}} | made
+    assert "No interval: a single patient shows no spread." in provenance.in_words(brain(**alone))
+
+
+def test_pictures_without_intervals_do_not_describe_any():
+    assert provenance.stands_for(brain(), intervals=False) == (
+        "n = 120 images of 20 patients, split 'test' of phantom (simulated), protocol default."
+    )
+    resampled = PROTOCOL | {"resamples": 5}
+    words = provenance.stands_for(brain(), brain(protocol=resampled), intervals=False)
+    assert words == provenance.stands_for(brain(), intervals=False)
+
+
+def test_classes_that_no_image_shows_are_named():
+    few = SIX_PLANES[:4]
+    missing = f"in 4 of 6 classes (none of {', '.join(SIX_PLANES[4:])}), split"
+    probe = classification("probe.planes", SIX_PLANES, few)
+    assert missing in provenance.stands_for(evaluated(probe))
+    # A curve keeps no list of judged classes, but its predictions.
+    details = {"classes": list(SIX_PLANES)}
+    curve = few_shot_result(predictions=probe.predictions, details=details)
+    assert missing in provenance.stands_for(evaluated(curve))
+    assert " of 6 classes" not in provenance.stands_for(evaluated(few_shot_result(details=details)))
+
+
+def test_distractors_are_no_missing_classes():
+    protocol = PROTOCOL | {"distractors": list(BRAIN_PLANES[2:])}
+    result = classification("zero_shot.brain", BRAIN_PLANES, BRAIN_PLANES[:2], protocol=protocol)
+    assert "classes" not in provenance.stands_for(evaluated(result))
+    result = dataclasses.replace(result, protocol=PROTOCOL | {"distractors": []})
+    assert "in 2 of 3 classes" in provenance.stands_for(evaluated(result))
+
+
+def test_models_and_data_of_all_results_are_listed_once():
+    stores = {"images": STORE | {"images": 7}}
+    results = [
+        brain(),
+        brain(model=MODEL | {"name": "other"}),
+        brain(data=DATA | {"stores": stores}),
+        brain(data=REAL),
+    ]
+    page = "".join(provenance.environment(Contents((), tuple(results))))
+    # Each of them twice: `name` of two models, and of two data sets.
+    for name in ("quickstart", "other", "phantom", "clinic"):
+        assert page.count(f"&quot;name&quot;: &quot;{name}&quot;") == 1
+
+
+def test_stores_of_another_shape_are_told_as_far_as_they_go():
+    assert provenance.store("fit", {"images": "many"}) == (
+        "fit: unknown images of unknown patients in split None"
+    )

@@ -12,7 +12,7 @@ from fetalclip_jax import reports
 from fetalclip_jax.evaluation import examples
 from fetalclip_jax.evaluation.result import Predictions
 from fetalclip_jax.labels import BRAIN_PLANES, PLANES
-from fetalclip_jax.reports import images
+from fetalclip_jax.reports import images, plots
 from tests.reports.conftest import (
     DATA,
     MODEL,
@@ -232,12 +232,14 @@ def test_every_figure_says_what_it_stands_for(evaluated):
     training, *figures = captions
     assert "Validation loss" in training
     assert len(figures) == 12
-    for caption in figures:
+    alts = re.findall(r'<img [^>]*alt="(.*?)"', text)[1:]
+    for alt, caption in zip(alts, figures, strict=True):
         assert "images of" in caption
         assert "patients" in caption
         assert "split &#x27;test&#x27; of phantom (simulated)" in caption
         assert re.search(r"protocol (default|tuned)", caption)
-        assert "95 % interval: bootstrap over" in caption
+        without = alt.startswith(("F1 of", "Worst", "Example"))
+        assert ("95 % interval: bootstrap over" in caption) != without
 
 
 def test_where_intervals_cover_less_is_said_on_the_page(tmp_path):
@@ -366,7 +368,7 @@ def test_protocols_are_told_in_words(tmp_path):
     assert words == (
         "Protocol: paper. 80 images judged. fit: 400 images of 67 patients in split 'train', "
         "5 augmented copies of each, shrunk as opencv does. test: 400 images of 67 patients in "
-        "split 'test'. Intervals redraw 14 images in 1,000 resamples."
+        "split 'test'. Intervals redraw 14 images in 1,000 resamples. Seed of all draws: 0."
     )
     assert settings == "splits official; copies 5"
 
@@ -389,3 +391,43 @@ def test_names_from_data_cannot_write_html(tmp_path, workdir):
     text = reports.build([workdir], workdir / "report.html").read_text(encoding="utf-8")
     assert "<script" not in text
     assert "&lt;script&gt;" in text
+
+
+def test_a_run_beside_other_models_is_named_with_its_training(evaluated, tmp_path):
+    alone = read_page(reports.build([evaluated], tmp_path / "a" / "page.html")).text
+    assert "FetalCLIP run report: quickstart" in alone
+    assert "Training steps1,200" in alone
+    save([age_result(model=MODEL | {"name": "rival"})], tmp_path / "more")
+    sources = [evaluated, tmp_path / "more"]
+    page = read_page(reports.build(sources, tmp_path / "b" / "page.html")).text
+    assert "FetalCLIP report: quickstart, rival" in page
+    assert "Training steps of quickstart1,200" in page
+    assert "Parameters of quickstart" in page
+    # Judged in the folder of the run, another model is none of its.
+    save([age_result(model=MODEL | {"name": "rival"})], evaluated / "results")
+    page = read_page(reports.build([evaluated], tmp_path / "c" / "page.html")).text
+    assert "FetalCLIP report: quickstart, rival" in page
+
+
+def test_confusions_of_several_models_say_whose_they_are(tmp_path, monkeypatch):
+    titles, draw = [], plots.confusion_matrix
+
+    def drawn(counts, labels, classes, title, **options):
+        titles.append(title)
+        return draw(counts, labels, classes, title, **options)
+
+    monkeypatch.setattr(plots, "confusion_matrix", drawn)
+    brain = classification("zero_shot.brain", BRAIN_PLANES)
+    build(tmp_path, brain)
+    build(tmp_path, dataclasses.replace(brain, model=MODEL | {"name": "rival"}))
+    title = "Zero-shot brain planes"
+    assert titles == [title, f"{title}\nquickstart / phantom", f"{title}\nrival / phantom"]
+
+
+def test_the_head_says_what_the_intervals_are(tmp_path):
+    made = {"environment": {"python": "3.11"}}
+    page = build(tmp_path / "a", classification("zero_shot.brain", BRAIN_PLANES, **made))
+    assert "Intervals by Student's t are on the logit scale for rates" in page.text
+    # Those of earlier versions are not.
+    page = build(tmp_path / "b", classification("zero_shot.brain", BRAIN_PLANES))
+    assert "Student's t" not in page.text

@@ -174,8 +174,12 @@ class FewShot:
             size: splits.support_sets(data.owners, size, settings.support_sets, settings.seed)
             for size in fitting
         }
-        reason = "patients more than there are, for support sets of {} and as many to validate on"
-        dropped = {reason.format(size): 2 * size - patients for size in sizes if size not in sets}
+        dropped = {
+            f"support sets of {size} patients and as many to validate on, more than the {patients} "
+            "there are": settings.support_sets
+            for size in sizes
+            if size not in sets
+        }
         return sets, {"lacking": dropped} if dropped else {}
 
     def _official_sets(self, data, path, tested) -> tuple[Sets, dict[str, Any]]:
