@@ -74,9 +74,10 @@ def measures(result: Result) -> Mapping[str, Measured]:
             "evaluate again"
         )
     if result.study == SCORED:
-        return Answers.of(result.predictions).measures()
-    study, arguments = _found(result.study)
-    found = study.measures(result.predictions, *arguments)
+        found = Answers.of(result.predictions).measures()
+    else:
+        study, arguments = _found(result.study)
+        found = study.measures(result.predictions, *arguments)
     return {name: one for name, one in found.items() if name in result.metrics}
 
 
