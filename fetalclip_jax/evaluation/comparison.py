@@ -5,7 +5,8 @@ image hard cancels out. See `statistics.intervals` for the interval and the p-va
 """
 
 import dataclasses
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from fetalclip_jax.evaluation.chance import Chance
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.statistics import intervals, measure
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
-from fetalclip_jax.evaluation.statistics.measure import Measure
+from fetalclip_jax.evaluation.statistics.measure import Measure, Measured
 
 # Two rates closer than this are equivalent; of errors, a share of their mean.
 MARGIN = 0.02
@@ -39,6 +40,8 @@ class Difference:
       margin: what still counts as equivalent, in the metric's unit.
       n: images.
       patients: patients of these images; an image without one is a patient of its own.
+      learned_from: labelled patients that both learned from, a point of their curves; None where
+        the study has no curve.
       bootstrap: of the images (what it draws, how often).
       measure: the difference as a function of the images.
       chance: what beside the judged patients it depends on.
@@ -58,6 +61,7 @@ class Difference:
     bootstrap: Bootstrap = dataclasses.field(repr=False)
     measure: Measure = dataclasses.field(repr=False)
     chance: Chance
+    learned_from: int | None = None
 
     @property
     def value(self) -> float:
@@ -84,6 +88,7 @@ class Difference:
     def to_json(self) -> dict[str, Any]:
         names = ("metric", "first", "second", "low", "high", "p", "margin", "n", "patients")
         return {name: getattr(self, name) for name in names} | {
+            "patients_to_learn_from": self.learned_from,
             "difference": self.value,
             "inner_interval": list(self.inner) if self.inner else None,
             "groups": self.bootstrap.count,
@@ -171,7 +176,9 @@ def compare(
     """
     check_margin(margin)
     pair = align(first, second, names)
-    measured = [studies.measures(one) for one in (pair.first, pair.second)]
+    aligned = zip((pair.first, pair.second), pair.names, strict=True)
+    measured = [_measures(*one) for one in aligned]
+    size = _size(pair)
     shared = [name for name in measured[0] if name in measured[1]]
     if not shared:
         raise ValueError(
@@ -184,12 +191,11 @@ def compare(
         bootstrap = Bootstrap(pair.groups[ours.rows], resamples, seed)
         patients = pair.first.predictions.patients()[ours.rows]
         found = chance.of_metric(pair, metric)
-        differences.append(
-            difference(metric, (ours.measure, theirs.measure), bootstrap, patients, found, margin)
-        )
+        one = difference(metric, (ours.measure, theirs.measure), bootstrap, patients, found, margin)
+        differences.append(dataclasses.replace(one, learned_from=size))
     return Comparison(
         study=first.study,
-        data=str(first.data.get("name") or "data not recorded"),
+        data=data_name(first),
         simulated=bool(first.data.get("simulated")),
         protocol=str(first.protocol.get("name") or "not recorded"),
         resample_by=str(first.protocol.get("resample_by") or "patient"),
@@ -199,6 +205,47 @@ def compare(
         notes=(*pair.notes, *_notes(pair, (first, second), measured, differences)),
         results=(first, second),
     )
+
+
+def of_model(name: str, result: Result) -> str:
+    """Which result a message is about: "zero_shot.planes of fetalclip on clinic"."""
+    return f"{result.study} of {name} on {data_name(result)}"
+
+
+def data_name(result: Result) -> str:
+    return str(result.data.get("name") or "data not recorded")
+
+
+def smaller_size(results: Sequence[Result], names: tuple[str, str], headline: Difference) -> str:
+    """Says that curves are compared before their end, where one goes further; "" otherwise."""
+    size = headline.learned_from
+    further = [
+        f"{name} has {last:,}"
+        for result, name in zip(results, names, strict=True)
+        if size and (last := max(int(point["patients"]) for point in result.curve)) > size
+    ]
+    if not further:
+        return ""
+    return (
+        f"compared at {size:,} patients to learn from, the largest number that both have "
+        f"({' and '.join(further)})"
+    )
+
+
+def _measures(result: Result, name: str) -> Mapping[str, Measured]:
+    try:
+        return studies.measures(result)
+    except ValueError as error:
+        raise ValueError(f"{of_model(name, result)}: {error}") from error
+
+
+def _size(pair: Aligned) -> int | None:
+    """Labelled patients that both learned from: the largest size that both have."""
+    if not (pair.first.curve and pair.second.curve):
+        return None
+    if sizes := pair.first.predictions.runs:
+        return max(map(int, sizes))
+    return max(int(point["patients"]) for point in pair.first.curve)
 
 
 def difference(
@@ -266,16 +313,22 @@ def _notes(pair: Aligned, results, measured, differences) -> Iterator[str]:
         alone = [metric for metric in found if metric not in shared]
         if alone:
             yield f"only {name} has {_listed(alone)}"
-        lost = [metric for metric in result.metrics if metric not in found]
+        lost = [
+            metric
+            for metric in result.metrics
+            if metric not in found and not _of_all_candidates(metric, result)
+        ]
         if lost:
             yield (
                 f"{_listed(lost)} of {name} cannot be measured again from what is kept; evaluate "
                 "again"
             )
+    if words := smaller_size(results, pair.names, differences[0]):
+        yield words
     whole = not any(pair.only)
     for k, (result, name) in enumerate(zip(results, pair.names, strict=True)):
         for one in differences:
-            reported = result.metrics[one.metric].value
+            reported = _reported(result, one)
             again = (one.first, one.second)[k]
             if whole and not np.isclose(again, reported, rtol=0, atol=1e-6):
                 yield (
@@ -288,6 +341,19 @@ def _notes(pair: Aligned, results, measured, differences) -> Iterator[str]:
             reasons.setdefault(one.without_interval, []).append(one.metric)
     for why, metrics in reasons.items():
         yield f"no interval for {_listed(metrics)}: {why}"
+
+
+def _reported(result: Result, one: Difference) -> float:
+    """What a result says itself, at the size that is compared."""
+    if one.learned_from is None:
+        return result.metrics[one.metric].value
+    return chance.point_of(result, str(one.learned_from))["mean"]
+
+
+def _of_all_candidates(metric: str, result: Result) -> bool:
+    """Whether it is the top-k accuracy of all candidates, which older results hold."""
+    found = re.search(r"top(\d+)_accuracy$", metric)
+    return bool(found) and int(found[1]) >= len(result.predictions.candidates)
 
 
 def _listed(names) -> str:

@@ -13,6 +13,7 @@ from fetalclip_jax.evaluation.result import Estimate
 from fetalclip_jax.evaluation.statistics import intervals, measure
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.intervals import Spread
+from fetalclip_jax.evaluation.statistics.support_sets import SupportSets
 from tests.evaluation.paired import PROTOCOL, few_shot, misses, predictions, zero_shot
 
 GOOD = misses(0.15, seed=1)
@@ -197,7 +198,9 @@ def test_copies_that_were_never_redrawn_leave_no_interval():
     found = compare(probe("a", GOOD, [0.8, 0.9]), probe("b", BAD, None))
     one = by_metric(found)["macro_f1"]
     assert (one.low, one.verdict()) == (None, "undecided")
-    assert one.without_interval == "b recorded no training on copies drawn anew (redraws)"
+    assert one.without_interval == (
+        "b recorded no training on copies drawn anew (it takes copies of 2 and more, and redraws)"
+    )
     without = compare(*(probe(n, w, None, copies=0) for n, w in (("a", GOOD), ("b", BAD))))
     assert without.headline.low is not None
 
@@ -208,11 +211,11 @@ def test_support_sets_are_paired_where_they_are_the_same():
     pair = align(first, second)
     same = chance.of_metric(pair, "macro_f1")
     sets = [chance.set_means(one, "8") for one in (first, second)]
-    assert same.spreads == (Spread.of_mean(sets[0] - sets[1]),)
+    assert same.spreads == (SupportSets(sets[0] - sets[1]).spread,)
     assert same.words == "5 support sets (the same for both)"
     other = align(first, few_shot("b", (0.6, 0.5, 0.3), draws="vwxyz", seed=2))
     unpaired = chance.of_metric(other, "macro_f1")
-    assert unpaired.spreads == tuple(map(Spread.of_mean, sets))
+    assert unpaired.spreads == tuple(SupportSets(one).spread for one in sets)
     assert unpaired.words == "5 and 5 support sets (other ones, unpaired)"
     # Luck with the sets is common to both models.
     assert same.spreads[0].variance < sum(one.variance for one in unpaired.spreads) / 2
@@ -221,10 +224,44 @@ def test_support_sets_are_paired_where_they_are_the_same():
 def test_a_curve_is_compared_at_its_largest_common_size():
     first = few_shot("a", (0.5, 0.3, 0.1))
     second = few_shot("b", (0.6, 0.5, 0.3, 0.2), sizes=(2, 4, 8, 16))
-    one = compare(first, second).headline
+    found = compare(first, second)
+    one = found.headline
     assert one.first == pytest.approx(first.curve[2]["mean"])
     assert one.second == pytest.approx(second.curve[2]["mean"])
     assert one.verdict() == "better"
+    assert (one.learned_from, one.to_json()["patients_to_learn_from"]) == (8, 8)
+    assert (
+        "compared at 8 patients to learn from, the largest number that both have (b has 16)"
+        in found.notes
+    )
+    # What a result says of its own largest size is no contradiction.
+    assert not any("measured again" in note for note in found.notes)
+
+
+def test_no_size_is_named_where_there_is_no_curve():
+    found = compare(zero_shot("a", GOOD), zero_shot("b", BAD))
+    assert found.headline.learned_from is None
+    assert not any("to learn from" in note for note in found.notes)
+
+
+def test_scores_that_are_not_finite_are_refused_by_the_name_of_their_result():
+    kept = predictions(GOOD)
+    scores = kept.scores.copy()
+    scores[3, 0] = np.nan
+    bad = zero_shot("b", None, predictions=dataclasses.replace(kept, scores=scores))
+    with pytest.raises(
+        ValueError, match=r"^zero_shot\.view of b on clinic: scores: 1 of 120 are not finite"
+    ):
+        compare(zero_shot("a", GOOD), bad)
+
+
+def test_a_top_k_of_all_candidates_in_an_older_result_is_not_missed():
+    names = ("macro_f1", "accuracy", "top3_accuracy", "balanced_top3_accuracy", "kappa")
+    older = [zero_shot(n, w, metrics=dict.fromkeys(names, Estimate(0.5)))
+             for n, w in (("a", GOOD), ("b", BAD))]  # fmt: skip
+    notes = " ".join(compare(*older).notes)
+    assert "kappa of a cannot be measured again" in notes
+    assert "top3" not in notes
 
 
 def test_a_single_support_set_has_no_interval():
