@@ -278,7 +278,10 @@ def _checked(pairs: Sequence[Pair], models: Mapping[str, Any]) -> list[Pair]:
         if pair[0] == pair[1]:
             raise ValueError(f"{pair[0]!r} against itself shows nothing; name two models")
     # The same two the other way round are no other test.
-    return list({frozenset(pair): tuple(pair) for pair in reversed(pairs)}.values())[::-1]
+    chosen: dict[frozenset[str], Pair] = {}
+    for pair in pairs:
+        chosen.setdefault(frozenset(pair), tuple(pair))
+    return list(chosen.values())
 
 
 def _where(result: Result) -> tuple[str, str]:
