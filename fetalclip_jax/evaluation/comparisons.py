@@ -166,7 +166,8 @@ def indistinct(results: Sequence[Result]) -> list[str]:
     """Why results without the name of a model, in one study and data set, are not compared."""
     where = Counter(_where(one) for one in results if _name(one) == _NAMELESS)
     return [
-        f"{count} results of {study} on {data} have no name of a model and cannot be told apart"
+        f"{count} results of {study} on {data} have no name of a model (model.name in their "
+        "JSON) and cannot be told apart"
         for (study, data), count in where.items()
         if count > 1
     ]

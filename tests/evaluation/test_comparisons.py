@@ -51,7 +51,8 @@ def test_a_pair_the_other_way_round_is_no_other_test():
 def test_results_without_the_name_of_a_model_are_said_to_be_indistinct():
     nameless = [zero_shot("", w, model={}) for w in (GOOD, BAD)]
     reason = (
-        "2 results of zero_shot.view on clinic have no name of a model and cannot be told apart"
+        "2 results of zero_shot.view on clinic have no name of a model (model.name in their JSON) "
+        "and cannot be told apart"
     )
     found = compare_all(nameless, **QUICK)
     assert (found.compared, found.left_out) == ((), (reason,))
