@@ -16,7 +16,6 @@ from fetalclip_jax.evaluation.comparison import (
 from fetalclip_jax.evaluation.comparisons import Comparisons, Pair, shown_p
 from fetalclip_jax.reports import forest, naming, page, provenance
 from fetalclip_jax.reports.frame import Report
-from fetalclip_jax.reports.naming import slug
 from fetalclip_jax.reports.reading import Contents
 
 # More models make more pairs than anyone reads: then they are to be named.
@@ -145,11 +144,11 @@ def _figures(report: Report, found: Comparisons) -> Iterator[str]:
         shown.update(map(id, one.results))
     names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
     blocks = []
-    for pair, rows in panels.items():
+    for k, (pair, rows) in enumerate(panels.items(), start=1):
         title = f"{pair[0]} minus {pair[1]}"
         blocks.append(
             report.picture(
-                "comparison" if len(panels) == 1 else f"comparison_{slug(title)}",
+                "comparison" if k == 1 else f"comparison_{k}",
                 forest.forest(rows, names, found.margin, title, _AXIS),
                 f"Differences with their intervals: {title}",
                 "",

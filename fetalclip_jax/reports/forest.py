@@ -4,6 +4,7 @@ So narrow that a phone hardly shrinks it: names and figures stand above the line
 """
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from matplotlib import patheffects
@@ -25,6 +26,7 @@ _BAND = "#dcebe5"
 _HALO = (patheffects.withStroke(linewidth=2.5, foreground="white"),)
 # In inches; what is written above a line, from the top of its row.
 _WIDTH = 4.4
+_TITLE = 44  # letters in a line
 _NAME, _WORDS, _BASIS, _LINE, _GAP = 0.18, 0.16, 0.15, 0.2, 0.12
 
 
@@ -75,7 +77,7 @@ def forest(
         axes.set_ylim(len(names) * height, -0.05)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        axes.set_title(title)
+        axes.set_title(textwrap.fill(title, _TITLE))
         axes.set_xlabel(axis, fontsize=8.5)
         found = {row.verdict for row in rows.values()}
         handles = [

@@ -83,7 +83,7 @@ def test_differences_of_percentages_are_points_and_no_shares():
 
 def test_every_pair_has_a_picture_that_a_phone_can_show(tmp_path):
     page = build(tmp_path, models("a", "b", "c"))
-    pictures = [Image.open(path) for path in sorted((tmp_path / "figures").glob("comparison_*"))]
+    pictures = [Image.open(path) for path in sorted((tmp_path / "figures").glob("comparison*"))]
     assert len(pictures) == 3
     assert all(picture.width < 640 for picture in pictures)
     assert page.text.count("120 images of 40 patients") >= 1
