@@ -12,16 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fetalclip_jax.evaluation.comparison import (
-    ALPHA,
-    MARGIN,
-    Comparison,
-    Difference,
-    check_margin,
-    compare,
-    data_name,
-    smaller_size,
-)
+from fetalclip_jax.evaluation.comparison import Comparison, compare, data_name, smaller_size
+from fetalclip_jax.evaluation.difference import ALPHA, MARGIN, Difference, check_margin
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.statistics.multiplicity import holm
 from fetalclip_jax.evaluation.wins import Wins, count_wins

@@ -9,8 +9,8 @@ import numpy as np
 from fetalclip_jax.evaluation import chance
 from fetalclip_jax.evaluation.alignment import Aligned, align
 from fetalclip_jax.evaluation.chance import Chance
-from fetalclip_jax.evaluation.comparison import MARGIN, Difference, difference
 from fetalclip_jax.evaluation.curves import Needed, curve, macro_f1, weights
+from fetalclip_jax.evaluation.difference import MARGIN, Difference, difference
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.weighted_sum import Term, weighted_sum

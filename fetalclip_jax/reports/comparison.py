@@ -6,14 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from fetalclip_jax import run as runs
 from fetalclip_jax.evaluation import comparisons
-from fetalclip_jax.evaluation.comparison import (
-    ALPHA,
-    RELATIVE_MARGIN,
-    Comparison,
-    Difference,
-    check_margin,
-)
+from fetalclip_jax.evaluation.comparison import Comparison
 from fetalclip_jax.evaluation.comparisons import Comparisons, Pair, shown_p
+from fetalclip_jax.evaluation.difference import ALPHA, RELATIVE_MARGIN, Difference, check_margin
 from fetalclip_jax.reports import forest, naming, page, provenance
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.reading import Contents

@@ -8,7 +8,8 @@ import pytest
 from fetalclip_jax.evaluation import chance, studies
 from fetalclip_jax.evaluation.alignment import align, select
 from fetalclip_jax.evaluation.chance import Chance
-from fetalclip_jax.evaluation.comparison import compare, difference
+from fetalclip_jax.evaluation.comparison import compare
+from fetalclip_jax.evaluation.difference import difference
 from fetalclip_jax.evaluation.result import Estimate
 from fetalclip_jax.evaluation.statistics import intervals, measure
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
