@@ -84,7 +84,7 @@ class Answers:
 
     def top_k(self) -> tuple[int, ...]:
         """The k of top-k accuracies that make sense of so many candidates."""
-        return tuple(k for k in (2, 3) if k <= len(self.candidates))
+        return tuple(k for k in (2, 3) if k < len(self.candidates))
 
     def measures(self, top_k: tuple[int, ...] | None = None) -> dict[str, Measured]:
         """Means over the runs: macro F1, and accuracies counted by image and by class.
@@ -93,11 +93,12 @@ class Answers:
         the paper calls accuracy.
 
         Args:
-          top_k: accuracies beside that of the first answer; None for `top_k()`.
+          top_k: accuracies beside that of the first answer; None for `top_k()`. One of all
+            candidates is 1 whatever was answered: it is no metric, and left out.
         """
         found = {"macro_f1": self.macro_f1()}
         top_k = self.top_k() if top_k is None else top_k
-        for k in (1, *(k for k in top_k if k <= len(self.candidates))):
+        for k in (1, *(k for k in top_k if k < len(self.candidates))):
             prefix = "" if k == 1 else f"top{k}_"
             # Of runs, the share that hits: the mean over runs commutes with that over images.
             hits = (self.ranks < k).mean(0)

@@ -8,17 +8,12 @@ import csv
 import dataclasses
 import io
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fetalclip_jax.evaluation.comparison import (
-    ALPHA,
-    MARGIN,
-    Comparison,
-    Difference,
-    check_margin,
-    compare,
-)
+from fetalclip_jax.evaluation.comparison import Comparison, compare, data_name, smaller_size
+from fetalclip_jax.evaluation.difference import ALPHA, MARGIN, Difference, check_margin
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.statistics.multiplicity import holm
 from fetalclip_jax.evaluation.wins import Wins, count_wins
@@ -29,7 +24,9 @@ _COLUMNS = (
     *("study", "data", "simulated", "protocol", "first", "second", "metric", "headline"),
     *("value_first", "value_second", "difference", "low", "high", "p", "p_holm", "verdict"),
     *("margin", "equivalent", "images", "patients", "resample_by", "other_sources_of_chance"),
+    "patients_to_learn_from",
 )
+_NAMELESS = "model not recorded"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +87,7 @@ class Comparisons:
                         *(d.metric, first, d.first, d.second, d.value, d.low, d.high, d.p),
                         *(adjusted if first else None, verdict if first else d.verdict()),
                         *(d.margin, d.equivalent, d.n, d.patients, one.resample_by),
-                        d.chance.words,
+                        *(d.chance.words, d.learned_from),
                     )
                 )
         return text.getvalue()
@@ -100,6 +97,8 @@ class Comparisons:
         if len(self.pairs) == 1:
             for one, d, p, verdict in self.rows():
                 metric = d.metric.replace("_", " ").replace("f1", "F1")
+                if d.learned_from is not None:
+                    metric += f", {d.learned_from:,} patients"
                 yield (
                     f"{one.study} on {one.data}, {metric}: {one.names[0]} {d.first:.3f}, "
                     f"{one.names[1]} {d.second:.3f}, difference "
@@ -121,6 +120,8 @@ class Comparisons:
             alone = [f"{n:,} of {who}" for n, who in zip(one.only, one.names, strict=True) if n]
             if alone:
                 yield f"{one.study} on {one.data}: images of one alone left out: {', '.join(alone)}"
+            if note := smaller_size(one.results, one.names, one.headline):
+                yield f"{one.study} on {one.data}: {note}"
         for line in self.left_out:
             yield f"not compared: {line}"
 
@@ -153,6 +154,17 @@ def by_model(results: Sequence[Result]) -> dict[str, list[Result]]:
     return found
 
 
+def indistinct(results: Sequence[Result]) -> list[str]:
+    """Why results without the name of a model, in one study and data set, are not compared."""
+    where = Counter(_where(one) for one in results if _name(one) == _NAMELESS)
+    return [
+        f"{count} results of {study} on {data} have no name of a model (model.name in their "
+        "JSON) and cannot be told apart"
+        for (study, data), count in where.items()
+        if count > 1
+    ]
+
+
 def compare_all(
     results: Sequence[Result],
     pairs: Sequence[Pair] | None = None,
@@ -177,7 +189,7 @@ def compare_all(
     models = by_model(results)
     chosen = list(itertools.combinations(models, 2)) if pairs is None else _checked(pairs, models)
     options = {"margin": margin, "resamples": resamples, "seed": seed}
-    compared, left_out = [], []
+    compared, left_out = [], indistinct(results)
     for names in chosen:
         found, reasons = _of_pair(names, models, options)
         if not found and pairs is not None:
@@ -258,15 +270,19 @@ def _checked(pairs: Sequence[Pair], models: Mapping[str, Any]) -> list[Pair]:
                 )
         if pair[0] == pair[1]:
             raise ValueError(f"{pair[0]!r} against itself shows nothing; name two models")
-    return list(dict.fromkeys(map(tuple, pairs)))
+    # The same two the other way round are no other test.
+    chosen: dict[frozenset[str], Pair] = {}
+    for pair in pairs:
+        chosen.setdefault(frozenset(pair), tuple(pair))
+    return list(chosen.values())
 
 
 def _where(result: Result) -> tuple[str, str]:
-    return result.study, str(result.data.get("name") or "data not recorded")
+    return result.study, data_name(result)
 
 
 def _name(result: Result) -> str:
-    return str(result.model.get("name") or "model not recorded")
+    return str(result.model.get("name") or _NAMELESS)
 
 
 def _print(result: Result) -> str:

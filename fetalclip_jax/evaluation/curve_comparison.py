@@ -9,8 +9,8 @@ import numpy as np
 from fetalclip_jax.evaluation import chance
 from fetalclip_jax.evaluation.alignment import Aligned, align
 from fetalclip_jax.evaluation.chance import Chance
-from fetalclip_jax.evaluation.comparison import MARGIN, Difference, difference
 from fetalclip_jax.evaluation.curves import Needed, curve, macro_f1, weights
+from fetalclip_jax.evaluation.difference import MARGIN, Difference, difference
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.weighted_sum import Term, weighted_sum
@@ -43,10 +43,7 @@ class CurveComparison:
         return {
             "first": self.names[0],
             "second": self.names[1],
-            "differences": [
-                {"patients_to_learn_from": size} | one.to_json()
-                for size, one in zip(self.sizes, self.differences, strict=True)
-            ],
+            "differences": [one.to_json() for one in self.differences],
             "area": self.area.to_json() if self.area else None,
             "first_reaches_second": self.reaching[0].to_json(),
             "second_reaches_first": self.reaching[1].to_json(),
@@ -93,7 +90,10 @@ def compare_curves(
     measures = [[macro_f1(one, size) for size in sizes] for one in results]
     found = [chance.of_support_sets(pair, str(size)) for size in sizes]
     differences = tuple(
-        difference(f"macro_f1_of_{size}_patients", both, bootstrap, patients, one, margin)
+        dataclasses.replace(
+            difference(f"macro_f1_of_{size}_patients", both, bootstrap, patients, one, margin),
+            learned_from=size,
+        )
         for size, both, one in zip(sizes, zip(*measures, strict=True), found, strict=True)
     )
     area = None

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fetalclip_jax.evaluation.comparison import VERDICTS, Comparison, Difference
+from fetalclip_jax.evaluation.comparison import Comparison
+from fetalclip_jax.evaluation.difference import VERDICTS, Difference
 from fetalclip_jax.evaluation.result import Estimate
 from fetalclip_jax.evaluation.statistics import intervals
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
@@ -25,7 +26,7 @@ class Wins:
     Attributes:
       names: of the pair.
       simulated: on images that a program drew; those are never counted with images of patients.
-      counts: verdicts of the first model, by `comparison.VERDICTS`.
+      counts: verdicts of the first model, by `difference.VERDICTS`.
       mean: difference of the headline metrics that are rates, averaged over studies and data sets;
         None where there is none.
       studies: how many the mean is over.

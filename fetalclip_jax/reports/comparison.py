@@ -6,15 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from fetalclip_jax import run as runs
 from fetalclip_jax.evaluation import comparisons
-from fetalclip_jax.evaluation.comparison import (
-    ALPHA,
-    RELATIVE_MARGIN,
-    Comparison,
-    Difference,
-    check_margin,
-)
+from fetalclip_jax.evaluation.comparison import Comparison
 from fetalclip_jax.evaluation.comparisons import Comparisons, Pair, shown_p
-from fetalclip_jax.reports import forest, naming, page
+from fetalclip_jax.evaluation.difference import ALPHA, RELATIVE_MARGIN, Difference, check_margin
+from fetalclip_jax.reports import forest, naming, page, provenance
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.reading import Contents
 
@@ -22,12 +17,13 @@ from fetalclip_jax.reports.reading import Contents
 MOST_MODELS = 5
 # Of more pairs the tests one by one are opened on demand.
 _SHOWN_PAIRS = 3
-# What a page of print holds of the figure.
-_PANELS = 4
+_AXIS = "difference, first minus second (0.01 is one point of a percentage)"
 
 
 def of(contents: Contents, pairs: Sequence[Pair], margin: float) -> Comparisons | None:
     """Comparisons of the models of a report; None of a single one, or of too many to pair.
+
+    Results that may be of several models and name none are compared in nothing, and that is said.
 
     Args:
       pairs: names of models; empty for all pairs of up to `MOST_MODELS`.
@@ -40,7 +36,9 @@ def of(contents: Contents, pairs: Sequence[Pair], margin: float) -> Comparisons 
     check_margin(margin)
     results = [one.result for one in contents.evaluated]
     models = len(comparisons.by_model(results))
-    if not pairs and not 2 <= models <= MOST_MODELS:
+    if models > MOST_MODELS and not pairs:
+        return None
+    if models < 2 and not pairs and not comparisons.indistinct(results):
         return None
     return comparisons.compare_all(results, pairs or None, margin=margin)
 
@@ -67,10 +65,14 @@ def parts(report: Report, found: Comparisons | None) -> Iterator[str]:
 
 
 def write(folder: pathlib.Path, found: Comparisons | None) -> None:
-    """Writes comparison.json and comparison.csv; nothing where nothing was compared."""
+    """Writes comparison.json and comparison.csv; where nothing was compared, earlier ones go."""
+    path = folder / "comparison.json"
     if found is not None and found.compared:
-        runs.write_json(folder / "comparison.json", found.to_json())
-        runs.write_text(folder / "comparison.csv", found.to_csv())
+        runs.write_json(path, found.to_json())
+        runs.write_text(path.with_suffix(".csv"), found.to_csv())
+    elif path.exists():  # of a report, see `check_place`: it would be taken for one of this
+        path.unlink()
+        path.with_suffix(".csv").unlink(missing_ok=True)
 
 
 def check_place(folder: pathlib.Path) -> None:
@@ -90,11 +92,14 @@ def check_place(folder: pathlib.Path) -> None:
 
 
 def change(metric: str, value: float, low: float | None, high: float | None) -> str:
-    """A difference and its interval: "+0.012 (-0.003 to +0.027)", "-0.4 (-1.1 to +0.4) points"."""
+    """A difference and its interval: "+0.012 (-0.003 to +0.027)", "-0.4 (-1.1 to +0.4) points".
+
+    A difference of percentages is in points: -1.4 % would be read as a share of them.
+    """
     shown = naming.metric(metric)
     factor, digits, unit = (100, 1, "points") if shown.percent else (1, 3, "")
     if shown.unit:
-        digits, unit = 1, shown.unit
+        digits, unit = 1, "points" if shown.unit == "%" else shown.unit
     numbers = [f"{factor * one:+z.{digits}f}" for one in (value, low, high) if one is not None]
     interval = f" ({numbers[1]} to {numbers[2]})" if len(numbers) == 3 else ", no interval"
     return f"{numbers[0]}{interval} {unit}".strip()
@@ -115,44 +120,51 @@ def _how(found: Comparisons) -> str:
 
 
 def _figures(report: Report, found: Comparisons) -> Iterator[str]:
-    panels: dict[str, dict[str, forest.Row]] = {}
-    results: dict[str, set[int]] = {}
-    names: dict[str, None] = {}
+    """A picture of each pair; all have the same rows in the same places."""
+    panels: dict[Pair, dict[str, forest.Row]] = {}
+    shown: set[int] = set()
     several = len({one.data for one in found.compared}) > 1
     for one, d, _, verdict in found.rows():
         if not _is_rate(d):
             continue
         name = naming.title(one.study) + (f"\n{_on(one)}" if several else "")
-        names[name] = None
-        interval = "no interval" if d.low is None else f"[{d.low:+z.3f}, {d.high:+z.3f}]"
-        pair = f"{one.names[0]} minus {one.names[1]}"
-        panels.setdefault(pair, {})[name] = forest.Row(
+        panels.setdefault(one.names, {})[name] = forest.Row(
             d.value,
             d.low,
             d.high,
             verdict,
-            f"{d.value:+z.3f} {interval}",
-            f"{d.n:,} images, {d.patients:,} patients",
+            change(d.metric, d.value, d.low, d.high),
+            f"{_what(one, d)}; {d.n:,} images of {d.patients:,} patients",
         )
-        results.setdefault(pair, set()).update(map(id, one.results))
-    pairs_of = list(panels)
-    for start in range(0, len(pairs_of), _PANELS):
-        pairs = pairs_of[start : start + _PANELS]
-        shown = set().union(*(results[pair] for pair in pairs))
-        yield report.picture(
-            "comparison" if start == 0 else f"comparison_{1 + start // _PANELS}",
-            forest.forest(
-                {pair: panels[pair] for pair in pairs},
-                list(names),
-                found.margin,
-                "difference in macro F1 or rate; right of zero: the first model is better",
-            ),
-            "Differences of models with their intervals",
-            "Headline metric of each task, the first model minus the second, on the images that "
-            "both judged. Lines are 95 % intervals of one test each; verdicts are by Holm's p, so "
-            "that a difference whose interval leaves out zero may be undecided.",
-            of=[one for one in report.contents.evaluated if id(one.result) in shown],
+        shown.update(map(id, one.results))
+    names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
+    blocks = []
+    for k, (pair, rows) in enumerate(panels.items(), start=1):
+        title = f"{pair[0]} minus {pair[1]}"
+        blocks.append(
+            report.picture(
+                "comparison" if k == 1 else f"comparison_{k}",
+                forest.forest(rows, names, found.margin, title, _AXIS),
+                f"Differences with their intervals: {title}",
+                "",
+                of=(),  # said once, below all of them
+            )
         )
+    yield page.paragraph("Headline metric of each task, on the images that both judged", "title")
+    yield page.side_by_side("", blocks)
+    yield page.paragraph(
+        "Lines are 95 % intervals of one test each; verdicts are by Holm's p, so that a difference "
+        "whose interval leaves out zero may be undecided. Each pair has its own scale.",
+        "quiet",
+    )
+    ones = [one for one in report.contents.evaluated if id(one.result) in shown]
+    yield page.paragraph(provenance.stands_for(*ones), "basis")
+
+
+def _what(one: Comparison, d: Difference) -> str:
+    """What was measured: "macro F1, 16 patients"."""
+    words = naming.metric(d.metric, str(one.results[0].data.get("ages_from") or "")).words
+    return words if d.learned_from is None else f"{words}, {d.learned_from:,} patients"
 
 
 def _is_rate(d: Difference) -> bool:
@@ -186,30 +198,41 @@ def _every_metric(found: Comparisons) -> Iterator[str]:
 
 
 def _table(p_is: str, rows: Sequence[tuple[Comparison, Difference, str, str]]) -> str:
+    columns = ("Task", "Data", "First", "Second", "Difference (95 % interval)", p_is)
+    columns += ("Images / patients", "First is")
     body = []
     for one, d, p, verdict in rows:
-        metric = naming.metric(d.metric, str(one.results[0].data.get("ages_from") or ""))
+        metric = naming.metric(d.metric)
         if verdict in ("better", "worse") and d.equivalent:
             verdict += ", within the margin"
-        task = page.text(f"{naming.title(one.study)}, {metric.words}")
-        words = (
-            _on(one),
-            f"{one.names[0]} {metric.show(d.first)}",
-            f"{one.names[1]} {metric.show(d.second)}",
-        )
-        figures = (
-            change(d.metric, d.value, d.low, d.high),
-            p,
-            f"{d.n:,} / {d.patients:,}",
-            verdict,
-        )
         body.append(
-            f'<th scope="row">{task}</th>'
-            + "".join(f"<td>{page.text(word)}</td>" for word in words)
-            + "".join(f'<td class="number">{page.text(figure)}</td>' for figure in figures)
+            (
+                f"{naming.title(one.study)}, {_what(one, d)}",
+                _on(one),
+                f"{one.names[0]} {metric.show(d.first)}",
+                f"{one.names[1]} {metric.show(d.second)}",
+                change(d.metric, d.value, d.low, d.high),
+                p,
+                f"{d.n:,} / {d.patients:,}",
+                verdict,
+            )
         )
-    columns = ("Task", "Data", "First", "Second", "Difference (95 % interval)", p_is)
-    return page.table((*columns, "Images / patients", "First is"), body)
+    return _stacked(columns, body, numbers_from=4)
+
+
+def _stacked(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], numbers_from: int = 1
+) -> str:
+    """A table whose rows a narrow page stacks: each cell says its column."""
+    body = []
+    for first, *others in rows:
+        cells = "".join(
+            f'<td class="{"number" if k >= numbers_from else ""}" '
+            f'data-label="{page.text(columns[k])}">{page.text(cell)}</td>'
+            for k, cell in enumerate(others, start=1)
+        )
+        body.append(f'<th scope="row">{page.text(first)}</th>{cells}')
+    return page.table(columns, body, "stacked")
 
 
 def _wins(found: Comparisons) -> str:
@@ -225,7 +248,7 @@ def _wins(found: Comparisons) -> str:
     columns = ("Models", "Images", "Better", "Worse", "Equivalent", "Undecided")
     columns += ("Mean difference (95 % interval)", "Tasks")
     title = page.paragraph("Tasks in which the first model is better or worse", "title")
-    return title + page.plain_table(columns, rows)
+    return title + _stacked(columns, rows)
 
 
 def _notes(found: Comparisons) -> str:

@@ -95,8 +95,11 @@ def table(contents: Contents) -> str:
         of = (result.study, one.model_name, one.data_name, result.protocol.get("name", ""))
         _, patients = provenance.counts(one)
         on = (patients, " ".join(provenance.splits(one)), result.protocol.get("resample_by"))
+        # The metric of a curve is its last point.
+        last = max((int(point["patients"]) for point in result.curve), default=None)
+        size = "" if last is None else f", {last} patients"
         for name, e in result.metrics.items():
-            rows.append((*of, "metric", name, e.value, e.low, e.high, e.n, *on))
+            rows.append((*of, "metric", name + size, e.value, e.low, e.high, e.n, *on))
         for name, baseline in result.baselines.items():
             e, kind = baseline.estimate, f"baseline of {baseline.metric}"
             rows.append((*of, kind, name, e.value, e.low, e.high, e.n, *on))

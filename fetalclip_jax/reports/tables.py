@@ -102,7 +102,8 @@ def _metrics(ones: Sequence[Evaluated]) -> list[tuple[str, ...]]:
     for one in ones:
         result, of = one.result, _of(one)
         images, patients = _counts(one)
-        for name, e in result.metrics.items():
+        # The metric of a curve is its last point, which is told below.
+        for name, e in () if result.curve else result.metrics.items():
             metric = naming.metric(name, str(result.data.get("ages_from") or ""))
             shown = (metric.words, metric.show(e.value), _edges(metric, e.low, e.high))
             rows.append((*of, *shown, images if e.n is None else f"{e.n:,}", patients))

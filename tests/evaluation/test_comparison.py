@@ -8,7 +8,8 @@ import pytest
 from fetalclip_jax.evaluation import chance, studies
 from fetalclip_jax.evaluation.alignment import align, select
 from fetalclip_jax.evaluation.chance import Chance
-from fetalclip_jax.evaluation.comparison import compare, difference
+from fetalclip_jax.evaluation.comparison import compare
+from fetalclip_jax.evaluation.difference import difference
 from fetalclip_jax.evaluation.result import Estimate
 from fetalclip_jax.evaluation.statistics import intervals, measure
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
@@ -224,10 +225,44 @@ def test_support_sets_are_paired_where_they_are_the_same():
 def test_a_curve_is_compared_at_its_largest_common_size():
     first = few_shot("a", (0.5, 0.3, 0.1))
     second = few_shot("b", (0.6, 0.5, 0.3, 0.2), sizes=(2, 4, 8, 16))
-    one = compare(first, second).headline
+    found = compare(first, second)
+    one = found.headline
     assert one.first == pytest.approx(first.curve[2]["mean"])
     assert one.second == pytest.approx(second.curve[2]["mean"])
     assert one.verdict() == "better"
+    assert (one.learned_from, one.to_json()["patients_to_learn_from"]) == (8, 8)
+    assert (
+        "compared at 8 patients to learn from, the largest number that both have (b has 16)"
+        in found.notes
+    )
+    # What a result says of its own largest size is no contradiction.
+    assert not any("measured again" in note for note in found.notes)
+
+
+def test_no_size_is_named_where_there_is_no_curve():
+    found = compare(zero_shot("a", GOOD), zero_shot("b", BAD))
+    assert found.headline.learned_from is None
+    assert not any("to learn from" in note for note in found.notes)
+
+
+def test_scores_that_are_not_finite_are_refused_by_the_name_of_their_result():
+    kept = predictions(GOOD)
+    scores = kept.scores.copy()
+    scores[3, 0] = np.nan
+    bad = zero_shot("b", None, predictions=dataclasses.replace(kept, scores=scores))
+    with pytest.raises(
+        ValueError, match=r"^zero_shot\.view of b on clinic: scores: 1 of 120 are not finite"
+    ):
+        compare(zero_shot("a", GOOD), bad)
+
+
+def test_a_top_k_of_all_candidates_in_an_older_result_is_not_missed():
+    names = ("macro_f1", "accuracy", "top3_accuracy", "balanced_top3_accuracy", "kappa")
+    older = [zero_shot(n, w, metrics=dict.fromkeys(names, Estimate(0.5)))
+             for n, w in (("a", GOOD), ("b", BAD))]  # fmt: skip
+    notes = " ".join(compare(*older).notes)
+    assert "kappa of a cannot be measured again" in notes
+    assert "top3" not in notes
 
 
 def test_a_single_support_set_has_no_interval():

@@ -41,6 +41,43 @@ def test_all_pairs_are_compared_wherever_both_were_judged():
     assert [one.names for one in named.compared] == [("b", "a"), ("b", "a")]
 
 
+def test_a_pair_the_other_way_round_is_no_other_test():
+    asked = [("a", "b"), ("c", "a"), ("b", "a"), ("a", "b")]
+    found = compare_all(three(), asked, **QUICK)
+    assert [one.names for one in found.wins] == [("a", "b"), ("c", "a")]
+    assert found.tests == 3
+
+
+def test_results_without_the_name_of_a_model_are_said_to_be_indistinct():
+    nameless = [zero_shot("", w, model={}) for w in (GOOD, BAD)]
+    reason = (
+        "2 results of zero_shot.view on clinic have no name of a model (model.name in their JSON) "
+        "and cannot be told apart"
+    )
+    found = compare_all(nameless, **QUICK)
+    assert (found.compared, found.left_out) == ((), (reason,))
+    assert list(found.lines()) == [f"not compared: {reason}"]
+    apart = [nameless[0], zero_shot("", BAD, "zero_shot.x", model={})]
+    assert compare_all(apart, **QUICK).left_out == ()
+
+
+def test_comparisons_of_curves_name_the_size():
+    results = [
+        few_shot("a", (0.5, 0.3, 0.1)),
+        few_shot("b", (0.6, 0.5, 0.3, 0.2), sizes=(2, 4, 8, 16)),
+    ]
+    found = compare_all([*results, *three()[:2]], **QUICK)
+    said = list(found.lines())
+    assert any(line.startswith("few_shot.view on clinic, macro F1, 8 patients: a") for line in said)
+    assert (
+        "few_shot.view on clinic: compared at 8 patients to learn from, the largest number that "
+        "both have (b has 16)"
+    ) in said
+    rows = list(csv.DictReader(io.StringIO(found.to_csv())))
+    sizes = {row["study"]: row["patients_to_learn_from"] for row in rows}
+    assert sizes == {"few_shot.view": "8", "zero_shot.view": ""}
+
+
 def test_headlines_are_one_family():
     found = compare_all(three(), **QUICK)
     ps = [one.headline.p for one in found.compared]

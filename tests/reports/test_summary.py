@@ -102,5 +102,7 @@ def test_the_table_has_a_row_for_every_figure(evaluated):
     assert Estimate(*map(float, numbers[:3]), n=int(numbers[3])) == Estimate(
         estimate.value, estimate.low, estimate.high, estimate.n
     )
+    few = [r for r in rows if (r["study"], r["kind"]) == ("few_shot.planes", "metric")]
+    assert [r["name"] for r in few] == ["macro_f1, 16 patients"]
     points = [r for r in rows if r["kind"] == "curve"]
     assert [r["name"] for r in points] == ["2 patients", "4 patients", "8 patients", "16 patients"]

@@ -106,7 +106,8 @@ def test_each_study_has_all_its_metrics_and_its_curve(tmp_path):
     # Accuracy has no interval, and none is made up.
     assert re.search(r"accuracy & 0\.\d{3} & 120 & 20 \\\\", text)
     curve = [row[4] for row in read(folder / "few_shot_planes.csv")]
-    assert curve[2:] == [f"macro F1, {n} patients" for n in (2, 4, 8, 16)]
+    # A row without a size would repeat the last one.
+    assert curve[1:] == [f"macro F1, {n} patients" for n in (2, 4, 8, 16)]
     assert "38." not in (folder / "age.csv").read_text()  # baselines are the headline's
 
 
