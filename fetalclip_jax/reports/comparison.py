@@ -1,6 +1,5 @@
 """The section "Comparison": who is better, in what, by how much and how surely."""
 
-import json
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -70,25 +69,9 @@ def write(folder: pathlib.Path, found: Comparisons | None) -> None:
     if found is not None and found.compared:
         runs.write_json(path, found.to_json())
         runs.write_text(path.with_suffix(".csv"), found.to_csv())
-    elif path.exists():  # of a report, see `check_place`: it would be taken for one of this
+    elif path.exists():  # of a report, see `place`: it would be taken for one of this
         path.unlink()
         path.with_suffix(".csv").unlink(missing_ok=True)
-
-
-def check_place(folder: pathlib.Path) -> None:
-    """Raises ValueError if comparison.json there is of something else than a report."""
-    path = folder / "comparison.json"
-    if not path.exists():
-        return
-    try:
-        ours = "comparisons" in json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError):
-        ours = False
-    if not ours:
-        raise ValueError(
-            f"{path} is not of a report and would be overwritten; choose another folder for the "
-            "output"
-        )
 
 
 def change(metric: str, value: float, low: float | None, high: float | None) -> str:

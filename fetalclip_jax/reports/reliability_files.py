@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,6 @@ from fetalclip_jax.evaluation.result import Estimate
 from fetalclip_jax.evaluation.subgroups import DATA_SET
 from fetalclip_jax.reports.reliability import Reliability
 
-_FILE = "reliability.json"
 _SUBGROUP_COLUMNS = (
     *("study", "model", "data", "column", "subgroup", "images", "patients", "simulated"),
     *("metric", "value", "low", "high", "lacking_classes"),
@@ -26,25 +24,9 @@ _CALIBRATION_COLUMNS = (
 
 def write(folder: pathlib.Path, found: Reliability) -> None:
     """Writes reliability.json, reliability_subgroups.csv and reliability_calibration.csv."""
-    runs.write_json(folder / _FILE, found.to_json())
+    runs.write_json(folder / "reliability.json", found.to_json())
     runs.write_text(folder / "reliability_subgroups.csv", subgroup_table(found))
     runs.write_text(folder / "reliability_calibration.csv", calibration_table(found))
-
-
-def check_place(folder: pathlib.Path) -> None:
-    """Raises ValueError if reliability.json there is of something else than a report."""
-    path = folder / _FILE
-    if not path.exists():
-        return
-    try:
-        ours = "calibration" in json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError):
-        ours = False
-    if not ours:
-        raise ValueError(
-            f"{path} is not of a report and would be overwritten; choose another folder for the "
-            "output"
-        )
 
 
 def subgroup_table(found: Reliability) -> str:

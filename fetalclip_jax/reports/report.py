@@ -1,6 +1,5 @@
 """report.html: one self-contained page about runs and results, with results.json beside it."""
 
-import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from fetalclip_jax.reports import (
     left_out,
     naming,
     page,
+    place,
     provenance,
     published,
     reading,
@@ -71,8 +71,7 @@ def build(
         raise ValueError(f"the report {output} must be a file that ends in .html")
     contents = reading.read(sources)
     folder = _summary_folder(sources, contents, output)
-    comparison.check_place(folder)
-    reliability_files.check_place(folder)
+    place.check(folder)
     compared = comparison.of(contents, compare, margin)
     figures = summary.summarise(contents, total_seconds)
     report = Report(contents, output.parent / "figures")
@@ -110,7 +109,7 @@ def notice(contents: Contents) -> str:
 def _summary_folder(
     sources: Sequence[pathlib.Path], contents: Contents, output: pathlib.Path
 ) -> pathlib.Path:
-    """Where results.json goes; it takes the place of no file but one of a report before."""
+    """Where results.json goes."""
     folder = output.parent
     if len(contents.runs) == 1 and len(sources) == 1:
         folder = contents.runs[0].workdir
@@ -119,17 +118,6 @@ def _summary_folder(
             f"{output}: the results.json there is that of the run {folder}, and this report is "
             "about more; choose another folder for the output"
         )
-    path = folder / "results.json"
-    if path.exists():
-        try:
-            ours = "peak_rss_gib" in json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, TypeError):
-            ours = False
-        if not ours:
-            raise ValueError(
-                f"{path} is not of a report and would be overwritten; choose another folder for "
-                "the output"
-            )
     return folder
 
 

@@ -191,12 +191,13 @@ def test_the_command_takes_columns_and_says_what_is_wrong_with_them(tmp_path, ca
     assert "no group column 'centre'; there are machine" in capsys.readouterr().err
 
 
-def test_a_file_of_the_users_is_not_overwritten(tmp_path):
+@pytest.mark.parametrize("name", ["results", "comparison", "curves", "reliability"])
+def test_a_file_of_the_users_is_not_overwritten(tmp_path, name):
     folder = save([brain()], tmp_path / "results")
-    (tmp_path / "reliability.json").write_text('{"mine": 1}')
-    with pytest.raises(ValueError, match=r"reliability\.json is not of a report"):
+    (tmp_path / f"{name}.json").write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=rf"{name}\.json is not of a report"):
         reports.build([folder], tmp_path / "page.html")
-    assert (tmp_path / "reliability.json").read_text() == '{"mine": 1}'
+    assert (tmp_path / f"{name}.json").read_text() == '{"mine": 1}'
     assert not (tmp_path / "figures").exists()
 
 
