@@ -110,24 +110,6 @@ class Answers:
     def macro_f1(self) -> OfSums:
         return measure.macro_f1(self.labels, self.predictions, len(self.candidates))
 
-    def f1_of(self, name: str) -> OfSums:
-        """F1 of one class, the mean over the runs.
-
-        Raises:
-          ValueError: no such candidate.
-        """
-        index = int(_indices("class", np.array([name]), self.candidates)[0])
-        own = self.predictions == index
-        is_label = (self.labels == index).astype(np.float64)[:, None]
-        parts = np.concatenate([is_label, own.T, own.T * is_label], 1)
-        runs = len(own)
-
-        def of_sums(sums):
-            total = sums[..., :1] + sums[..., 1 : 1 + runs]
-            return (2 * sums[..., 1 + runs :] / np.where(total > 0, total, 1)).mean(-1)
-
-        return OfSums(parts, of_sums)
-
     def run_macro_f1(self) -> Float[np.ndarray, "m"]:
         """Macro F1 of each run."""
         size = len(self.candidates)
