@@ -11,7 +11,8 @@ fail() {
 # what follows "--" into `command`. --help prints the comment that the script begins with.
 #   parse "names that take a value" "flags" "$@"
 parse() {
-  local values=" $1 " flags=" $2 " name given variable
+  # Names that are no options: the variables of those are set from here.
+  local valued=" $1 " flags=" $2 " option given variable
   shift 2
   command=()
   while [ $# -gt 0 ]; do
@@ -25,26 +26,26 @@ parse() {
         awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"
         exit 0
         ;;
-      --*) name="${1%%=*}" name="${name#--}" ;;
+      --*) option="${1%%=*}" option="${option#--}" ;;
       *) fail "unexpected '$1': options come first, then -- and the command (--help lists them)" ;;
     esac
-    variable="${name//-/_}"
-    if [[ "$flags" == *" $name "* ]]; then
-      [ "$1" = "--$name" ] || fail "--$name takes no value (given: ${1#*=})"
+    variable="${option//-/_}"
+    if [[ "$flags" == *" $option "* ]]; then
+      [ "$1" = "--$option" ] || fail "--$option takes no value (given: ${1#*=})"
       printf -v "$variable" 1
       shift
       continue
     fi
-    [[ "$values" == *" $name "* ]] || fail "unknown option --$name; --help lists what there is"
+    [[ "$valued" == *" $option "* ]] || fail "unknown option --$option; --help lists what there is"
     if [[ "$1" == *=* ]]; then
       given="${1#*=}"
       shift
     else
-      if [ $# -lt 2 ] || [ "$2" = -- ]; then fail "--$name needs a value"; fi
+      if [ $# -lt 2 ] || [ "$2" = -- ]; then fail "--$option needs a value"; fi
       given="$2"
       shift 2
     fi
-    [ -n "$given" ] || fail "--$name needs a value"
+    [ -n "$given" ] || fail "--$option needs a value"
     if [[ "$(declare -p "$variable" 2>/dev/null)" == "declare -a"* ]]; then
       eval "$variable+=(\"\$given\")" # arrays by name need bash 4.3; macOS has 3.2
     else
