@@ -17,7 +17,7 @@ set_slice() { # TOPOLOGY, such as v5e:4x4
   local row
   generation="${1%%:*}" shape="${1#*:}"
   row="$(known_topologies | grep "^$generation: " || true)"
-  if [[ "$1" != *:* || " ${row#*:} " != *" $shape "* ]]; then
+  if [[ ! "$1" =~ ^[a-z0-9]+:[0-9x]+$ || " ${row#*:} " != *" $shape "* ]]; then
     fail "--topology $1 is not known; there are: $(known_topologies | paste -sd ';' - | sed 's/;/; /g')"
   fi
   chips=$((${shape//x/*}))
