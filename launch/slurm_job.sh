@@ -10,8 +10,8 @@ say() { echo "slurm.sh: $1"; }
 
 # What is kept of the run so far: the newest checkpoint of a run, or of all points of a sweep.
 saved() {
-  [ -n "$workdir" ] || return
-  python - "$workdir" <<'PYTHON' 2>/dev/null
+  [ -n "$workdir" ] || return 0
+  python - "$workdir" <<'PYTHON' || say "what $workdir holds cannot be seen; this counts as no progress" >&2
 import sys
 from fetalclip_jax.run import Run
 
