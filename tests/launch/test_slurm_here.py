@@ -21,7 +21,7 @@ from tests.tiny import tiny_experiment
 
 def get_config():
     config = tiny_experiment()
-    config.train.update({{"steps": {STEPS}, "checkpoint_every": 20}})
+    config.train.update({{"steps": {STEPS}, "checkpoint_every": 20, "log_every": 20}})
     return config
 """
 LIMIT_S = 400
