@@ -34,11 +34,11 @@ class Notice:
     """
 
     def __init__(self):
-        self.stopped_status = _stopped_status(os.environ.get(_STATUS) or "0")
         self._noted = False
         self._starting = True
         self._before: dict[int, object] = {}
         self._wakeup: tuple[int, int] | None = None
+        self.stopped_status = _stopped_status(os.environ.get(_STATUS) or "0")
 
     def __enter__(self) -> "Notice":
         # Once JAX connects the processes of a job it listens for SIGTERM itself, in all of them.

@@ -60,7 +60,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2
 SlurmdParameters=config_overrides
 ReturnToService=2
-KillWait=20
+KillWait=120
 NodeName=127.0.0.1 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=$((port + 1)) CPUs=1
 NodeName=127.0.0.2 NodeHostname=$(hostname -s) NodeAddr=127.0.0.2 Port=$((port + 2)) CPUs=1
 PartitionName=all Nodes=127.0.0.[1-2] Default=YES MaxTime=INFINITE OverTimeLimit=0

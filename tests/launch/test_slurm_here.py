@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import time
@@ -27,8 +26,8 @@ def get_config():
 LIMIT_S = 400
 
 pytestmark = pytest.mark.skipif(
-    not os.environ.get("FETALCLIP_SLURM") or not shutil.which("slurmctld"),
-    reason="starts a Slurm cluster: FETALCLIP_SLURM=1, and the Debian package slurm-wlm",
+    not os.environ.get("FETALCLIP_SLURM"),
+    reason="starts a Slurm cluster; FETALCLIP_SLURM=1 asks for it (Debian: slurm-wlm)",
 )
 
 
