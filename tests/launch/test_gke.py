@@ -53,6 +53,7 @@ def test_preemption_is_no_failure_and_a_saved_run_comes_back(fakes):
     assert policy["maxRestarts"] == 2
     assert policy["rules"] == [
         {
+            "name": "preempted",
             "action": "RestartJobSetAndIgnoreMaxRestarts",
             "onJobFailureReasons": ["PodFailurePolicy"],
         }
