@@ -55,7 +55,7 @@ set_commands() {
     "--accelerator-type=$accelerator_type" "--runtime-version=${runtime_version:-$runtime}"
     ${spot:+--spot} ${reserved:+--reserved} ${create[@]+"${create[@]}"})
   state=("${queue[@]}" describe "$name" "${place[@]}" '--format=value(state.state)')
-  node_state=("${vm[@]}" describe "$name" "${place[@]}" '--format=value(state)')
+  node_state=("${vm[@]}" describe "$name" "${place[@]}" '--format=value(state,acceleratorType)')
   give_back=("${queue[@]}" delete "$name" "${place[@]}" --force --quiet)
   make_folder=("${vm[@]}" ssh "$name" "${place[@]}" --worker=all '--command=mkdir -p fetalclip')
   # No more than what is installed: neither runs nor data.
@@ -88,7 +88,7 @@ say() { echo "tpu_vm.sh: $1" >&2; }
 
 # Sets `now`: READY, GONE (it was preempted), ABSENT, FAILED, or WAIT for what changes by itself.
 look() {
-  local found tries=0
+  local found tries=0 node kind
   until found="$("${state[@]}" 2>"$sent/error")"; do
     if grep -q NOT_FOUND "$sent/error"; then
       now=ABSENT
@@ -106,7 +106,10 @@ look() {
     *) found="WAIT ($found)" ;;
   esac
   if [ "$found" = ACTIVE ]; then
-    case "$("${node_state[@]}" 2>/dev/null || echo unknown)" in
+    read -r node kind <<<"$("${node_state[@]}" 2>/dev/null || echo unknown "$accelerator_type")"
+    [ "$kind" = "$accelerator_type" ] ||
+      leave "$name is a slice of $kind, and $topology is $accelerator_type; choose another --name"
+    case "$node" in
       READY) found=READY ;;
       PREEMPTED | TERMINATED | STOPPED) found=GONE ;;
       *) found="WAIT (node)" ;;

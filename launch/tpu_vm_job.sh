@@ -16,7 +16,7 @@ runs() { grep -qs 'running\.sh' "/proc/$(cat pid 2>/dev/null)/cmdline"; }
 install() {
   rm -rf code && mkdir code && tar -xzf sent.tar.gz -C code || return
   # The images of TPU VMs have older versions of Python; uv brings its own.
-  python3 -m pip install --quiet --user --upgrade uv || return
+  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user --upgrade uv || return
   local uv="$HOME/.local/bin/uv"
   [ -x venv/bin/python ] || "$uv" venv --quiet --python 3.12 venv || return
   "$uv" pip install --quiet --python venv/bin/python -e 'code[gcs]' 'jax[tpu]'

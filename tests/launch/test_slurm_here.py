@@ -14,7 +14,7 @@ import fetalclip_jax
 from fetalclip_jax.run import Run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-STEPS = 240
+STEPS = 120
 CONFIG = f"""
 from tests.tiny import tiny_experiment
 
@@ -23,7 +23,7 @@ def get_config():
     config.train.update({{"steps": {STEPS}, "checkpoint_every": 20, "log_every": 20}})
     return config
 """
-LIMIT_S = 400
+LIMIT_S = 600
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("FETALCLIP_SLURM"),
@@ -91,7 +91,7 @@ def wait(cluster, job, wanted, log):
         assert time.monotonic() < deadline, log.read_text()
         if state(cluster, job) == "PENDING":
             ask(cluster, "scontrol", "update", f"JobId={job}", "StartTime=now")
-        time.sleep(1)
+        time.sleep(0.5)
 
 
 def parameters(workdir):

@@ -41,7 +41,7 @@ case "$*" in
     states CREATING WAITING_FOR_RESOURCES PROVISIONING ACTIVE
     ;;
   *"queued-resources delete"*) states ABSENT; echo READY >"$FAKES/node" ;;
-  *"tpu-vm describe"*) cat "$FAKES/node" ;;
+  *"tpu-vm describe"*) printf '%s\\tv5litepod-16\\n' "$(cat "$FAKES/node")" ;;
   *"tpu-vm scp"*) for file in "$@"; do [ ! -f "$file" ] || cp "$file" "$FAKES"; done ;;
   *tpu_vm_job.sh*)
     read -r status what <"$FAKES/runs"
@@ -126,6 +126,14 @@ def test_a_slice_that_is_there_is_used(cloud):
     cloud.write("runs", 0)
     assert cloud.launch("tpu_vm.sh", *OPTIONS, *COMMAND).returncode == 0
     assert verbs(cloud) == ["scp", "run"]
+
+
+def test_one_of_another_size_is_not(cloud):
+    cloud.write("states", "ACTIVE")
+    options = ["--name=mine", "--zone=us-west4-a", "--topology=v5e:8x8"]
+    done = cloud.launch("tpu_vm.sh", *options, "--delete", *COMMAND)
+    assert (done.returncode, verbs(cloud)) == (1, [])
+    assert "mine is a slice of v5litepod-16, and v5e:8x8 is v5litepod-64; choose" in done.stderr
 
 
 @pytest.mark.parametrize(
