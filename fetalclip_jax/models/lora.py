@@ -15,7 +15,7 @@ import dataclasses
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
@@ -209,6 +209,6 @@ def _names(path: Sequence[str], part: str, layers: int) -> list[str]:
     return ["/".join([*parts[:after], str(i), *parts[after:]]) for i in range(layers)]
 
 
-def _abbreviated(names: Sequence[str]) -> list[str]:
+def _abbreviated(names: Iterable[str]) -> list[str]:
     """Names with N in the place of a block's number, each once."""
     return list(dict.fromkeys(re.sub(rf"/{_STACK}/\d+/", f"/{_STACK}/N/", one) for one in names))
