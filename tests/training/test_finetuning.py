@@ -11,6 +11,7 @@ from flax import traverse_util
 import fetalclip_jax
 from fetalclip_jax.config import build_model
 from fetalclip_jax.models import lora
+from fetalclip_jax.parallel.mesh import make_mesh
 from fetalclip_jax.training import origin
 from fetalclip_jax.training.loop import train
 from tests.tiny import tiny_experiment
