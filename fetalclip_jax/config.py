@@ -12,8 +12,10 @@ from ml_collections.config_dict import placeholder
 from fetalclip_jax import config_files, run
 from fetalclip_jax.config_files import one_line
 from fetalclip_jax.datasets import registry
+from fetalclip_jax.labels import TASKS
 from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
+from fetalclip_jax.models.lora import LoRA
 from fetalclip_jax.models.presets import CLIPConfig
 
 # Biases, norms, LayerScales, the class token, the logit scale and bias.
@@ -27,7 +29,7 @@ def default_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     # The fields of an open_clip model JSON.
-    config.model = _model_fields(presets.get("ViT-Mi-16-96-conv"))
+    config.model = model_fields(presets.get("ViT-Mi-16-96-conv"))
     config.compute = ConfigDict({"dtype": "float32", "scan_layers": True, "remat": "none"})
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
@@ -52,13 +54,26 @@ def default_config() -> ConfigDict:
         {"rotate_degrees": 7.0, "translate": 0.05, "jitter": 0.15, "flip": 0.5, "zoom": 0.0}
     )
     config.tokenizer = ConfigDict({"kind": "sentencepiece"})  # sentencepiece | clip_bpe
-    config.init_from = ""  # workdir of a run whose parameters and tokenizer to start from
+    # What to start from, with its tokenizer: a run, or weights, whatever `load` opens.
+    config.init_from = ""
+    config.init_config = ""  # its model, where it does not say: a preset's name or open_clip JSON
+    config.init_model = False  # its model becomes config.model, whatever is written there
+    # Low-rank adapters: with targets, they are trained and what they adapt is not.
+    config.lora = ConfigDict(
+        {
+            "targets": (),  # patterns of names, such as ("visual/.*/(query|value)",)
+            "rank": 8,
+            "alpha": 16.0,
+            "seed": 0,  # of what the adapters start from
+        }
+    )
 
     config.loss = ConfigDict(
         {
             "kind": "softmax",  # one of training.objective.KINDS
             "block_size": 0,  # rows and columns of the logits in memory at a time; 0: all
             "exchange": "gather",  # gather | ring: how texts come to the other devices
+            "labels": "planes",  # what `classify` tells apart: a name in labels.TASKS
         }
     )
     config.train = ConfigDict(
@@ -146,12 +161,12 @@ def _over_defaults(fields: Mapping[str, Any]) -> ConfigDict:
     config, fields = default_config(), dict(fields)
     # A model is whole: what it leaves out is that field's own default, not the default model's.
     if "model" in fields:
-        config.model = _model_fields(CLIPConfig.from_dict(fields.pop("model")))
+        config.model = model_fields(CLIPConfig.from_dict(fields.pop("model")))
     config.update(fields)
     return config
 
 
-def _model_fields(model: CLIPConfig) -> ConfigDict:
+def model_fields(model: CLIPConfig) -> ConfigDict:
     """A model's fields; those that are None can be set to a number on the command line."""
     fields = ConfigDict(model.to_dict())
     for part in (fields, fields.vision_cfg, fields.text_cfg):
@@ -165,7 +180,8 @@ def build_model(config: ConfigDict) -> CLIP:
     """The flax module a configuration describes.
 
     Raises:
-      ValueError: an unknown model field, compute dtype or remat policy.
+      ValueError: an unknown model field, compute dtype, remat policy or set of labels; adapters
+        that cannot be meant.
     """
     dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
     if config.compute.dtype not in dtypes:
@@ -177,7 +193,24 @@ def build_model(config: ConfigDict) -> CLIP:
         scan_layers=config.compute.scan_layers,
         remat=config.compute.remat,
         dtype=dtypes[config.compute.dtype],
+        lora=LoRA(**config.lora) if config.lora.targets else None,
+        classes=len(class_names(config)),
     )
+
+
+def class_names(config: ConfigDict) -> tuple[str, ...]:
+    """What the head of a model that learns labels tells apart; empty for other objectives.
+
+    Raises:
+      ValueError: unknown labels.
+    """
+    if config.loss.kind != "classify":
+        return ()
+    if config.loss.labels not in TASKS:
+        raise ValueError(
+            f"config.loss.labels={config.loss.labels!r} is not one of {', '.join(TASKS)}"
+        )
+    return TASKS[config.loss.labels].names
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:

@@ -37,7 +37,8 @@ _FREE_PREFIXES = ("mesh.",)
 _BOUND = {
     "captions.seed": "the vocabulary was made from it",
     "data.": "the position in the data is one among those examples",
-    "init_from": "the run has started already",
+    "init_": "the run has started already",
+    "lora.": "the optimiser keeps state of what was trained",
     "optimizer.learning_rate_factors": "the optimiser keeps state of what was trained",
     "seed": "it decides the order of the data",
     "tokenizer.": "the model has learned the ids of that vocabulary",
@@ -143,9 +144,9 @@ def _reasons(there: ConfigDict, now: ConfigDict, changes: Changes) -> dict[str, 
         name: reason
         for name in changes
         for bound, reason in _BOUND.items()
-        if name == bound or (bound.endswith(".") and name.startswith(bound))
+        if name == bound or (bound.endswith((".", "_")) and name.startswith(bound))
     }
-    model = [name for name in changes if name.startswith("model.")]
+    model = [name for name in changes if name.startswith(("model.", "loss."))]
     if model and _parameter_shapes(there) != _parameter_shapes(now):
         reasons |= dict.fromkeys(model, "its parameters have other names or shapes")
     return reasons

@@ -1,5 +1,7 @@
 """The class names the whole project uses."""
 
+import dataclasses
+
 # The official candidate order of the zero-shot plane task (FETAL_PLANES_DB evaluation).
 PLANES = (
     "abdomen",
@@ -17,3 +19,25 @@ BRAIN_PLANES = ("trans-thalamic", "trans-cerebellum", "trans-ventricular")
 # The six-plane probe task; every plane that is not named here counts as "other".
 SIX_PLANES = ("other", "abdomen", "brain", "cervix", "femur", "heart")
 HEART_LABELS = ("normal", "ventricular_septal_defect", "hypoplastic_left_heart")
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """What is told apart in classification.
+
+    Attributes:
+      column: of an example, that holds its class name.
+      names: of the classes; examples with another name, or none, take no part.
+      other: the class of names that are not in `names`; None leaves their examples out.
+    """
+
+    column: str
+    names: tuple[str, ...]
+    other: str | None = None
+
+
+# What probes, and fine-tuning on labels, call "planes" and "brain".
+TASKS = {
+    "planes": Classes("plane", SIX_PLANES, OTHER),
+    "brain": Classes("brain_plane", BRAIN_PLANES),
+}

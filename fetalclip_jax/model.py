@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from ml_collections import ConfigDict
 
 from fetalclip_jax import tokenizers
-from fetalclip_jax.config import build_model, default_config, flatten, load_config, save_config
+from fetalclip_jax.config import default_config, save_config
 from fetalclip_jax.models import preprocess as images
 from fetalclip_jax.models import presets
 from fetalclip_jax.models.clip import CLIP
@@ -26,27 +26,15 @@ from fetalclip_jax.parallel import sharding
 from fetalclip_jax.run import Run, whole_folder
 from fetalclip_jax.tokenizers.clip_bpe import ClipBPETokenizer
 from fetalclip_jax.tokenizers.protocol import check_texts
-from fetalclip_jax.tokenizers.sentencepiece import SentencePieceTokenizer
-from fetalclip_jax.training import checkpoint, retention, state
-from fetalclip_jax.weights import export, files
+from fetalclip_jax.training import checkpoint, saved, state
+from fetalclip_jax.weights import export, files, opening
 from fetalclip_jax.weights import params as weights
-
-CLIP_VOCAB_SIZE = 49408
 
 # Texts are cut to their longest, rounded up to a multiple of this: few compiled lengths.
 _LENGTH_STEP = 8
 
 # Normalised pixels end at about 2.2; what lies far beyond was never normalised.
 _LARGEST_PIXEL = 5.0
-
-# What may differ from the configuration beside a file: sizes that positions can be fitted to, and
-# fields that training alone reads.
-_FREE_FIELDS = (
-    "vision_cfg.image_size",
-    "text_cfg.context_length",
-    "vision_cfg.patch_dropout",
-    "init_logit_scale",
-)
 
 
 class Model:
@@ -300,76 +288,26 @@ def load(
       ValueError: none of these; a `config` for a path that carries its own; tensors that do not
         fit the model, all listed; a tokenizer of another vocabulary.
     """
-    path, which = pathlib.Path(path), ""
-    if path.parent.name == "checkpoints" and path.parent.is_dir():
-        path, which = path.parent.parent, path.name
-    if (path / "checkpoints").is_dir() or not (path.exists() or path.suffix):
-        if path.is_dir():
+    path = pathlib.Path(path)
+    run = saved.find(path)
+    if run is not None or not (path.exists() or path.suffix):
+        if run is not None:
             for name, value in (("config", config), ("tokenizer", tokenizer)):
                 if value is not None:
-                    raise ValueError(f"{path} carries its own {name}; leave {name} out")
+                    raise ValueError(f"{run.workdir} carries its own {name}; leave {name} out")
         if resize_positions:
             raise ValueError(f"{path} is no file of weights; leave resize_positions out")
-        if path.is_dir():
-            return _load_run(path, dtype, param_dtype, which)
+        if run is not None:
+            return _load_run(run, dtype, param_dtype)
         return _random(str(path), config, tokenizer, dtype, param_dtype)
     file = files.open_weights(path)
-    resolved = _resolve(file, config)
+    resolved = opening.resolve(file, config)
     if resize_positions:
         file = weights.with_resized_positions(file, resolved)
     model = CLIP(resolved, dtype=_dtype("dtype", dtype) or jnp.float32)
     where = sharding.replicated(meshes.make_mesh())
     params = weights.read_params(file, resolved, where, _dtype("param_dtype", param_dtype))
-    return Model(model, params, _tokenizer(path, resolved, tokenizer))
-
-
-def _resolve(file: files.WeightFile, config) -> presets.CLIPConfig:
-    """The model of a file; one that is described beside it may be given other positions only."""
-    if config is None and file.config is None:
-        raise ValueError(
-            f"{file.path} does not say what model it holds; pass config, a preset's name or an "
-            f"open_clip model JSON{weights.advice(file)}"
-        )
-    if config is None:
-        return file.config
-    asked = files.resolve_config(config)
-    if file.config is not None:
-        there, here = (flatten(ConfigDict(c.to_dict())) for c in (file.config, asked))
-        differing = [
-            f"{name}: {there[name]!r} there, {here[name]!r} asked for"
-            for name in there
-            if there[name] != here[name] and not _is_free(name, there[name], here[name])
-        ]
-        if differing:
-            raise ValueError(
-                f"{file.described_by} describes {file.path} as another model than config: "
-                f"{'; '.join(differing)}; leave config out, or make it agree"
-            )
-    return asked
-
-
-def _is_free(name: str, there: Any, here: Any) -> bool:
-    # What a bias starts from is read in training alone; whether there is one is not.
-    both = name == "init_logit_bias" and None not in (there, here)
-    return both or name in _FREE_FIELDS
-
-
-def _tokenizer(path: pathlib.Path, config: presets.CLIPConfig, given) -> tokenizers.Tokenizer:
-    """The tokenizer that was asked for, else the one beside the weights, else CLIP's own."""
-    beside = (path if path.is_dir() else path.parent) / "tokenizer"
-    length = config.text_cfg.context_length
-    if given is None and not beside.is_dir():
-        if config.text_cfg.vocab_size != CLIP_VOCAB_SIZE:
-            raise ValueError(
-                f"{path}: the model has {config.text_cfg.vocab_size} token ids, CLIP's vocabulary "
-                f"has {CLIP_VOCAB_SIZE}; pass tokenizer, the folder or SentencePiece file that "
-                "belongs to it"
-            )
-        return tokenizers.new("clip_bpe", config.text_cfg)
-    where = pathlib.Path(given or beside)
-    if where.is_dir():
-        return tokenizers.load(where)
-    return SentencePieceTokenizer.from_file(where, length)
+    return Model(model, params, opening.tokenizer(path, resolved, tokenizer))
 
 
 def _random(name: str, config, tokenizer, dtype, param_dtype) -> Model:
@@ -383,39 +321,21 @@ def _random(name: str, config, tokenizer, dtype, param_dtype) -> Model:
     params = nn.meta.unbox(jax.jit(lambda: state.initial_params(model, jax.random.key(0)))())
     params = _cast(params, param_dtype, name)
     if tokenizer is not None:
-        return Model(model, params, _tokenizer(pathlib.Path(name), resolved, tokenizer))
+        return Model(model, params, opening.tokenizer(pathlib.Path(name), resolved, tokenizer))
     # CLIP's own vocabulary where the model has room for it, as the published models do.
-    kind = "clip_bpe" if resolved.text_cfg.vocab_size >= CLIP_VOCAB_SIZE else "sentencepiece"
+    has_room = resolved.text_cfg.vocab_size >= opening.CLIP_VOCAB_SIZE
+    kind = "clip_bpe" if has_room else "sentencepiece"
     return Model(model, params, tokenizers.new(kind, resolved.text_cfg))
 
 
-def _load_run(workdir: pathlib.Path, dtype, param_dtype, which: str = "") -> Model:
-    config = load_config(workdir / "config.json")
-    tokenizer = tokenizers.load(workdir / "tokenizer")
-    step = None
-    if which == "best":
-        step = retention.best_step(workdir, config.train.keep_best)
-    elif which:
-        if not which.isdigit():
-            raise ValueError(
-                f"{workdir / 'checkpoints' / which} is no checkpoint; name a step or best"
-            )
-        step = int(which)
-    model = build_model(config)
+def _load_run(run: saved.Saved, dtype, param_dtype) -> Model:
+    # Encoding needs no optimiser state; each device holds the parameters whole.
+    model, params, _ = run.read(meshes.make_mesh())
     if dtype is not None:
         model = model.clone(dtype=_dtype("dtype", dtype))
-    # Encoding needs no optimiser state; each device holds the parameters whole.
-    where = sharding.replicated(meshes.make_mesh())
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        _abstract(model),
-    )
     # Cast afterwards: what overflows a data type is no sign of a damaged checkpoint.
-    params = checkpoint.restore_params(
-        workdir, abstract, step=step, tokenizer=tokenizer.fingerprint
-    )
-    params = _cast(params, param_dtype, str(workdir))
-    return Model(model, params, tokenizer, config.data)
+    params = _cast(params, param_dtype, str(run.workdir))
+    return Model(model, params, run.tokenizer, run.config.data)
 
 
 def _cast(params: dict[str, Any], param_dtype: str | None, name: str) -> dict[str, Any]:
@@ -435,11 +355,6 @@ def _cast(params: dict[str, Any], param_dtype: str | None, name: str) -> dict[st
                 f"largest is {float(jnp.finfo(kept).max):g}; keep float32 or bfloat16"
             )
     return cast | {name: params[name] for name in ("logit_scale", "logit_bias") if name in params}
-
-
-def _abstract(model: CLIP) -> Any:
-    """Shapes and float32 of a model's parameters."""
-    return nn.meta.unbox(jax.eval_shape(lambda: state.initial_params(model, jax.random.key(0))))
 
 
 def _dtype(name: str, value: str | None):

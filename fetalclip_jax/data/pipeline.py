@@ -60,7 +60,8 @@ def train_iterator(
       An iterator of dictionaries, with b = global_batch_size / n:
         image: uint8 [b, S, S] or [b, S, S, 3];  tokens: int32 [b, context];
         caption_ids: uint32 [b, 2], equal where the captions mean the same;
-        record: int32 [b], the example's number in the data set.
+        record: int32 [b], the example's number in the data set;
+        label: int32 [b], of a data set that has `labels`.
 
     Raises:
       ValueError: for a batch larger than the data set or not divisible into parts, and any

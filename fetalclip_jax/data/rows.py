@@ -60,7 +60,8 @@ class Rows:
     """Makes rows of a batch. Picklable: worker processes call it.
 
     Attributes:
-      dataset: a RecordDataset, or any sequence of `Example` with images of one shape.
+      dataset: a RecordDataset, or any sequence of `Example` with images of one shape. Where it has
+        `labels`, one for each example, rows have their `label`.
       tokenizer: texts -> int32 [n, context].
       seed: of the augmentation.
       augment: strength of `train_augment`; None for the stored images.
@@ -89,13 +90,15 @@ class Rows:
             images.append(image)
             texts.append(text)
             meanings.append(caption_id(meaning))
-        return {
+        rows = {
             "image": np.stack(images),
             # At once: SentencePiece starts a thread for every call, a tenth of a row's time.
             "tokens": self.tokenizer(texts),
             "caption_ids": np.stack(meanings),
             "record": records.astype(np.int32),
         }
+        labels = getattr(self.dataset, "labels", None)
+        return rows if labels is None else rows | {"label": labels[records]}
 
     def _examples(self, records: list[int]) -> Sequence[Example]:
         if hasattr(self.dataset, "without_masks"):

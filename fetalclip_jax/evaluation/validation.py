@@ -11,6 +11,7 @@ from fetalclip_jax.config import build_model
 from fetalclip_jax.evaluation import features, studies
 from fetalclip_jax.evaluation.study import Study
 from fetalclip_jax.model import Model
+from fetalclip_jax.models import lora
 from fetalclip_jax.parallel import distributed
 from fetalclip_jax.training import inputs
 
@@ -39,10 +40,11 @@ def judge(
         _create(name, f"{config.data.source} {split}", known) for name in config.train.studies
     ]
     records = inputs.open_records(config, workdir, split)
-    model, module = None, build_model(config)
+    model, trained = None, build_model(config)
 
     def measure(params: Any) -> dict[str, float]:
         nonlocal model
+        module, params = lora.alone(trained, params)
         # Another model would compile its towers anew.
         if model is None:
             model = Model(module, params, tokenizer, config.data)

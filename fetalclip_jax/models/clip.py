@@ -8,6 +8,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
+from fetalclip_jax.models.lora import LoRA
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.models.text import TextTransformer
 from fetalclip_jax.models.vision import VisionTransformer
@@ -21,12 +22,16 @@ class CLIP(nn.Module):
       scan_layers: see `models.transformer.Transformer`.
       remat: a key of `models.transformer.REMAT_POLICIES`.
       dtype: compute type of the matrix products; normalisations and logits stay float32.
+      lora: low-rank adapters that are trained beside the parameters, see `models.lora`.
+      classes: of a linear head on the image features, for fine-tuning on labels; 0: no head.
     """
 
     config: CLIPConfig
     scan_layers: bool = True
     remat: str = "none"
     dtype: DTypeLike = jnp.float32
+    lora: LoRA | None = None
+    classes: int = 0
 
     def setup(self):
         shared = {
@@ -46,6 +51,8 @@ class CLIP(nn.Module):
             self.logit_bias = self.param(
                 "logit_bias", nn.initializers.constant(self.config.init_logit_bias), ()
             )
+        if self.classes:
+            self.head = self.param("head", _zero_head, self.config.embed_dim, self.classes)
 
     def encode_image(
         self,
@@ -75,6 +82,19 @@ class CLIP(nn.Module):
         """Projected text features, float32, not normalised."""
         return self.text(tokens).astype(jnp.float32)
 
+    def classify(
+        self,
+        images: Float[Array | np.ndarray, "B H W 3"],
+        keys: Key[Array, "B"] | None = None,
+    ) -> Float[Array, "B {self.classes}"]:
+        """Logits of the head's classes, float32, from features that are not normalised.
+
+        Args:
+          keys: as of `encode_image`.
+        """
+        features = self.encode_image(images, keys=keys)
+        return jnp.matmul(features, self.head["kernel"], precision="highest") + self.head["bias"]
+
     def __call__(
         self,
         images: Float[Array | np.ndarray, "B H W 3"],
@@ -91,6 +111,14 @@ class CLIP(nn.Module):
             unit_length(self.encode_text(tokens)),
             jnp.exp(self.logit_scale.astype(jnp.float32)),
         )
+
+
+def _zero_head(_key, embed_dim: int, classes: int) -> dict[str, nn.LogicallyPartitioned]:
+    kernel, bias = jnp.zeros((embed_dim, classes)), jnp.zeros(classes)
+    return {
+        "kernel": nn.LogicallyPartitioned(kernel, ("joint", None)),
+        "bias": nn.LogicallyPartitioned(bias, (None,)),
+    }
 
 
 def unit_length(features: Float[Array, "B D"]) -> Float[Array, "B D"]:

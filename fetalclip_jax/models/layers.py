@@ -11,6 +11,11 @@ from jaxtyping import Array, Float
 
 from fetalclip_jax.parallel.sharding import by_example
 
+# The collection of low-rank adapters, and the name of one of a whole kernel, see `models.lora`.
+ADAPTERS, WHOLE = "lora", "kernel"
+# The first axis of what attention's first projection makes.
+QKV = ("query", "key", "value")
+
 
 def logical(initialiser: Callable, *axes: str | None) -> Callable:
     """Names the axes of a parameter; `parallel.sharding` maps the names to the mesh."""
@@ -48,6 +53,7 @@ class Projection(nn.Module):
         shape_out`.
       axes: logical names of the kernel's axes.
       stddev: of the kernel at initialisation.
+      parts: names along the first axis of `shape_out`, where each has an adapter of its own.
     """
 
     shape_in: tuple[int, ...]
@@ -56,6 +62,7 @@ class Projection(nn.Module):
     stddev: float
     dtype: DTypeLike
     use_bias: bool = True
+    parts: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(
@@ -67,9 +74,23 @@ class Projection(nn.Module):
         kernel = self.param("kernel", initialiser, self.shape_in + self.shape_out)
         rows = math.prod(self.shape_in)
         kernel = kernel.astype(self.dtype).reshape(rows, *self.shape_out)[:, part]
-        y = x.astype(self.dtype).reshape(-1, rows) @ kernel.reshape(rows, -1)
+        x = x.astype(self.dtype).reshape(-1, rows)
+        y = x @ kernel.reshape(rows, -1)
+        adapted = [self._adapted(x, name) for name in self.parts[part] or (WHOLE,)]
+        if any(change is not None for change in adapted):
+            size = y.shape[-1] // len(adapted)
+            none = jnp.zeros((len(x), size), self.dtype)
+            y += jnp.concatenate([none if one is None else one for one in adapted], axis=-1)
         if self.use_bias:
             initialiser = logical(nn.initializers.zeros, *self.axes[len(self.shape_in) :])
             bias = self.param("bias", initialiser, self.shape_out)
             y += bias.astype(self.dtype)[part].reshape(-1)
         return by_example(y.reshape(*batch, *kernel.shape[1:]))  # B ...
+
+    def _adapted(self, x: Float[Array, "n rows"], name: str) -> Float[Array, "n columns"] | None:
+        """What an adapter of that name adds to its part of the output, where there is one."""
+        if not self.has_variable(ADAPTERS, name):
+            return None
+        adapter = self.get_variable(ADAPTERS, name)
+        a, b = (adapter[factor].astype(self.dtype) for factor in ("a", "b"))
+        return x @ a.reshape(x.shape[-1], -1) @ b.reshape(b.shape[0], -1)

@@ -11,7 +11,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from fetalclip_jax.models.attention import attend, attend_written_out, causal_mask
-from fetalclip_jax.models.layers import Projection, exact_gelu, layer_norm, logical, quick_gelu
+from fetalclip_jax.models.layers import (
+    QKV,
+    Projection,
+    exact_gelu,
+    layer_norm,
+    logical,
+    quick_gelu,
+)
 
 # Picks tokens: from [B L D] to [B Q D], whatever D is.
 Choice = Callable[[Array], Array]
@@ -44,6 +51,7 @@ class Attention(nn.Module):
             ("embed", None, "heads", "head_width"),
             width**-0.5,
             self.dtype,
+            parts=QKV,
             name="qkv",
         )
         if choose is None:

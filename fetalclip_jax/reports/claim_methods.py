@@ -54,9 +54,18 @@ def software(report: Report) -> Iterator[str]:
 def initialisation(report: Report) -> Iterator[str]:
     for run in report.contents.runs:
         if start := run.config.get("init_from"):
-            yield f"{run.name}: parameters and tokenizer of {start}."
+            lora = run.config.get("lora", {})
+            adapted = f"; of them {_lora(lora)} is trained" if lora.get("targets") else ""
+            yield f"{run.name}: parameters and tokenizer of {start}{adapted}."
         elif "init_from" in run.config:
             yield f"{run.name}: random, seed {run.config.get('seed', 'not recorded')}."
+
+
+def _lora(settings: Mapping[str, Any]) -> str:
+    return (
+        f"LoRA of rank {settings['rank']} and alpha {settings['alpha']:g} at "
+        f"{', '.join(settings['targets'])}"
+    )
 
 
 def training(report: Report) -> Iterator[str]:

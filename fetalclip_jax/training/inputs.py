@@ -2,16 +2,22 @@
 
 import contextlib
 import pathlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Int32
 from ml_collections import ConfigDict
 
 from fetalclip_jax import tokenizers
+from fetalclip_jax.config import class_names
 from fetalclip_jax.data import pipeline, records
+from fetalclip_jax.data.labelled import LabelledRecords
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.checked import CheckedSource
+from fetalclip_jax.labels import TASKS
 from fetalclip_jax.parallel import distributed
 from fetalclip_jax.run import Run, whole_folder
+from fetalclip_jax.training import origin
 
 # Held-out batches whose loss is logged with every checkpoint.
 _VALIDATION_BATCHES = 4
@@ -70,6 +76,31 @@ def open_records(config: ConfigDict, workdir: pathlib.Path, split: str) -> recor
     return records.RecordDataset(directory)
 
 
+def examples(
+    config: ConfigDict, workdir: pathlib.Path, split: str
+) -> records.RecordDataset | LabelledRecords:
+    """What is learned from a split: its records, or of these the ones with a label to learn.
+
+    Says how many those are, and what the others are.
+
+    Raises:
+      ValueError: as `open_records`; no record has a label.
+    """
+    dataset = open_records(config, workdir, split)
+    if not class_names(config):
+        return dataset
+    labelled = LabelledRecords(dataset, TASKS[config.loss.labels])
+    distributed.say(
+        f"{config.data.source} {split}: {_counted(labelled.counts())}"
+        + (f"; left out: {_counted(labelled.left_out)}" if labelled.left_out else "")
+    )
+    return labelled
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
 def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Tokenizer:
     """The run's tokenizer, made on first use, by the lead process for all, and kept with the run.
 
@@ -85,7 +116,7 @@ def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Toke
 def _make_tokenizer(config: ConfigDict, folder: pathlib.Path) -> None:
     text = config.model.text_cfg
     if config.init_from:
-        tokenizer = tokenizers.load(Run(config.init_from).tokenizer)
+        tokenizer = origin.tokenizer(config)
     else:
         tokenizer = tokenizers.new(config.tokenizer.kind, text, config.captions.seed)
     tokenizers.check_fits(tokenizer, text)
@@ -95,7 +126,7 @@ def _make_tokenizer(config: ConfigDict, folder: pathlib.Path) -> None:
 
 def train_batches(
     config: ConfigDict,
-    dataset: records.RecordDataset,
+    dataset: records.RecordDataset | LabelledRecords,
     tokenizer: tokenizers.Tokenizer,
     *,
     first_step: int,
@@ -141,7 +172,7 @@ def validation_batches(
       ValueError: fewer examples than `shards`.
     """
     split = validation_split(config)
-    dataset = open_records(config, workdir, split)
+    dataset = examples(config, workdir, split)
     size = min(config.train.global_batch_size, len(dataset))
     size -= size % shards
     if not size:
@@ -165,9 +196,14 @@ def validation_batches(
 def _batches(config, dataset, tokenizer, **options) -> pipeline.BatchStream:
     return pipeline.train_iterator(
         dataset,
-        tokenizer,
+        _no_text if class_names(config) else tokenizer,
         seed=config.seed,
         caption_seed=config.captions.seed,
         positives=config.captions.positives,
         **options,
     )
+
+
+def _no_text(texts: Sequence[str]) -> Int32[np.ndarray, "n 1"]:
+    """Tokens of an objective that reads none: of one length, which is compiled once."""
+    return np.zeros((len(texts), 1), np.int32)

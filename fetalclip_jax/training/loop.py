@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from fetalclip_jax import continuation, tokenizers
-from fetalclip_jax.config import build_model, flatten, load_config
+from fetalclip_jax.config import build_model, flatten
 from fetalclip_jax.parallel import distributed, sharding
 from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.run import Run, write_json
@@ -28,6 +28,7 @@ from fetalclip_jax.training import (
     metrics,
     objective,
     optimizer,
+    origin,
     preemption,
     state,
     step,
@@ -70,13 +71,14 @@ def train(
         were not finite.
     """
     began, run = began or time.time(), Run(workdir)
+    config = origin.with_its_model(config, run.workdir)
     notice = notice or preemption.Notice()
     plan = _claim(run, config, allow_config_change)
     mesh = meshes.make_mesh(**config.mesh)
     _check_numbers(config, mesh)
     _check_studies(config, judge)
     parts, part = _build(config, mesh), sharding.batch_part(mesh)
-    dataset = inputs.open_records(config, run.workdir, "train")
+    dataset = inputs.examples(config, run.workdir, "train")
     tokenizer = inputs.open_tokenizer(config, run.workdir)
     measure = judge(config, run.workdir, tokenizer) if config.train.studies else None
     with (
@@ -94,7 +96,7 @@ def train(
             "start again once all hosts see the same files",
         )
         if checkpointer.latest_step() is None:
-            current, done = _first_state(config, parts.new_state(), parts.abstract), {}
+            current, done = _first_state(config, parts.new_state(), mesh), {}
         else:
             current, done = checkpointer.restore(parts.abstract, newest=plan.newest)
             distributed.say(f"Continuing from step {int(current.step)} in {run.workdir}")
@@ -214,7 +216,8 @@ class _Parts:
 def _build(config: ConfigDict, mesh: Mesh) -> _Parts:
     model = build_model(config)
     target = objective.create(config.loss, model, mesh)
-    rule = optimizer.make_optimizer(config.optimizer, config.train.steps)
+    held = optimizer.left_as_it_is(model)
+    rule = optimizer.make_optimizer(config.optimizer, config.train.steps, held)
     born = {"seed": config.seed, "with_ema": config.train.ema_decay > 0}
     abstract, shardings = state.abstract_state(model, rule, mesh, **born)
     return _Parts(
@@ -228,7 +231,7 @@ def _build(config: ConfigDict, mesh: Mesh) -> _Parts:
             seed=config.seed,
             ema_decay=config.train.ema_decay,
             micro_batches=config.train.micro_batches,
-            trained=functools.partial(optimizer.trained, config.optimizer),
+            trained=functools.partial(optimizer.trained, config.optimizer, held=held),
         ),
         eval_step=step.make_eval_step(
             target, mesh, shardings, micro_batches=config.train.micro_batches
@@ -291,24 +294,11 @@ def _check_numbers(config: ConfigDict, mesh: Mesh) -> None:
         )
 
 
-def _first_state(
-    config: ConfigDict, new: state.TrainState, abstract: state.TrainState
-) -> state.TrainState:
-    """`new`, with the parameters of `config.init_from` where it names a run."""
+def _first_state(config: ConfigDict, new: state.TrainState, mesh: Mesh) -> state.TrainState:
+    """`new`, with the parameters of `config.init_from` where it names an origin."""
     if not config.init_from:
         return new
-    origin = Run(config.init_from)
-    there, here = flatten(load_config(origin.config).model), flatten(config.model)
-    if there != here:
-        raise ValueError(
-            f"config.init_from={origin.workdir} has another model: "
-            + "; ".join(
-                f"{name}: {there[name]!r} there, {here[name]!r} here"
-                for name in sorted(there)
-                if there[name] != here[name]
-            )
-        )
-    params = checkpoint.restore_params(origin.workdir, abstract.params)
+    params = origin.read_params(config, new.params, mesh)
     if new.ema is None:
         return new.replace(params=params)
     return new.replace(params=params, ema=jax.tree.map(lambda leaf: leaf.copy(), params))

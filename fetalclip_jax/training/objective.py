@@ -10,11 +10,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from fetalclip_jax.losses import sigmoid_contrastive, softmax_contrastive
 from fetalclip_jax.losses.contrastive import EXCHANGES
+from fetalclip_jax.models import lora
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.models.preprocess import normalise
 
@@ -44,7 +46,8 @@ class Objective(Protocol):
 
         Args:
           batch: uint8 `image` [B H W] or [B H W 3], `tokens` [B L], `caption_ids` [B] or [B n],
-            and `record` [B], the number of each example in its data set.
+            and `record` [B], the number of each example in its data set; `label` [B] where the
+            model has a head, an index of its classes.
           keys: a random key for each example; None for the model's evaluation.
         """
         ...
@@ -71,7 +74,7 @@ class Contrastive:
 
     def encode(self, params, frozen, batch, keys) -> Features:
         image_features, text_features, _ = self.model.apply(
-            {"params": params}, normalise(batch["image"]), batch["tokens"], keys
+            lora.collections(self.model, params), normalise(batch["image"]), batch["tokens"], keys
         )
         return {
             "image": image_features,
@@ -104,6 +107,32 @@ class SigmoidContrastive(Contrastive):
         return loss, metrics | {"logit_bias": params["logit_bias"]}
 
 
+@dataclasses.dataclass(frozen=True)
+class Classify:
+    """Cross entropy of a linear head on the image features: fine-tuning on labels.
+
+    Texts take no part in it.
+
+    Attributes:
+      model: with a head.
+    """
+
+    model: CLIP
+    frozen: Any = ()
+
+    def encode(self, params, frozen, batch, keys) -> Features:
+        variables = lora.collections(self.model, params)
+        images = normalise(batch["image"])
+        logits = self.model.apply(variables, images, keys, method=CLIP.classify)
+        return {"logits": logits, "label": batch["label"]}
+
+    def compare(self, params, frozen, features, step):
+        logits, label = features["logits"], features["label"]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        right = logits.argmax(axis=-1) == label
+        return losses.mean(), {"accuracy": right.astype(jnp.float32).mean()}
+
+
 def _softmax(model: CLIP, options: Mapping[str, Any]) -> Objective:
     bias = model.config.init_logit_bias
     if bias is not None:
@@ -126,8 +155,12 @@ def _sigmoid(model: CLIP, options: Mapping[str, Any]) -> Objective:
     return SigmoidContrastive(model, options)
 
 
+def _classify(model: CLIP, options: Mapping[str, Any]) -> Objective:
+    return Classify(model)
+
+
 # Name -> function of the model and of the losses' options, as `Contrastive` has them.
-KINDS = {"softmax": _softmax, "sigmoid": _sigmoid}
+KINDS = {"softmax": _softmax, "sigmoid": _sigmoid, "classify": _classify}
 
 
 def create(config: Any, model: CLIP, mesh: Mesh) -> Objective:

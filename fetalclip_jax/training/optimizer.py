@@ -7,6 +7,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.training import parameter_table
 
 _SCHEDULES = ("cosine", "constant")
@@ -83,8 +84,30 @@ def learning_rate_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     return optax.join_schedules(parts, [config.warmup_steps, plateau_end])
 
 
-def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
+def left_as_it_is(model: CLIP) -> str:
+    """What of a model is not trained unless a row of `learning_rate_factors` matches it.
+
+    Beside adapters, the parameters that they adapt; beside a classifier's head, all that it does
+    not read: weight decay would shrink it.
+
+    Returns:
+      A pattern of names; "" for nothing.
+    """
+    patterns = []
+    if model.lora is not None:
+        patterns.append("(?!lora/|head/).*")
+    if model.classes:
+        patterns.append("(lora/)?text/.*|logit_scale|logit_bias")
+    return "|".join(patterns)
+
+
+def make_optimizer(config: ConfigDict, steps: int, held: str = "") -> optax.GradientTransformation:
     """Clips the global gradient norm, then AdamW, with the factors of the two tables.
+
+    Args:
+      config: `config.optimizer`.
+      held: pattern of parameters that are not trained where no row says otherwise, as
+        `left_as_it_is` gives it.
 
     `init` raises ValueError for a row of `config.learning_rate_factors` or
     `config.weight_decay_factors` that decides over no parameter.
@@ -92,7 +115,7 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
     Raises:
       ValueError: as `learning_rate_schedule`; a table that is not one.
     """
-    rates = parameter_table.read(config, "learning_rate_factors")
+    rates = parameter_table.read(config, "learning_rate_factors", held)
     decays = parameter_table.read(config, "weight_decay_factors")
     inner = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
@@ -103,7 +126,7 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
             optax.scale_by_learning_rate(learning_rate_schedule(config, steps)),
         ),
     )
-    if rates.rows:  # what is not trained has no moments
+    if rates.rows or held:  # what is not trained has no moments
         inner = optax.partition(
             {"trained": inner, "held": optax.set_to_zero()},
             lambda params: rates.map(lambda f, _: "trained" if np.any(f) else "held", params),
@@ -117,9 +140,9 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
     return optax.GradientTransformation(init, inner.update)
 
 
-def trained(config: ConfigDict, params: Any) -> Any:
+def trained(config: ConfigDict, params: Any, held: str = "") -> Any:
     """For each parameter, whether any of it is trained: a learning rate factor above 0."""
-    rates = parameter_table.read(config, "learning_rate_factors")
+    rates = parameter_table.read(config, "learning_rate_factors", held)
     return rates.map(lambda factor, _: bool(np.any(factor)), params)
 
 

@@ -22,15 +22,18 @@ _AFTER_BLOCKS = "transformer/|ln_post/|ln_final/|squeeze/|projection"
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of a pattern and a factor; the first that matches a whole name decides, else it is 1.
+    """Rows of a pattern and a factor; the first that matches a whole name decides.
 
     Attributes:
       field: of the configuration, for errors.
       rows: in order.
+      held: matches the whole names of parameters whose factor is 0 where no row decides; that of
+        the others is 1.
     """
 
     field: str
     rows: tuple[tuple[re.Pattern, float], ...]
+    held: re.Pattern | None = None
 
     def map(self, function: Callable, *trees: Any) -> Any:
         """`function(factor, *leaves)` for each parameter of trees of one structure.
@@ -60,19 +63,27 @@ class Table:
                 )
 
     def _factor(self, path, shape: tuple[int, ...]) -> float | np.ndarray:
-        rows = [self._row(name) for name in _names(path, shape)]
-        factors = [1.0 if row is None else self.rows[row][1] for row in rows]
+        factors = [self._factor_of(name) for name in _names(path, shape)]
         if len(set(factors)) == 1:
             return factors[0]
         return np.array(factors, np.float32).reshape(-1, *[1] * (len(shape) - 1))
+
+    def _factor_of(self, name: str) -> float:
+        row = self._row(name)
+        if row is not None:
+            return self.rows[row][1]
+        return 0.0 if self.held and self.held.fullmatch(name) else 1.0
 
     def _row(self, name: str) -> int | None:
         matches = (i for i, (pattern, _) in enumerate(self.rows) if pattern.fullmatch(name))
         return next(matches, None)
 
 
-def read(config: ConfigDict, name: str) -> Table:
+def read(config: ConfigDict, name: str, held: str = "") -> Table:
     """The table in the field `name` of `config.optimizer`: pairs of pattern and factor.
+
+    Args:
+      held: pattern of what has factor 0 where no row says otherwise; "": nothing.
 
     Raises:
       ValueError: something else, a pattern that is no regular expression, a factor below 0 or not
@@ -92,7 +103,7 @@ def read(config: ConfigDict, name: str) -> Table:
             rows.append((re.compile(pattern), float(factor)))
         except re.error as error:
             raise ValueError(f"{field}: {pattern!r} is no regular expression ({error})") from error
-    return Table(field, tuple(rows))
+    return Table(field, tuple(rows), re.compile(held) if held else None)
 
 
 def layer_wise_decay(tower: str, layers: int, decay: float) -> tuple[tuple[str, float], ...]:

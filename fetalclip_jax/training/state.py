@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from fetalclip_jax.models import lora
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.parallel import sharding
 
@@ -31,11 +32,19 @@ class TrainState:
 
 
 def initial_params(model: CLIP, key: jax.Array) -> Any:
-    """Parameters with their logical axis names still attached."""
+    """Parameters with their logical axis names still attached, adapters among them.
+
+    Raises:
+      ValueError: adapters that the model has no place for.
+    """
     vision, text = model.config.vision_cfg, model.config.text_cfg
     images = jnp.zeros((1, vision.image_size, vision.image_size, 3), jnp.float32)
     tokens = jnp.zeros((1, text.context_length), jnp.int32)
-    return model.init(key, images, tokens)["params"]
+    if model.lora is None:
+        return model.init(key, images, tokens)["params"]
+    with lora.recorded() as projections:
+        params = model.init(key, images, tokens)["params"]
+    return params | {lora.ADAPTERS: lora.create(model.lora, projections, params)}
 
 
 def abstract_state(

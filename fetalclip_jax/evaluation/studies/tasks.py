@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Int
 
 from fetalclip_jax.evaluation.features.store import FeatureStore
-from fetalclip_jax.labels import BRAIN_PLANES, OTHER, SIX_PLANES
+from fetalclip_jax.labels import TASKS
 
 # Studies say "planes" and "brain" for two columns that data sets have; any other column of a data
 # set is a task under its own name.
-COLUMNS = {"planes": "plane", "brain": "brain_plane"}
+COLUMNS = {name: classes.column for name, classes in TASKS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +73,8 @@ def probe_task(name: str, store: FeatureStore) -> Task:
     Raises:
       ValueError: a column without two values to tell apart.
     """
-    if name == "planes":
-        return Task(name, COLUMNS[name], SIX_PLANES, other=OTHER)
-    if name == "brain":
-        return Task(name, COLUMNS[name], BRAIN_PLANES)
+    if name in TASKS:
+        return Task(name, TASKS[name].column, TASKS[name].names, TASKS[name].other)
     found = tuple(sorted(set(column(store, name).tolist()) - {""}))
     if len(found) < 2:
         raise ValueError(
