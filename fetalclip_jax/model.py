@@ -4,7 +4,6 @@ import copy
 import functools
 import hashlib
 import json
-import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 from ml_collections import ConfigDict
 
-from fetalclip_jax import tokenizers
+from fetalclip_jax import storage, tokenizers
 from fetalclip_jax.config import build_model, default_config, flatten, load_config, save_config
 from fetalclip_jax.models import preprocess as images
 from fetalclip_jax.models import presets
@@ -184,7 +183,7 @@ class Model:
             )
         return batch
 
-    def save(self, workdir: str | pathlib.Path) -> None:
+    def save(self, workdir: str | storage.Path) -> None:
         """Writes the model as a run: every program here opens it, training can start from it.
 
         Raises:
@@ -204,7 +203,7 @@ class Model:
             self.tokenizer.save(folder)
         checkpoint.save_params(run.workdir, self.params)
 
-    def export(self, folder: str | pathlib.Path, style: str = "open_clip") -> pathlib.Path:
+    def export(self, folder: str | storage.Path, style: str = "open_clip") -> storage.Path:
         """Writes weights and configuration for "open_clip" or "transformers".
 
         A vocabulary that is not CLIP's own is written too, as `tokenizer/`.
@@ -212,7 +211,7 @@ class Model:
         Raises:
           ValueError: a model without a counterpart there, or files that are there already.
         """
-        folder = pathlib.Path(folder)
+        folder = storage.path(folder)
         if (folder / "tokenizer").exists():
             raise ValueError(f"{folder / 'tokenizer'} is there already; choose another folder")
         path = export.export(folder, self.params, self.config, style)
@@ -270,10 +269,10 @@ def _finite(features: jax.Array, what: str) -> np.ndarray:
 
 
 def load(
-    path: str | pathlib.Path,
-    config: presets.CLIPConfig | Mapping | str | pathlib.Path | None = None,
+    path: str | storage.Path,
+    config: presets.CLIPConfig | Mapping | str | storage.Path | None = None,
     *,
-    tokenizer: str | pathlib.Path | None = None,
+    tokenizer: str | storage.Path | None = None,
     dtype: str | None = None,
     param_dtype: str | None = None,
     resize_positions: bool = False,
@@ -300,7 +299,7 @@ def load(
       ValueError: none of these; a `config` for a path that carries its own; tensors that do not
         fit the model, all listed; a tokenizer of another vocabulary.
     """
-    path, which = pathlib.Path(path), ""
+    path, which = storage.path(path), ""
     if path.parent.name == "checkpoints" and path.parent.is_dir():
         path, which = path.parent.parent, path.name
     if (path / "checkpoints").is_dir() or not (path.exists() or path.suffix):
@@ -354,7 +353,7 @@ def _is_free(name: str, there: Any, here: Any) -> bool:
     return both or name in _FREE_FIELDS
 
 
-def _tokenizer(path: pathlib.Path, config: presets.CLIPConfig, given) -> tokenizers.Tokenizer:
+def _tokenizer(path: storage.Path, config: presets.CLIPConfig, given) -> tokenizers.Tokenizer:
     """The tokenizer that was asked for, else the one beside the weights, else CLIP's own."""
     beside = (path if path.is_dir() else path.parent) / "tokenizer"
     length = config.text_cfg.context_length
@@ -366,7 +365,7 @@ def _tokenizer(path: pathlib.Path, config: presets.CLIPConfig, given) -> tokeniz
                 "belongs to it"
             )
         return tokenizers.new("clip_bpe", config.text_cfg)
-    where = pathlib.Path(given or beside)
+    where = storage.path(given or beside)
     if where.is_dir():
         return tokenizers.load(where)
     return SentencePieceTokenizer.from_file(where, length)
@@ -383,13 +382,13 @@ def _random(name: str, config, tokenizer, dtype, param_dtype) -> Model:
     params = nn.meta.unbox(jax.jit(lambda: state.initial_params(model, jax.random.key(0)))())
     params = _cast(params, param_dtype, name)
     if tokenizer is not None:
-        return Model(model, params, _tokenizer(pathlib.Path(name), resolved, tokenizer))
+        return Model(model, params, _tokenizer(storage.path(name), resolved, tokenizer))
     # CLIP's own vocabulary where the model has room for it, as the published models do.
     kind = "clip_bpe" if resolved.text_cfg.vocab_size >= CLIP_VOCAB_SIZE else "sentencepiece"
     return Model(model, params, tokenizers.new(kind, resolved.text_cfg))
 
 
-def _load_run(workdir: pathlib.Path, dtype, param_dtype, which: str = "") -> Model:
+def _load_run(workdir: storage.Path, dtype, param_dtype, which: str = "") -> Model:
     config = load_config(workdir / "config.json")
     tokenizer = tokenizers.load(workdir / "tokenizer")
     step = None

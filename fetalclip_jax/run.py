@@ -18,7 +18,6 @@ import errno
 import fcntl
 import json
 import os
-import pathlib
 import shutil
 import socket
 import sys
@@ -28,11 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
+from fetalclip_jax import storage
+
 if TYPE_CHECKING:
     from fetalclip_jax import continuation
 
 # Locks held by this process: folder -> its open lock file.
-_locks: dict[pathlib.Path, int] = {}
+_locks: dict[storage.Path, int] = {}
 
 
 class Run:
@@ -43,58 +44,58 @@ class Run:
     """
 
     def __init__(self, workdir: str | os.PathLike):
-        self.workdir = pathlib.Path(workdir)
+        self.workdir = storage.path(workdir)
 
     @property
-    def config(self) -> pathlib.Path:
+    def config(self) -> storage.Path:
         return self.workdir / "config.json"
 
     @property
-    def config_changes(self) -> pathlib.Path:
+    def config_changes(self) -> storage.Path:
         return self.workdir / "config_changes.jsonl"
 
     @property
-    def tokenizer(self) -> pathlib.Path:
+    def tokenizer(self) -> storage.Path:
         return self.workdir / "tokenizer"
 
     @property
-    def checkpoints(self) -> pathlib.Path:
+    def checkpoints(self) -> storage.Path:
         return self.workdir / "checkpoints"
 
     @property
-    def metrics(self) -> pathlib.Path:
+    def metrics(self) -> storage.Path:
         return self.workdir / "metrics.jsonl"
 
     @property
-    def tensorboard(self) -> pathlib.Path:
+    def tensorboard(self) -> storage.Path:
         return self.workdir / "tensorboard"
 
     @property
-    def heartbeats(self) -> pathlib.Path:
+    def heartbeats(self) -> storage.Path:
         return self.workdir / "heartbeats"
 
     @property
-    def skipped(self) -> pathlib.Path:
+    def skipped(self) -> storage.Path:
         return self.workdir / "skipped"
 
     @property
-    def results(self) -> pathlib.Path:
+    def results(self) -> storage.Path:
         return self.workdir / "results"
 
     @property
-    def figures(self) -> pathlib.Path:
+    def figures(self) -> storage.Path:
         return self.workdir / "figures"
 
     @property
-    def report(self) -> pathlib.Path:
+    def report(self) -> storage.Path:
         return self.workdir / "report.html"
 
     @property
-    def summary(self) -> pathlib.Path:
+    def summary(self) -> storage.Path:
         """Every result in one file."""
         return self.workdir / "results.json"
 
-    def records(self, split: str) -> pathlib.Path:
+    def records(self, split: str) -> storage.Path:
         return self.workdir / "records" / split
 
     def steps(self) -> list[int]:
@@ -174,7 +175,7 @@ def is_lead() -> bool:
     return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def write_bytes(path: pathlib.Path, content: bytes) -> None:
+def write_bytes(path: storage.Path, content: bytes) -> None:
     """Writes `content` so that a reader sees the old file or the whole new one.
 
     Only the lead process writes; the others of a job return at once.
@@ -190,18 +191,18 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
+def write_text(path: storage.Path, text: str) -> None:
     """Writes `text` as UTF-8, whole or not at all."""
     write_bytes(path, text.encode())
 
 
-def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+def write_json(path: storage.Path, content: Mapping[str, Any]) -> None:
     """Writes `content` as JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 @contextlib.contextmanager
-def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def whole_folder(path: storage.Path) -> Iterator[storage.Path]:
     """Gives a hidden folder to fill, which becomes `path` when the block ends without an error.
 
     A process that is killed in between leaves no `path`.
@@ -212,7 +213,7 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     if path.exists():
         raise ValueError(f"{path} is there already; choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    partial = storage.path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
     try:
         yield partial
         partial.chmod(0o755)  # mkdtemp's is for its maker alone
@@ -221,7 +222,7 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _lock(workdir: pathlib.Path) -> None:
+def _lock(workdir: storage.Path) -> None:
     """Holds `<workdir>/.lock` until this process ends, however it ends.
 
     Raises:

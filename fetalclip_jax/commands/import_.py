@@ -1,8 +1,8 @@
 """`fetalclip import`."""
 
 import argparse
-import pathlib
 
+from fetalclip_jax import storage
 from fetalclip_jax.commands import arguments
 
 SUMMARY = "Make a run of weights of open_clip or transformers."
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_workdir(parser)
     parser.add_argument(
         "--weights",
-        type=pathlib.Path,
+        type=storage.path,
         required=True,
         help=".pt or .safetensors file, or a folder of open_clip or of a transformers CLIPModel",
     )

@@ -1,7 +1,6 @@
 """Prepared data sets: ArrayRecord folders written once and read by index."""
 
 import os
-import pathlib
 import re
 import shutil
 import socket
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fetalclip_jax import storage
 from fetalclip_jax.data import record_files
 from fetalclip_jax.data.encoding import decode_record, parse_record
 from fetalclip_jax.data.example import Example
@@ -41,7 +41,7 @@ class RecordDataset:
         from fetalclip_jax.data.array_records import ArrayRecords
         from fetalclip_jax.data.builder import SPLIT
 
-        self.directory = pathlib.Path(directory)
+        self.directory = storage.path(directory)
         summary = record_files.read_summary(self.directory)
         self.description: dict[str, Any] = summary.description
         self.fingerprint: str = summary.fingerprint
@@ -128,7 +128,7 @@ def prepare(
     """
     if workers:
         leave_unguarded_script()
-    directory = pathlib.Path(directory)
+    directory = storage.path(directory)
     description = record_files.describe(source, image_size)
     if not _is_prepared(directory, source, description, replace):
         _make(
@@ -159,13 +159,13 @@ def _make(source, directory, description, replace, **arguments) -> None:
     try:
         builder = ImageText(source=source, data_dir=temporary, **arguments)
         builder.build()
-        _publish(pathlib.Path(builder.data_dir), directory, description, replace)
+        _publish(storage.path(builder.data_dir), directory, description, replace)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _is_prepared(
-    directory: pathlib.Path, source, description: dict[str, Any], replace: bool
+    directory: storage.Path, source, description: dict[str, Any], replace: bool
 ) -> bool:
     """False where records are to be made; an error where others must stay."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
@@ -204,7 +204,7 @@ def say_bad_examples(dataset: RecordDataset, name: str) -> None:
     )
 
 
-def _publish(folder: pathlib.Path, directory: pathlib.Path, description, replace: bool) -> None:
+def _publish(folder: storage.Path, directory: storage.Path, description, replace: bool) -> None:
     """Gives the finished folder its name."""
     folder.chmod(0o755)
     try:
@@ -220,12 +220,12 @@ def _publish(folder: pathlib.Path, directory: pathlib.Path, description, replace
         folder.rename(directory)
 
 
-def _hidden_prefix(directory: pathlib.Path) -> str:
+def _hidden_prefix(directory: storage.Path) -> str:
     # With the host's name, for process numbers mean nothing on another host of a shared disk.
     return f".{directory.name}.incomplete-{socket.gethostname()}-"
 
 
-def _remove_leftovers(directory: pathlib.Path) -> None:
+def _remove_leftovers(directory: storage.Path) -> None:
     """Deletes what a killed preparation of this folder left, if its process is gone."""
     for leftover in directory.parent.glob(f"{_hidden_prefix(directory)}*"):
         process = re.match(r"\d+", leftover.name.removeprefix(_hidden_prefix(directory)))

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
-import pathlib
 import stat
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from fetalclip_jax import storage
 
-def identities(folder: pathlib.Path, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+
+def identities(folder: storage.Path, names: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Name -> (size in bytes, time of the last change in ns) of those that are there.
 
     Nothing is opened: a data set of any size is identified in moments.
@@ -30,7 +31,7 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def missing_note(missing: Sequence[str], listed: int, folder: pathlib.Path) -> tuple[str, ...]:
+def missing_note(missing: Sequence[str], listed: int, folder: storage.Path) -> tuple[str, ...]:
     """What is said of files that are not there; nothing where there are none."""
     if not missing:
         return ()
@@ -42,7 +43,7 @@ def missing_note(missing: Sequence[str], listed: int, folder: pathlib.Path) -> t
 
 def describe_folder(root: str | os.PathLike) -> str:
     """What is found at `root`, for an error message."""
-    folder = pathlib.Path(root)
+    folder = storage.path(root)
     if not os.fspath(root):
         return "no root folder is given"
     if not folder.exists():

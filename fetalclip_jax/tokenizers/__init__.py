@@ -1,10 +1,10 @@
 """Tokenizers: CLIP's byte-pair vocabulary and SentencePiece, behind one protocol."""
 
 import os
-import pathlib
 
 from ml_collections import ConfigDict
 
+from fetalclip_jax import storage
 from fetalclip_jax.models.presets import TextConfig
 from fetalclip_jax.tokenizers import description
 from fetalclip_jax.tokenizers.protocol import Tokenizer
@@ -22,7 +22,7 @@ def load(directory: str | os.PathLike[str]) -> Tokenizer:
       ValueError: a missing or damaged folder, an unknown kind, or files that are not the ones
         described (by fingerprint).
     """
-    directory = pathlib.Path(directory)
+    directory = storage.path(directory)
     found = description.read(directory)
     path = directory / description.FILE_NAME
     # Imported here: each kind brings its own library.

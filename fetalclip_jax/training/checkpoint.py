@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import logging
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from fetalclip_jax import storage
 from fetalclip_jax.parallel import distributed
 from fetalclip_jax.run import Run, is_lead
 from fetalclip_jax.training import integrity, retention
@@ -45,7 +45,7 @@ class Checkpointer:
 
     def __init__(
         self,
-        workdir: pathlib.Path,
+        workdir: storage.Path,
         keep: int = 2,
         *,
         keep_best: str = "",
@@ -297,19 +297,19 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
-def latest_step(workdir: pathlib.Path) -> int | None:
+def latest_step(workdir: storage.Path) -> int | None:
     """The newest finished checkpoint of a run, or None."""
     return max(Run(workdir).steps(), default=None)
 
 
-def save_params(workdir: pathlib.Path, params: Any) -> None:
+def save_params(workdir: storage.Path, params: Any) -> None:
     """Writes parameters that came from elsewhere as the checkpoint of step 0."""
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(Run(workdir).checkpoints.absolute() / "0" / "params", params)
 
 
 def restore_params(
-    workdir: pathlib.Path,
+    workdir: storage.Path,
     abstract_params: Any,
     *,
     step: int | None = None,
@@ -369,7 +369,7 @@ def restore_params(
     raise ValueError(_none_readable(folder, damaged))
 
 
-def _check_fits(item: pathlib.Path, abstract: Any, noun: str = "model") -> None:
+def _check_fits(item: storage.Path, abstract: Any, noun: str = "model") -> None:
     """Raises ValueError if the arrays of a checkpoint are those of another model or optimiser.
 
     Asked first: Orbax reads all arrays at once, and each that does not fit reports it.
@@ -381,7 +381,7 @@ def _check_fits(item: pathlib.Path, abstract: Any, noun: str = "model") -> None:
     integrity.check_shapes(item, there, abstract, noun)
 
 
-def _none_readable(folder: pathlib.Path, damaged: dict[int, str]) -> str:
+def _none_readable(folder: storage.Path, damaged: dict[int, str]) -> str:
     step, reason = next(iter(damaged.items()))
     return (
         f"{folder}: none of its checkpoints ({', '.join(map(str, sorted(damaged)))}) can be read "

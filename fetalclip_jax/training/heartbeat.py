@@ -3,12 +3,12 @@
 import contextlib
 import json
 import os
-import pathlib
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 
+from fetalclip_jax import storage
 from fetalclip_jax.training.flight import Flight
 from fetalclip_jax.training.goodput import QUIET, Clock
 
@@ -24,7 +24,7 @@ _WAITS_FOR = {
 }
 
 
-def read(folder: pathlib.Path) -> dict[int, dict]:
+def read(folder: storage.Path) -> dict[int, dict]:
     """The last heartbeats in a folder, by process. Such that cannot be read are left out."""
     beats = {}
     for path in folder.glob("*.json"):
@@ -53,7 +53,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        folder: pathlib.Path,
+        folder: storage.Path,
         clock: Clock,
         flight: Flight,
         *,

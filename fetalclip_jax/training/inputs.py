@@ -1,12 +1,11 @@
 """What a run reads: its records and its tokenizer, each made on first use, and batches of them."""
 
 import contextlib
-import pathlib
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from fetalclip_jax import tokenizers
+from fetalclip_jax import storage, tokenizers
 from fetalclip_jax.data import pipeline, records
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.checked import CheckedSource
@@ -43,7 +42,7 @@ def validation_split(config: ConfigDict) -> str:
     return registry.roles(config.data.source)["validation"]
 
 
-def open_records(config: ConfigDict, workdir: pathlib.Path, split: str) -> records.RecordDataset:
+def open_records(config: ConfigDict, workdir: storage.Path, split: str) -> records.RecordDataset:
     """Prepared records of one split, made on first use, by the lead process for all.
 
     Data that changed since are prepared anew, until a checkpoint relies on the records. Only the
@@ -70,7 +69,7 @@ def open_records(config: ConfigDict, workdir: pathlib.Path, split: str) -> recor
     return records.RecordDataset(directory)
 
 
-def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Tokenizer:
+def open_tokenizer(config: ConfigDict, workdir: storage.Path) -> tokenizers.Tokenizer:
     """The run's tokenizer, made on first use, by the lead process for all, and kept with the run.
 
     Raises:
@@ -82,7 +81,7 @@ def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Toke
     return tokenizers.load(folder)
 
 
-def _make_tokenizer(config: ConfigDict, folder: pathlib.Path) -> None:
+def _make_tokenizer(config: ConfigDict, folder: storage.Path) -> None:
     text = config.model.text_cfg
     if config.init_from:
         tokenizer = tokenizers.load(Run(config.init_from).tokenizer)
@@ -125,7 +124,7 @@ def train_batches(
 
 def validation_batches(
     config: ConfigDict,
-    workdir: pathlib.Path,
+    workdir: storage.Path,
     tokenizer: tokenizers.Tokenizer,
     shards: int,
     *,

@@ -7,7 +7,6 @@ array of a broken file at once, and takes some damage for data.
 import errno
 import json
 import os
-import pathlib
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -16,23 +15,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fetalclip_jax import run
+from fetalclip_jax import run, storage
 
 _NAME = "files.json"
 _CHUNK_BYTES = 1 << 20
 _TELLING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
-def record(folder: pathlib.Path) -> None:
+def record(folder: storage.Path) -> None:
     """Writes size and CRC-32 of every file in the folders of `folder` into its `files.json`."""
     run.write_json(folder / _NAME, {name: _describe(folder / name) for name in _names(folder)})
 
 
-def is_recorded(folder: pathlib.Path) -> bool:
+def is_recorded(folder: storage.Path) -> bool:
     return (folder / _NAME).exists()
 
 
-def damage(folder: pathlib.Path, part: str = "") -> str | None:
+def damage(folder: storage.Path, part: str = "") -> str | None:
     """What is wrong with the files of `folder`, in a few words; None where nothing is.
 
     Nothing is known of a folder that was never recorded.
@@ -71,7 +70,7 @@ def check_finite(tree: Any) -> None:
                 raise ValueError(f"{jax.tree_util.keystr(path)} holds numbers that are not finite")
 
 
-def read_json(item: pathlib.Path) -> dict[str, Any]:
+def read_json(item: storage.Path) -> dict[str, Any]:
     """An item saved as JSON; empty where it cannot be read."""
     try:
         content = json.loads((item / "metadata").read_text())
@@ -80,7 +79,7 @@ def read_json(item: pathlib.Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def check_tokenizer(folder: pathlib.Path, fingerprint: str) -> None:
+def check_tokenizer(folder: storage.Path, fingerprint: str) -> None:
     """Raises ValueError where a checkpoint is of a model with another tokenizer."""
     there = read_json(folder / "progress").get("tokenizer")
     if fingerprint and there and there != fingerprint:
@@ -91,14 +90,14 @@ def check_tokenizer(folder: pathlib.Path, fingerprint: str) -> None:
         )
 
 
-def check_position(folder: pathlib.Path, step: int) -> None:
+def check_position(folder: storage.Path, step: int) -> None:
     """Raises ValueError where the data position is that of another step."""
     position = read_json(folder / "data")  # empty in checkpoints of earlier versions
     if position and position.get("step") != step:
         raise ValueError(f"state of step {step}, data position of step {position.get('step')}")
 
 
-def check_shapes(item: pathlib.Path, there: Any, abstract: Any, noun: str) -> None:
+def check_shapes(item: storage.Path, there: Any, abstract: Any, noun: str) -> None:
     """Raises ValueError where the arrays of a checkpoint are not those of the model or optimizer.
 
     Args:
@@ -147,14 +146,14 @@ def _short(text: str) -> str:
     return text if len(text) <= 160 else text[:160] + "..."
 
 
-def _names(folder: pathlib.Path) -> Iterator[str]:
+def _names(folder: storage.Path) -> Iterator[str]:
     # Not those of `folder` itself: Orbax goes on writing them, and does without them.
     for path in sorted(folder.glob("*/**/*")):
         if path.is_file():
             yield path.relative_to(folder).as_posix()
 
 
-def _describe(path: pathlib.Path) -> list[int]:
+def _describe(path: storage.Path) -> list[int]:
     size = checksum = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

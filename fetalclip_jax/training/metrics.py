@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import pathlib
 import resource
 import sys
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from fetalclip_jax import storage
 from fetalclip_jax.run import Run, is_lead, write_text
 
 
@@ -31,7 +31,7 @@ class MetricsWriter:
 
     def __init__(
         self,
-        workdir: pathlib.Path,
+        workdir: storage.Path,
         resume_step: int = 0,
         *,
         wandb_project: str = "",
@@ -87,7 +87,7 @@ class MetricsWriter:
             self._online.finish()
 
 
-def _wandb_run(project: str, workdir: pathlib.Path, settings: Mapping[str, Any] | None):
+def _wandb_run(project: str, workdir: storage.Path, settings: Mapping[str, Any] | None):
     try:
         import wandb
     except ImportError as error:
@@ -95,7 +95,7 @@ def _wandb_run(project: str, workdir: pathlib.Path, settings: Mapping[str, Any] 
             f"config.train.wandb_project={project!r} needs Weights & Biases ({error}): "
             "pip install wandb, or leave it empty"
         ) from error
-    where = pathlib.Path(workdir).resolve()
+    where = storage.path(workdir).resolve()
     # A run that was killed goes on under the same name there: it is that of its folder.
     identity = hashlib.sha256(str(where).encode()).hexdigest()[:16]
     return wandb.init(
