@@ -199,7 +199,7 @@ class Model:
         bpe = isinstance(self.tokenizer, ClipBPETokenizer)
         config.tokenizer.kind = "clip_bpe" if bpe else "sentencepiece"
         save_config(config, run.config)
-        with whole_folder(run.tokenizer) as folder:
+        with whole_folder(run.tokenizer, tokenizers.FILE_NAME) as folder:
             self.tokenizer.save(folder)
         checkpoint.save_params(run.workdir, self.params)
 

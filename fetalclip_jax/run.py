@@ -18,6 +18,7 @@ import errno
 import fcntl
 import json
 import os
+import pathlib
 import shutil
 import socket
 import sys
@@ -28,12 +29,17 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from fetalclip_jax import storage
+from fetalclip_jax.storage.lease import Lease
 
 if TYPE_CHECKING:
     from fetalclip_jax import continuation
 
-# Locks held by this process: folder -> its open lock file.
-_locks: dict[storage.Path, int] = {}
+# Locks held by this process: file -> it, open.
+_locks: dict[pathlib.Path, int] = {}
+# Leases held by this process of folders in buckets.
+_leases: dict[storage.BucketPath, Lease] = {}
+# What a finished checkpoint has in a bucket, where no folder gets its name at the end.
+RECORDED = "files.json"
 
 
 class Run:
@@ -100,7 +106,10 @@ class Run:
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, ascending."""
-        return sorted(int(p.name) for p in self.checkpoints.glob("*") if p.name.isdigit())
+        found = [path for path in self.checkpoints.glob("*") if path.name.isdigit()]
+        if storage.is_bucket(self.checkpoints):
+            found = [path for path in found if (path / RECORDED).is_file()]
+        return sorted(int(path.name) for path in found)
 
     def claim(
         self, config: ConfigDict, *, allow_config_change: bool = False
@@ -131,6 +140,8 @@ class Run:
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
             _lock(self.workdir)
+        except storage.BucketError:
+            raise
         except OSError as error:
             raise ValueError(
                 f"{self.workdir} cannot be written ({error.strerror}); make it writable, or choose "
@@ -149,7 +160,7 @@ class Run:
                     self.workdir, there, config, steps, allow_config_change=allow_config_change
                 )
             elif continuation.differences(there, config) and is_lead():
-                shutil.rmtree(self.tokenizer, ignore_errors=True)
+                storage.rmtree(self.tokenizer)
         if not plan.changes:
             save_config(config, self.config)
         return plan
@@ -182,6 +193,9 @@ def write_bytes(path: storage.Path, content: bytes) -> None:
     """
     if not is_lead():
         return
+    if storage.is_bucket(path):
+        path.write_bytes(content)  # whole by itself
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -202,18 +216,27 @@ def write_json(path: storage.Path, content: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(path: storage.Path) -> Iterator[storage.Path]:
-    """Gives a hidden folder to fill, which becomes `path` when the block ends without an error.
+def whole_folder(path: storage.Path, last: str) -> Iterator[pathlib.Path]:
+    """Gives a folder on a disk to fill, which becomes `path` when the block ends without an error.
 
-    A process that is killed in between leaves no `path`.
+    A process that is killed in between leaves no `path`; in a bucket, none that has `last`.
+
+    Args:
+      path: the folder to make.
+      last: the file in it that readers ask for first, which arrives last in a bucket.
 
     Raises:
       ValueError: `path` exists already.
     """
-    if path.exists():
+    if (path / last if storage.is_bucket(path) else path).exists():
         raise ValueError(f"{path} is there already; choose another folder")
+    if storage.is_bucket(path):
+        with tempfile.TemporaryDirectory() as partial:
+            yield pathlib.Path(partial)
+            storage.upload(pathlib.Path(partial), path, last)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = storage.path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
     try:
         yield partial
         partial.chmod(0o755)  # mkdtemp's is for its maker alone
@@ -229,6 +252,10 @@ def _lock(workdir: storage.Path) -> None:
       ValueError: another process holds it.
     """
     path = workdir.resolve() / ".lock"
+    if storage.is_bucket(path):
+        if path not in _leases:
+            _leases[path] = Lease(path)
+        return
     held = _locks.get(path)
     if held is not None:
         with contextlib.suppress(FileNotFoundError):
@@ -259,6 +286,7 @@ def _drop_locks() -> None:
     for file in _locks.values():
         os.close(file)
     _locks.clear()
+    _leases.clear()
 
 
 os.register_at_fork(after_in_child=_drop_locks)

@@ -27,7 +27,7 @@ from fetalclip_jax.data.example import BadExampleError
 
 # Changes when records written before can no longer be read, or would hold other pixels.
 FORMAT_VERSION = 1
-_SUMMARY = "records.json"
+SUMMARY = "records.json"
 _METADATA = "metadata.npz"
 _BAD_EXAMPLES = "bad_examples.csv"
 _SOURCE_FILES = "source_files.csv"
@@ -106,7 +106,7 @@ def write(
             ["name", "size", "mtime_ns"],
             ([name, *identity] for name, identity in files.items()),
         )
-    (folder / _SUMMARY).write_text(json.dumps(dataclasses.asdict(summary), indent=2) + "\n")
+    (folder / SUMMARY).write_text(json.dumps(dataclasses.asdict(summary), indent=2) + "\n")
 
 
 def _write_csv(path: storage.Path, header: list[str], rows: Iterable[list[Any]]) -> None:
@@ -146,11 +146,11 @@ def read_summary(folder: storage.Path) -> Summary:
     Raises:
       ValueError: if the folder is missing, is not one of records, or the file is damaged.
     """
-    path = folder / _SUMMARY
+    path = folder / SUMMARY
     if not path.is_file():
         what = "has no" if folder.is_dir() else "is not a folder with a"
         raise ValueError(
-            f"{folder} {what} {_SUMMARY}: it holds no prepared records (`fetalclip prepare` makes "
+            f"{folder} {what} {SUMMARY}: it holds no prepared records (`fetalclip prepare` makes "
             "them)"
         )
     try:
@@ -161,10 +161,17 @@ def read_summary(folder: storage.Path) -> Summary:
         ) from error
 
 
+def is_unfinished(folder: storage.BucketPath) -> bool:
+    """Whether all it holds is of an upload of records that did not come to its end."""
+    ours = {_METADATA, _BAD_EXAMPLES, _SOURCE_FILES, "dataset_info.json", "features.json"}
+    names = [path.name for path in folder.iterdir()]
+    return all(name in ours or ".array_record" in name for name in names)
+
+
 def read_columns(folder: storage.Path) -> dict[str, np.ndarray]:
     """All columns: strings ("" where missing) and float64 (NaN where missing), each [n]."""
     columns: dict[str, np.ndarray] = {}
-    with np.load(folder / _METADATA) as stored:
+    with (folder / _METADATA).open("rb") as file, np.load(file) as stored:
         for column in RECORD_TEXT_COLUMNS:
             # Captions differ much in length: a fixed-width array would be mostly padding.
             dtype = object if column == "caption" else str

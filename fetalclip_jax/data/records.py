@@ -1,6 +1,7 @@
 """Prepared data sets: ArrayRecord folders written once and read by index."""
 
 import os
+import pathlib
 import re
 import shutil
 import socket
@@ -43,12 +44,14 @@ class RecordDataset:
 
         self.directory = storage.path(directory)
         summary = record_files.read_summary(self.directory)
+        # What is read in any order is read from a disk.
+        self._folder = storage.local_copy(self.directory)
         self.description: dict[str, Any] = summary.description
         self.fingerprint: str = summary.fingerprint
         self.image_size: int = summary.description["image_size"]
         self.colour: bool = summary.colour
         self.num_bad_examples: int = summary.num_bad_examples
-        split = tfds.builder_from_directory(self.directory).info.splits[SPLIT]
+        split = tfds.builder_from_directory(self._folder).info.splits[SPLIT]
         self._records = ArrayRecords(list(zip(split.filepaths, split.shard_lengths, strict=True)))
 
     def __len__(self) -> int:
@@ -76,7 +79,7 @@ class RecordDataset:
             ) from error
 
     def __reduce__(self):
-        return type(self), (self.directory,)
+        return type(self), (self._folder,)
 
     def metadata(self) -> dict[str, np.ndarray]:
         """All columns without the images, each [len(self)]; missing is "" or NaN.
@@ -85,11 +88,11 @@ class RecordDataset:
         float64; `example_id`, `patient_id`, `plane`, `brain_plane`, `label` and `caption` strings,
         and so are further labels and groups (`Example.extra`) under their own names.
         """
-        return record_files.read_columns(self.directory)
+        return record_files.read_columns(self._folder)
 
     def bad_examples(self) -> list[tuple[str, str]]:
         """(example_id, reason) of each example of the source that was left out."""
-        return record_files.read_bad_examples(self.directory)
+        return record_files.read_bad_examples(self._folder)
 
 
 def prepare(
@@ -151,6 +154,15 @@ def prepare(
 def _make(source, directory, description, replace, **arguments) -> None:
     from fetalclip_jax.data.builder import ImageText
 
+    if storage.is_bucket(directory):
+        with tempfile.TemporaryDirectory(prefix="fetalclip-records-") as temporary:
+            folder = pathlib.Path(temporary) / directory.name
+            _make(source, folder, description, replace, **arguments)
+            # Without its summary the folder holds no records, whatever else is there.
+            (directory / record_files.SUMMARY).unlink(missing_ok=True)
+            storage.rmtree(directory)
+            storage.upload(folder, directory, record_files.SUMMARY)
+        return
     directory.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(directory)
     temporary = tempfile.mkdtemp(
@@ -169,6 +181,8 @@ def _is_prepared(
 ) -> bool:
     """False where records are to be made; an error where others must stay."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return False
+    if storage.is_bucket(directory) and record_files.is_unfinished(directory):
         return False
     found = record_files.read_summary(directory).description
     if found == description:

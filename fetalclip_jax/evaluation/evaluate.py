@@ -8,7 +8,6 @@
 import dataclasses
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -246,7 +245,7 @@ class _Judged:
             FeatureStore.load(path)
         except ValueError as error:
             self._say(f"{error}; encoding again")
-            shutil.rmtree(path)
+            storage.rmtree(path)
             return False
         return True
 

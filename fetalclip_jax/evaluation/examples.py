@@ -173,7 +173,7 @@ def load(folder: storage.Path, study: str) -> list[tuple[Judged, UInt8[np.ndarra
         for entry in json.loads(path.read_text(encoding="utf-8"))["examples"]:
             file = path.with_name(pathlib.PurePath(entry.pop("file")).name)
             pairs = tuple((str(name), float(score)) for name, score in entry.pop("candidates"))
-            with Image.open(file) as picture:
+            with file.open("rb") as opened, Image.open(opened) as picture:
                 found.append((Judged(**entry, candidates=pairs), np.asarray(picture)))
         return found
     except (OSError, ValueError, KeyError, TypeError) as error:

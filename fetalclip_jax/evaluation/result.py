@@ -292,8 +292,8 @@ def _npz(predictions: Predictions) -> bytes:
 
 def _load_predictions(path: storage.Path) -> Predictions:
     try:
-        arrays = np.load(path, allow_pickle=False)
-        return _predictions(arrays)
+        with path.open("rb") as file:
+            return _predictions(np.load(file, allow_pickle=False))
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path.name} beside it is damaged: {error}") from error
 

@@ -7,7 +7,7 @@ from fetalclip_jax.storage.bucket import BucketPath
 from fetalclip_jax.storage.copies import local_copy
 from fetalclip_jax.storage.paths import Path, is_bucket, path
 from fetalclip_jax.storage.retrying import BucketError
-from fetalclip_jax.storage.transfer import Spool, upload
+from fetalclip_jax.storage.transfer import Spool, rmtree, upload
 
 __all__ = [
     "BucketError",
@@ -17,5 +17,6 @@ __all__ = [
     "is_bucket",
     "local_copy",
     "path",
+    "rmtree",
     "upload",
 ]

@@ -74,20 +74,11 @@ class BucketPath(gpath.PosixGPath):
                 f"pip install 'fetalclip_jax[{SCHEMES[scheme]}]'"
             ) from error
 
-    @property
-    def bucket(self) -> str:
-        return self.parts[2]
-
-    @property
-    def key(self) -> str:
-        """Its name in the bucket."""
-        return "/".join(self.parts[3:])
-
     def listing(self) -> dict[str, tuple[int, str]]:
         """Every object below it: name relative to it -> (bytes, what changes with its content)."""
         found = self._call("list", "find", detail=True)
         return {
-            posixpath.relpath(name, self._name): (int(info["size"]), _version(info))
+            posixpath.relpath(name, self.name_in_bucket): (int(info["size"]), _version(info))
             for name, info in sorted(found.items())
             if not _is_placeholder(info)
         }
@@ -131,7 +122,7 @@ class BucketPath(gpath.PosixGPath):
             return
         for info in found:
             name = info["name"].rstrip("/")
-            if name != self._name:
+            if name != self.name_in_bucket:
                 yield self / posixpath.basename(name)
 
     def glob(self, pattern: str) -> Iterator["BucketPath"]:
@@ -197,7 +188,7 @@ class BucketPath(gpath.PosixGPath):
     def upload_from(self, file: pathlib.Path) -> None:
         """Writes what a file on this host's disk holds."""
         put = self.filesystem().put_file
-        retrying.call("write", str(self), put, str(file), self._name)
+        retrying.call("write", str(self), put, str(file), self.name_in_bucket)
 
     def download_to(self, file: pathlib.Path) -> None:
         """Writes it to this host's disk."""
@@ -220,7 +211,7 @@ class BucketPath(gpath.PosixGPath):
         if not self.exists():
             if missing_ok:
                 return
-            raise FileNotFoundError(f"{self}: no such file or folder")
+            raise retrying.missing(str(self))
         # Where a try before the last one did delete, nothing is left to find.
         with contextlib.suppress(FileNotFoundError):
             self._call("delete", "rm", recursive=True)
@@ -230,7 +221,9 @@ class BucketPath(gpath.PosixGPath):
         target = type(self)(target)
         names = ["."] if self.is_file() else list(self.listing())
         for name in names:
-            self._call("write", "cp_file", posixpath.normpath(f"{target._name}/{name}"), name=name)
+            self._call(
+                "write", "cp_file", posixpath.normpath(f"{target.name_in_bucket}/{name}"), name=name
+            )
         for name in names:
             (self / name).unlink(missing_ok=True)
         return target
@@ -249,11 +242,12 @@ class BucketPath(gpath.PosixGPath):
         """Nothing: who may read an object is the bucket's affair."""
 
     @property
-    def _name(self) -> str:
+    def name_in_bucket(self) -> str:
+        """As fsspec wants it: with the bucket's name, without the scheme."""
         return "/".join(self.parts[2:])
 
     def _call(self, what: str, method: str, *arguments: Any, name: str = ".", **options: Any):
-        path = posixpath.normpath(f"{self._name}/{name}")
+        path = posixpath.normpath(f"{self.name_in_bucket}/{name}")
         function = getattr(self.filesystem(), method)
         shown = f"{self._uri_scheme}://{path}"
         return retrying.call(what, shown, function, path, *arguments, **options)

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from fetalclip_jax.storage import transfer
+from fetalclip_jax.storage import retrying, transfer
 from fetalclip_jax.storage.bucket import BucketPath
 from fetalclip_jax.storage.paths import Path, is_bucket
 
@@ -37,7 +37,7 @@ def local_copy(path: Path) -> pathlib.Path:
         return path
     listing = path.listing()
     if not listing:
-        raise FileNotFoundError(f"{path}: no such file or folder")
+        raise retrying.missing(str(path))
     identity = repr((str(path), sorted(listing.items())))
     folder = _root() / hashlib.sha256(identity.encode()).hexdigest()[:24]
     copy = folder / path.name

@@ -1,7 +1,9 @@
 """What is done about a bucket's errors: some are tried again, the others end as one line."""
 
+import errno
 import functools
 import logging
+import os
 import random
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ _LOGGED = ("gcsfs", "s3fs", "fsspec")
 _SIGN_IN = {
     "gs": (
         "sign in (gcloud auth application-default login) as an account with "
-        "roles/storage.objectAdmin on the bucket"
+        "roles/storage.objectUser and roles/storage.legacyBucketReader on it"
     ),
     "s3": (
         "give credentials (AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) that may "
@@ -30,6 +32,12 @@ _SIGN_IN = {
 
 class BucketError(OSError):
     """A bucket that refuses, is not there or does not answer, in one line."""
+
+    def __init__(self, line: str):
+        super().__init__(errno.EIO, line)
+
+    def __str__(self) -> str:
+        return self.strerror
 
 
 def call(what: str, path: str, function: Callable[..., _Result], *arguments, **options) -> _Result:
@@ -52,8 +60,8 @@ def call(what: str, path: str, function: Callable[..., _Result], *arguments, **o
             raise
         except FileNotFoundError as error:
             if what != "write":
-                raise FileNotFoundError(f"{path}: no such file or folder") from error
-            raise BucketError(_missing(path)) from error
+                raise missing(path) from error
+            raise BucketError(_no_bucket(path)) from error
         except Exception as error:  # of the system, aiohttp, botocore, gcsfs, by what is wrong
             if _is_refusal(error):
                 raise BucketError(_refused(what, path, error)) from error
@@ -65,6 +73,10 @@ def call(what: str, path: str, function: Callable[..., _Result], *arguments, **o
         # At random, so that the processes of a job do not come back all at once.
         time.sleep(_FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1.0))
     raise AssertionError("unreachable")
+
+
+def missing(path: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 @functools.cache
@@ -91,7 +103,7 @@ def _refused(what: str, path: str, error: Exception) -> str:
     )
 
 
-def _missing(path: str) -> str:
+def _no_bucket(path: str) -> str:
     return f"{_bucket(path)} does not exist (to write {path}): make the bucket, or correct its name"
 
 

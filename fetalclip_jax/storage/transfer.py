@@ -39,6 +39,14 @@ def download(path: BucketPath, target: pathlib.Path) -> None:
     _each(lambda name: _get(path / name, target / name, listing[name][0]), list(listing))
 
 
+def rmtree(path: Path) -> None:
+    """Deletes a folder and what is in it, where it is there."""
+    if is_bucket(path):
+        path.rmtree(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 class Spool:
     """A folder that is appended to: on a disk the folder itself, else one that is uploaded.
 

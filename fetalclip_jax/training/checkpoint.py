@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import logging
+import pathlib
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +15,8 @@ from jax.experimental import multihost_utils
 
 from fetalclip_jax import storage
 from fetalclip_jax.parallel import distributed
-from fetalclip_jax.run import Run, is_lead
-from fetalclip_jax.training import integrity, retention
+from fetalclip_jax.run import RECORDED, Run, is_lead
+from fetalclip_jax.training import bucket_checkpoints, integrity, retention
 from fetalclip_jax.training.state import TrainState
 
 # Saves that may fail one after another before a run stops.
@@ -52,24 +54,31 @@ class Checkpointer:
         milestone: int | None = None,
         tokenizer: str = "",
     ):
-        self._folder = Run(workdir).checkpoints.absolute()
+        self._folder = self._named = Run(workdir).checkpoints.absolute()
         self._keep_best = keep_best
         self._kept = retention.Kept(keep, milestone, self._best_step)
         self._tokenizer = tokenizer
         self._pending: int | None = None
         self._failures: list[str] = []  # since the last save that succeeded
         logging.getLogger("absl").addFilter(_not_of_orbax)
+        self._mirror: bucket_checkpoints.Mirror | None = None
+        if not bucket_checkpoints.is_written_by_orbax(self._named):
+            self._mirror = bucket_checkpoints.Mirror(self._named)
+            self._folder = self._mirror.folder
         try:
             self._open()
+        except storage.BucketError:
+            raise
         except OSError as error:
             raise ValueError(
-                f"{self._folder} cannot be written ({error.strerror}); make it writable, or choose "
+                f"{self._named} cannot be written ({error.strerror}); make it writable, or choose "
                 "another --workdir"
             ) from error
 
     def _open(self) -> None:
         if is_lead():
             retention.remove_half_written(self._folder)
+            bucket_checkpoints.adopt(self._folder)
         self._manager = _Manager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -130,6 +139,9 @@ class Checkpointer:
             self._manager.save(step, args=items)
         except Exception as error:  # of Orbax, TensorStore or the system, by what is wrong
             self._failed(error)
+        else:
+            if self._mirror is not None:
+                self._mirror.send(self._manager.wait_until_finished)
 
     def settle(self, *, last: bool = False) -> None:
         """Waits for the save in progress; says it where that failed.
@@ -143,6 +155,8 @@ class Checkpointer:
         if self._pending is None:
             return
         try:
+            if self._mirror is not None:
+                self._mirror.wait()
             self._manager.wait_until_finished()
         except Exception as error:  # as in `save`
             self._failed(error, last)
@@ -160,7 +174,7 @@ class Checkpointer:
             raise ValueError(self._failures[-1] + _ADVICE)
 
     def _failed(self, error: Exception, last: bool = False) -> None:
-        message = f"{self._folder / str(self._pending)} could not be written"
+        message = f"{self._named / str(self._pending)} could not be written"
         self._failures.append(f"{message} ({integrity.reason(error)})")
         self._pending = None
         if jax.process_count() > 1:
@@ -223,7 +237,7 @@ class Checkpointer:
             aside |= {step: ("damaged", reason) for step, reason in damaged.items()}
             self._set_aside(aside)
             return restored
-        raise ValueError(_none_readable(self._folder, damaged))
+        raise ValueError(_none_readable(self._named, damaged))
 
     def _restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         folder = self._folder / str(step)
@@ -251,8 +265,11 @@ class Checkpointer:
             folder = self._folder / str(step)
             if is_lead():
                 aside = retention.unused(folder.with_name(f"{step}.{what}"))
-                distributed.say(f"{folder} is {what} ({reason}); renamed to {aside.name}")
+                named = self._named / str(step)
+                distributed.say(f"{named} is {what} ({reason}); renamed to {aside.name}")
                 folder.rename(aside)
+                if self._mirror is not None:
+                    self._mirror.set_aside(step, aside.name)
             del self._metrics[step]
         if steps:
             if jax.process_count() > 1:
@@ -276,6 +293,8 @@ class Checkpointer:
         except ValueError as error:
             distributed.say(str(error))
         self._manager.close()
+        if self._mirror is not None:
+            self._mirror.close()
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:
@@ -304,8 +323,18 @@ def latest_step(workdir: storage.Path) -> int | None:
 
 def save_params(workdir: storage.Path, params: Any) -> None:
     """Writes parameters that came from elsewhere as the checkpoint of step 0."""
+    folder = Run(workdir).checkpoints.absolute() / "0"
+    if not bucket_checkpoints.is_written_by_orbax(folder):
+        with tempfile.TemporaryDirectory() as temporary:
+            save_params(pathlib.Path(temporary), params)
+            written = Run(temporary).checkpoints / "0"
+            integrity.record(written)
+            storage.upload(written, folder, RECORDED)
+        return
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(Run(workdir).checkpoints.absolute() / "0" / "params", params)
+        checkpointer.save(folder / "params", params)
+    if storage.is_bucket(folder):
+        integrity.record(folder)
 
 
 def restore_params(
@@ -345,7 +374,7 @@ def restore_params(
     averaged = any((folder / str(step) / "ema").exists() for step in steps)
     damaged: dict[int, str] = {}
     for step in reversed(steps):
-        item = folder / str(step) / ("ema" if averaged else "params")
+        item = bucket_checkpoints.readable(folder / str(step)) / ("ema" if averaged else "params")
         if found := distributed.on_lead(lambda item=item: integrity.damage(item.parent, item.name)):
             damaged[step] = found
             continue

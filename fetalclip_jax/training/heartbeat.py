@@ -94,12 +94,16 @@ class Heartbeat:
         }
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
+            text = json.dumps(content) + "\n"
+            if storage.is_bucket(path):
+                path.write_text(text)
+                return
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(content) + "\n", encoding="utf-8")
+            part.write_text(text, encoding="utf-8")
             part.replace(path)
         except OSError:  # a full disk: saving a checkpoint tells it, and knows what to do
             with contextlib.suppress(OSError):
-                part.unlink()
+                part.unlink(missing_ok=True)
 
     def look(self) -> None:
         """Says who is behind, where no step has finished for too long."""

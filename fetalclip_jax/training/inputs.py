@@ -76,9 +76,14 @@ def open_tokenizer(config: ConfigDict, workdir: storage.Path) -> tokenizers.Toke
       ValueError: a vocabulary or a context length that does not fit the model.
     """
     folder = Run(workdir).tokenizer
-    distributed.on_lead(lambda: None if folder.is_dir() else _make_tokenizer(config, folder))
+    distributed.on_lead(lambda: None if _has_tokenizer(folder) else _make_tokenizer(config, folder))
     distributed.wait_for_disk(folder)
     return tokenizers.load(folder)
+
+
+def _has_tokenizer(folder: storage.Path) -> bool:
+    # In a bucket a folder is there from its first file on.
+    return (folder / tokenizers.FILE_NAME if storage.is_bucket(folder) else folder).exists()
 
 
 def _make_tokenizer(config: ConfigDict, folder: storage.Path) -> None:
@@ -88,7 +93,7 @@ def _make_tokenizer(config: ConfigDict, folder: storage.Path) -> None:
     else:
         tokenizer = tokenizers.new(config.tokenizer.kind, text, config.captions.seed)
     tokenizers.check_fits(tokenizer, text)
-    with whole_folder(folder) as partial:
+    with whole_folder(folder, tokenizers.FILE_NAME) as partial:
         tokenizer.save(partial)
 
 

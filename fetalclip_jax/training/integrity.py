@@ -5,10 +5,11 @@ array of a broken file at once, and takes some damage for data.
 """
 
 import errno
+import functools
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,18 +18,20 @@ import numpy as np
 
 from fetalclip_jax import run, storage
 
-_NAME = "files.json"
 _CHUNK_BYTES = 1 << 20
 _TELLING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def record(folder: storage.Path) -> None:
-    """Writes size and CRC-32 of every file in the folders of `folder` into its `files.json`."""
-    run.write_json(folder / _NAME, {name: _describe(folder / name) for name in _names(folder)})
+    """Writes size and checksum of every file in the folders of `folder` into its `files.json`.
+
+    In a bucket the checksum is the bucket's own, else it is CRC-32.
+    """
+    run.write_json(folder / run.RECORDED, _describe_all(folder))
 
 
 def is_recorded(folder: storage.Path) -> bool:
-    return (folder / _NAME).exists()
+    return (folder / run.RECORDED).exists()
 
 
 def damage(folder: storage.Path, part: str = "") -> str | None:
@@ -42,21 +45,45 @@ def damage(folder: storage.Path, part: str = "") -> str | None:
     if not is_recorded(folder):
         return None
     try:
-        recorded = json.loads((folder / _NAME).read_text())
+        recorded = json.loads((folder / run.RECORDED).read_text())
         expected = {name: tuple(recorded[name]) for name in recorded}
     except (ValueError, TypeError):
-        return f"{_NAME} is not readable"
+        return f"{run.RECORDED} is not readable"
+    look = _in_bucket(folder) if storage.is_bucket(folder) else functools.partial(_look, folder)
     for name, (size, checksum) in expected.items():
         if part and not name.startswith(f"{part}/"):
             continue
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes of {size}"
-        if _describe(path) != [size, checksum]:
-            return f"{name} has other content than was written"
+        if found := look(name, size, checksum):
+            return found
     return None
+
+
+def _look(folder: storage.Path, name: str, size: int, checksum: int) -> str | None:
+    path = folder / name
+    if not path.is_file():
+        return f"{name} is missing"
+    if path.stat().st_size != size:
+        return f"{name} has {path.stat().st_size} bytes of {size}"
+    if _describe(path) != [size, checksum]:
+        return f"{name} has other content than was written"
+    return None
+
+
+def _in_bucket(folder: storage.BucketPath) -> Callable[[str, int, str | int], str | None]:
+    """As `_look`, from one list of what is there."""
+    there = folder.listing()
+
+    def look(name: str, size: int, checksum: str | int) -> str | None:
+        if name not in there:
+            return f"{name} is missing"
+        if there[name][0] != size:
+            return f"{name} has {there[name][0]} bytes of {size}"
+        # A copy of a run on a disk has checksums of another kind.
+        if isinstance(checksum, str) and there[name][1] != checksum:
+            return f"{name} has other content than was written"
+        return None
+
+    return look
 
 
 def check_finite(tree: Any) -> None:
@@ -146,11 +173,12 @@ def _short(text: str) -> str:
     return text if len(text) <= 160 else text[:160] + "..."
 
 
-def _names(folder: storage.Path) -> Iterator[str]:
+def _describe_all(folder: storage.Path) -> dict[str, list]:
     # Not those of `folder` itself: Orbax goes on writing them, and does without them.
-    for path in sorted(folder.glob("*/**/*")):
-        if path.is_file():
-            yield path.relative_to(folder).as_posix()
+    if storage.is_bucket(folder):
+        return {name: list(found) for name, found in folder.listing().items() if "/" in name}
+    paths = (path for path in sorted(folder.glob("*/**/*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): _describe(path) for path in paths}
 
 
 def _describe(path: storage.Path) -> list[int]:

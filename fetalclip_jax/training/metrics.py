@@ -43,19 +43,22 @@ class MetricsWriter:
         # The one that may fail comes first: nothing is open yet.
         self._online = _wandb_run(wandb_project, workdir, settings) if wandb_project else None
         run = Run(workdir)
+        self._spool = storage.Spool(run.workdir)
+        metrics = self._spool.fetch(run.metrics.name)
         kept = []
-        if run.metrics.exists() and resume_step:
-            for line in run.metrics.read_text().splitlines():
+        if metrics.exists() and resume_step:
+            for line in metrics.read_text().splitlines():
                 try:
                     record = json.loads(line)
                 except json.JSONDecodeError:  # the line a killed process was writing
                     continue
                 if record["step"] <= resume_step:
                     kept.append(line + "\n")
-        write_text(run.metrics, "".join(kept))
+        write_text(metrics, "".join(kept))
         self._path, self._complained = run.metrics, False
-        self._file = run.metrics.open("a")
-        self._events = SummaryWriter(str(run.tensorboard), purge_step=resume_step + 1)
+        self._file = metrics.open("a")
+        events = self._spool.folder / run.tensorboard.name
+        self._events = SummaryWriter(str(events), purge_step=resume_step + 1)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         if not self._writes:
@@ -77,12 +80,28 @@ class MetricsWriter:
             self._events.add_scalar(name, value, step)
         if self._online is not None:
             self._online.log(values, step=step)
+        self.send(now=False)
+
+    def send(self, *, now: bool = True) -> None:
+        """Brings a workdir in a bucket up to date: each minute, or `now`, before a checkpoint."""
+        if not self._writes:
+            return
+        if now and storage.is_bucket(self._path):
+            self._events.flush()
+        self._sync(now=now)
+
+    def _sync(self, *, now: bool = True) -> None:
+        try:
+            self._spool.sync(now=now)
+        except storage.BucketError as error:  # as with a full disk
+            print(f"metrics are sent later: {error}")
 
     def close(self) -> None:
         if not self._writes:
             return
         self._file.close()
         self._events.close()
+        self._sync()
         if self._online is not None:
             self._online.finish()
 
@@ -102,7 +121,7 @@ def _wandb_run(project: str, workdir: storage.Path, settings: Mapping[str, Any] 
         project=project,
         id=identity,
         name=where.name,
-        dir=str(where),
+        dir=None if storage.is_bucket(where) else str(where),
         resume="allow",
         config=dict(settings or {}),
     )

@@ -1,7 +1,6 @@
 """Which checkpoints of a run stay, and which of them is the best."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -29,8 +28,11 @@ class Kept:
 
 def remove_half_written(folder: storage.Path) -> None:
     """Removes what a killed or failed save left: it holds space, and nobody reads it."""
-    for path in folder.glob("*.orbax-checkpoint-tmp*"):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob("*"):
+        # In a bucket a checkpoint has its name from the beginning.
+        named = storage.is_bucket(path) and path.name.isdigit()
+        if ".orbax-checkpoint-tmp" in path.name or (named and not integrity.is_recorded(path)):
+            storage.rmtree(path)
 
 
 def metrics(folder: storage.Path) -> dict[str, float]:

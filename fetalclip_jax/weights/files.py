@@ -142,7 +142,9 @@ def resolve_config(config: CLIPConfig | Mapping | str) -> CLIPConfig:
 
 def _open_file(path: storage.Path) -> WeightFile:
     reader = safetensors_file if path.suffix == ".safetensors" else torch_zip
-    entries = names.without_prefixes(reader.open_tensors(path))
+    # From a bucket it comes whole: tensors are read one by one, in any order.
+    copy = storage.local_copy(path) if path.is_file() else path
+    entries = names.without_prefixes(reader.open_tensors(copy))
     is_openai = entries.keys() >= set(_OPENAI_EXTRAS)
     for name in (*_OPENAI_EXTRAS, *transformers_clip.IGNORED):
         entries.pop(name, None)

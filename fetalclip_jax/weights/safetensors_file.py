@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import pathlib
+import tempfile
 from collections.abc import Mapping
 
 import ml_dtypes
@@ -76,6 +78,12 @@ def open_tensors(path: storage.Path) -> dict[str, SafetensorsEntry]:
 
 def save(path: storage.Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes a file whole or not at all, in the format tag PyTorch's readers ask for."""
+    if storage.is_bucket(path):
+        with tempfile.TemporaryDirectory() as folder:
+            written = pathlib.Path(folder) / path.name
+            save(written, tensors)
+            path.upload_from(written)
+        return
     temporary = path.with_suffix(".tmp")
     safetensors.numpy.save_file(dict(tensors), temporary, metadata={"format": "pt"})
     # The library makes files that only their owner may read.

@@ -103,7 +103,7 @@ class FeatureStore:
         """
         columns = {f"columns/{name}": values for name, values in self.columns.items()}
         meta = {"fingerprint": self.fingerprint, "left_out": self.left_out}
-        with whole_folder(storage.path(directory)) as partial:
+        with whole_folder(storage.path(directory), _META) as partial:
             np.savez(
                 partial / _ARRAYS,
                 image_features=self.image_features,
@@ -124,9 +124,10 @@ class FeatureStore:
         for name in (_ARRAYS, _META):
             if not (directory / name).is_file():
                 raise ValueError(f"{directory} is no feature store: it has no {name}")
+        copy = storage.local_copy(directory)
         try:
-            meta = json.loads((directory / _META).read_text())
-            with np.load(directory / _ARRAYS, allow_pickle=False) as arrays:
+            meta = json.loads((copy / _META).read_text())
+            with np.load(copy / _ARRAYS, allow_pickle=False) as arrays:
                 prefix = "columns/"
                 return cls(
                     image_features=arrays["image_features"],
