@@ -7,8 +7,16 @@ import pathlib
 from fetalclip_jax import storage
 
 
+def place(text: str) -> storage.Path:
+    """The type of an argument that names a file or folder, on a disk or in a bucket."""
+    try:
+        return storage.path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def add_workdir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", type=storage.path, required=True, help="folder of the run")
+    parser.add_argument("--workdir", type=place, required=True, help="folder of the run")
 
 
 def add_config(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -22,7 +30,7 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 def add_tokenizer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--tokenizer", type=storage.path, help="its folder or SentencePiece file, if not CLIP's own"
+        "--tokenizer", type=place, help="its folder or SentencePiece file, if not CLIP's own"
     )
 
 

@@ -12,8 +12,10 @@ EXAMPLE = "fetalclip embed --model runs/quickstart --prompts planes FOLDER --out
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model(parser)
-    parser.add_argument("folder", type=storage.path, metavar="FOLDER", help="images, in any depth")
-    parser.add_argument("--output", type=storage.path, required=True, help="CSV to write")
+    parser.add_argument(
+        "folder", type=arguments.place, metavar="FOLDER", help="images, in any depth"
+    )
+    parser.add_argument("--output", type=arguments.place, required=True, help="CSV to write")
     parser.add_argument(
         "--prompts",
         nargs="+",

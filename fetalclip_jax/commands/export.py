@@ -2,7 +2,6 @@
 
 import argparse
 
-from fetalclip_jax import storage
 from fetalclip_jax.commands import arguments
 
 SUMMARY = "Write a run's weights for open_clip or transformers."
@@ -11,7 +10,7 @@ EXAMPLE = "fetalclip export --workdir runs/fetalclip --style transformers --outp
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_workdir(parser)
-    parser.add_argument("--output", type=storage.path, required=True, help="folder to write")
+    parser.add_argument("--output", type=arguments.place, required=True, help="folder to write")
     parser.add_argument("--style", choices=("open_clip", "transformers"), default="open_clip")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
 

@@ -2,7 +2,6 @@
 
 import argparse
 
-from fetalclip_jax import storage
 from fetalclip_jax.commands import arguments
 
 SUMMARY = "Make a run of weights of open_clip or transformers."
@@ -13,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_workdir(parser)
     parser.add_argument(
         "--weights",
-        type=storage.path,
+        type=arguments.place,
         required=True,
         help=".pt or .safetensors file, or a folder of open_clip or of a transformers CLIPModel",
     )

@@ -2,7 +2,7 @@
 
 import argparse
 
-from fetalclip_jax import storage
+from fetalclip_jax.commands import arguments
 
 SUMMARY = "One page, and one JSON, of runs and of results of `fetalclip evaluate`."
 EXAMPLE = """\
@@ -12,10 +12,14 @@ fetalclip report runs/quickstart
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "sources", nargs="+", type=storage.path, metavar="FOLDER", help="run, or folder of results"
+        "sources",
+        nargs="+",
+        type=arguments.place,
+        metavar="FOLDER",
+        help="run, or folder of results",
     )
     parser.add_argument(
-        "--output", type=storage.path, help="the page (default: report.html in the first folder)"
+        "--output", type=arguments.place, help="the page (default: report.html in the first folder)"
     )
     parser.add_argument(
         "--compare",

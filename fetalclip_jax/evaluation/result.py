@@ -294,6 +294,8 @@ def _load_predictions(path: storage.Path) -> Predictions:
     try:
         with path.open("rb") as file:
             return _predictions(np.load(file, allow_pickle=False))
+    except storage.BucketError:
+        raise
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path.name} beside it is damaged: {error}") from error
 

@@ -81,6 +81,8 @@ def _opened(path: str | os.PathLike) -> Iterator[PIL.Image.Image]:
             yield image
     except PIL.UnidentifiedImageError as error:
         raise ValueError(f"cannot decode {path}: not an image file") from error
+    except storage.BucketError:  # says nothing about the image
+        raise
     except Exception as error:  # on damaged bytes Pillow's decoders raise all kinds of errors
         raise ValueError(f"cannot decode {path}: {error}") from error
 

@@ -6,7 +6,7 @@ A path on a disk is a `pathlib.Path`, one in a bucket a `BucketPath`, which has 
 from fetalclip_jax.storage.bucket import BucketPath
 from fetalclip_jax.storage.copies import local_copy
 from fetalclip_jax.storage.paths import Path, is_bucket, path
-from fetalclip_jax.storage.retrying import BucketError
+from fetalclip_jax.storage.retrying import BucketError, is_outage
 from fetalclip_jax.storage.transfer import Spool, rmtree, upload
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Path",
     "Spool",
     "is_bucket",
+    "is_outage",
     "local_copy",
     "path",
     "rmtree",

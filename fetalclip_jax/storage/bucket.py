@@ -143,8 +143,8 @@ class BucketPath(gpath.PosixGPath):
     def read_bytes(self) -> bytes:
         return self._call("read", "cat_file")
 
-    def read_text(self, encoding: str | None = None) -> str:
-        return self.read_bytes().decode(encoding or "utf-8")
+    def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
+        return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
 
     def open(
         self,

@@ -15,6 +15,11 @@ _Result = TypeVar("_Result")
 _ATTEMPTS = 4
 _FIRST_WAIT_S = 1.0
 _REFUSED = (401, 403)
+# TensorStore, which reads and writes arrays by itself, says so by these.
+_OUT_OF_REACH = (
+    *("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"),
+    *("PERMISSION_DENIED", "UNAUTHENTICATED"),
+)
 _LOGGED = ("gcsfs", "s3fs", "fsspec")
 
 # What to do about each bucket that refuses or is not there.
@@ -73,6 +78,15 @@ def call(what: str, path: str, function: Callable[..., _Result], *arguments, **o
         # At random, so that the processes of a job do not come back all at once.
         time.sleep(_FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1.0))
     raise AssertionError("unreachable")
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether it says that a bucket is out of reach, and nothing of what lies there."""
+    while error is not None:
+        if isinstance(error, BucketError) or any(word in str(error) for word in _OUT_OF_REACH):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def missing(path: str) -> FileNotFoundError:

@@ -230,7 +230,7 @@ class Checkpointer:
             try:
                 restored = self._restore(step, abstract)
             except Exception as error:  # of Orbax, TensorStore or json, by what is damaged
-                failure = integrity.reason(error)
+                failure = _why_unreadable(folder, error)
             if failure := distributed.found_anywhere(failure):
                 damaged[step] = failure
                 continue
@@ -386,7 +386,7 @@ def restore_params(
                 params = checkpointer.restore(item, abstract_params)
             integrity.check_finite(params)
         except Exception as error:  # of Orbax or TensorStore, by what is damaged
-            failure = integrity.reason(error)
+            failure = _why_unreadable(item.parent, error)
         if failure := distributed.found_anywhere(failure):
             damaged[step] = failure
             continue
@@ -396,6 +396,16 @@ def restore_params(
             )
         return params
     raise ValueError(_none_readable(folder, damaged))
+
+
+def _why_unreadable(folder: storage.Path, error: Exception) -> str:
+    """What is damaged; a bucket that is out of reach damages nothing, and is raised."""
+    if storage.is_bucket(folder) and storage.is_outage(error):
+        raise ValueError(
+            f"{folder} cannot be read now ({integrity.reason(error)}); nothing is wrong with it: "
+            "run the same command again when the bucket answers"
+        ) from error
+    return integrity.reason(error)
 
 
 def _check_fits(item: storage.Path, abstract: Any, noun: str = "model") -> None:

@@ -101,6 +101,8 @@ def read_json(item: storage.Path) -> dict[str, Any]:
     """An item saved as JSON; empty where it cannot be read."""
     try:
         content = json.loads((item / "metadata").read_text())
+    except storage.BucketError:
+        raise
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

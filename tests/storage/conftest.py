@@ -21,9 +21,9 @@ def bucket(emulator, request, monkeypatch, tmp_path):
     from fetalclip_jax import storage
 
     scheme, proxy, environment = emulator
-    proxy.every = 0
+    proxy.every, proxy.refuses = 0, False
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("FETALCLIP_CACHE", str(tmp_path / "cache"))
     yield storage.path(f"{scheme}://{emulators.BUCKET}/{tmp_path.name}"), proxy
-    proxy.every = 0
+    proxy.every, proxy.refuses = 0, False

@@ -17,11 +17,13 @@ class FaultyProxy:
     Attributes:
       port: where it listens.
       every: n; 0 lets nothing fail.
-      failed: how many requests failed.
+      refuses: every request is answered by 403.
+      count, failed: requests that came, and that failed.
     """
 
     def __init__(self, port: int):
-        self.target, self.every, self.failed = port, 0, 0
+        self.target, self.every, self.count, self.failed = port, 0, 0, 0
+        self.refuses = False
         self._numbers = itertools.count(1)
         handler = type("Handler", (_Handler,), {"proxy": self})
         self._server = _Server(("127.0.0.1", 0), handler)
@@ -30,8 +32,10 @@ class FaultyProxy:
 
     def fails(self) -> str:
         """How the request that comes now fails; "" where it does not."""
-        number = next(self._numbers)
-        if not self.every or number % self.every:
+        if self.refuses:
+            return ""
+        self.count = next(self._numbers)
+        if not self.every or self.count % self.every:
             return ""
         self.failed += 1
         # A request may be done though its answer is lost.
@@ -57,8 +61,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         body = self._body()
         fails = self.proxy.fails()
-        if fails == "503":
-            self.send_response(503)
+        if fails == "503" or self.proxy.refuses:
+            self.send_response(403 if self.proxy.refuses else 503)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return

@@ -1,5 +1,8 @@
 import contextlib
 import csv
+import pathlib
+import re
+import sys
 
 import pytest
 
@@ -113,3 +116,42 @@ def test_a_bucket_that_does_not_exist_is_named(bucket):
     scheme = str(folder).partition(":")[0]
     with pytest.raises(storage.BucketError, match=rf"^{scheme}://nowhere does not exist \(to wri"):
         storage.path(f"{scheme}://nowhere/run/config.json").write_text("x")
+
+
+def test_a_bucket_that_refuses_is_named_with_what_was_tried_and_the_fix(bucket):
+    folder, proxy = bucket
+    proxy.refuses = True
+    name = re.escape(str(folder.parent))
+    path = folder / "config.json"
+    for action, what in ((path.exists, "look at"), (lambda: path.write_text("x"), "write")):
+        with pytest.raises(
+            storage.BucketError, match=rf"^{name} refuses to {what} {path} \(.*\): (sign|give) .*"
+        ) as refused:
+            action()
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["gs:/bucket/x", "s3://", "az://bucket/x", "http://host/x"])
+def test_an_address_that_is_no_bucket_is_refused(name):
+    with pytest.raises(ValueError, match=rf"^{name}"):
+        storage.path(name)
+
+
+def test_paths_on_disks_stay_what_they_were():
+    for name in ("a/b", "/a/b/", "", "c:d", "odd:/name", "~x"):
+        assert storage.path(name) == pathlib.Path(name)
+    assert type(storage.path("a")) is type(pathlib.Path("a"))
+    path = storage.path("gs://bucket/a/../b//c/")
+    assert str(path / "d" / "e.txt") == "gs://bucket/a/../b/c/d/e.txt"
+    assert storage.path(path) == path
+    assert str(path.with_name("x").parent) == "gs://bucket/a/../b"
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.setattr("fsspec.core.filesystem", None, raising=False)
+    import fsspec
+
+    fsspec.registry.target.pop("gs", None) if hasattr(fsspec.registry, "target") else None
+    with pytest.raises(ValueError, match=r"pip install 'fetalclip_jax\[gcs\]'"):
+        storage.path("gs://bucket/x").exists()
