@@ -2,7 +2,6 @@ import contextlib
 import csv
 import pathlib
 import re
-import sys
 
 import pytest
 
@@ -141,17 +140,16 @@ def test_paths_on_disks_stay_what_they_were():
     for name in ("a/b", "/a/b/", "", "c:d", "odd:/name", "~x"):
         assert storage.path(name) == pathlib.Path(name)
     assert type(storage.path("a")) is type(pathlib.Path("a"))
-    path = storage.path("gs://bucket/a/../b//c/")
-    assert str(path / "d" / "e.txt") == "gs://bucket/a/../b/c/d/e.txt"
+    path = storage.path("gs://bucket/a//b/")
+    assert str(path / "d" / "e.txt") == "gs://bucket/a/b/d/e.txt"
     assert storage.path(path) == path
-    assert str(path.with_name("x").parent) == "gs://bucket/a/../b"
+    assert str(path.with_name("x").parent) == "gs://bucket/a"
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gcsfs", None)
-    monkeypatch.setattr("fsspec.core.filesystem", None, raising=False)
-    import fsspec
+    def missing(*_, **__):
+        raise ImportError("Please install gcsfs")
 
-    fsspec.registry.target.pop("gs", None) if hasattr(fsspec.registry, "target") else None
+    monkeypatch.setattr("fsspec.filesystem", missing)
     with pytest.raises(ValueError, match=r"pip install 'fetalclip_jax\[gcs\]'"):
         storage.path("gs://bucket/x").exists()
