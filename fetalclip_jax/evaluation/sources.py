@@ -1,12 +1,12 @@
 """The data sets of an evaluation, each split opened once."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from fetalclip_jax import storage
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.protocol import Source, SourceFacts
 from fetalclip_jax.evaluation.study import Need, Study
@@ -137,5 +137,5 @@ def _as_trained(one: DataSet, trained) -> DataSet:
     return DataSet(one.kind, root, options, seed)
 
 
-def _resolved(root: str) -> pathlib.Path:
-    return pathlib.Path(root).resolve()
+def _resolved(root: str) -> storage.Path:
+    return storage.path(root).resolve()

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fetalclip_jax import continuation, tokenizers
+from fetalclip_jax import continuation, storage, tokenizers
 from fetalclip_jax.config import build_model, flatten
 from fetalclip_jax.parallel import distributed, sharding
 from fetalclip_jax.parallel import mesh as meshes
@@ -40,7 +39,7 @@ _FIELDS_OF_A_HOST = ("data.root", "data.workers", "data.loader_workers")
 
 def train(
     config: ConfigDict,
-    workdir: str | pathlib.Path,
+    workdir: str | storage.Path,
     *,
     allow_config_change: bool = False,
     notice: preemption.Notice | None = None,
