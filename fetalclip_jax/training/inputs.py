@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fetalclip_jax import tokenizers
-from fetalclip_jax.data import pipeline, records
+from fetalclip_jax.data import pipeline, records, subset
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.checked import CheckedSource
 from fetalclip_jax.parallel import distributed
@@ -70,6 +70,20 @@ def open_records(config: ConfigDict, workdir: pathlib.Path, split: str) -> recor
     return records.RecordDataset(directory)
 
 
+def train_records(
+    config: ConfigDict, workdir: pathlib.Path
+) -> records.RecordDataset | subset.Subset:
+    """What a run learns from: the records of its training split, or some patients of them.
+
+    Raises:
+      ValueError: as `open_records` and `data.subset.of_patients`.
+    """
+    dataset = open_records(config, workdir, "train")
+    if not config.data.train_images:
+        return dataset
+    return subset.of_patients(dataset, config.data.train_images, config.data.seed)
+
+
 def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Tokenizer:
     """The run's tokenizer, made on first use, by the lead process for all, and kept with the run.
 
@@ -95,7 +109,7 @@ def _make_tokenizer(config: ConfigDict, folder: pathlib.Path) -> None:
 
 def train_batches(
     config: ConfigDict,
-    dataset: records.RecordDataset,
+    dataset: records.RecordDataset | subset.Subset,
     tokenizer: tokenizers.Tokenizer,
     *,
     first_step: int,

@@ -76,7 +76,7 @@ def train(
     _check_numbers(config, mesh)
     _check_studies(config, judge)
     parts, part = _build(config, mesh), sharding.batch_part(mesh)
-    dataset = inputs.open_records(config, run.workdir, "train")
+    dataset = inputs.train_records(config, run.workdir)
     tokenizer = inputs.open_tokenizer(config, run.workdir)
     measure = judge(config, run.workdir, tokenizer) if config.train.studies else None
     with (
@@ -132,6 +132,17 @@ def train(
         content = _summary(config, current, clock.kept) | view.summary(watch.counts())
         write_json(summary, content)
     return current
+
+
+def check(config: ConfigDict) -> None:
+    """Looks at all that can be known of a run without its data.
+
+    Raises:
+      ValueError: a field of `config` that cannot work on the devices there are.
+    """
+    mesh = meshes.make_mesh(**config.mesh)
+    _check_numbers(config, mesh)
+    _build(config, mesh)
 
 
 def _steps(
