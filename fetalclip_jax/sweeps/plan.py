@@ -62,6 +62,11 @@ class Plan:
     points: tuple[Point, ...]
     judging: Sweep
 
+    @property
+    def score(self) -> str:
+        """"study/metric" that points are compared by."""
+        return self.judging.score or headline(self.judging.studies[0])
+
     def point(self, which: str) -> Point:
         """By index or name.
 
@@ -75,6 +80,11 @@ class Plan:
             f"--point={which} is none of the {len(self.points)} points; use 0 to "
             f"{len(self.points) - 1}, or a name that --list shows"
         )
+
+
+def headline(study: str) -> str:
+    """"study/metric" of the metric that a study is known by."""
+    return f"{study}/{'valid_prediction_rate' if study == 'age' else 'macro_f1'}"
 
 
 def read(path: str, overrides: Sequence[str] = ()) -> Plan:
@@ -141,7 +151,7 @@ def _point(
     config = base.copy_and_resolve_references()
     for field, value in _real_fields(plain, config, where).items():
         _set(config, field, value, where)
-    return Point(index, str(name or _named(plain, fields) or "base"), plain, config)
+    return Point(index, str(name or named(plain, fields) or "base"), plain, config)
 
 
 def _real_fields(overrides: Mapping[str, Any], config: ConfigDict, where: str) -> Overrides:
@@ -205,7 +215,7 @@ def _plain(value: Any) -> Any:
     return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _named(overrides: Mapping[str, Any], fields: Sequence[str]) -> str:
+def named(overrides: Mapping[str, Any], fields: Sequence[str]) -> str:
     """What a point sets, in words that make a folder's name.
 
     A function of its own overrides, so that points that are added rename no other.
