@@ -35,7 +35,9 @@ def sweep(size="small"):
             sweeps.values("train.global_batch_size", _BATCH_SIZES),
             sweeps.values("train.steps", [_IMAGES // size for size in _BATCH_SIZES]),
             # A tenth of the training.
-            sweeps.values("optimizer.warmup_steps", [_IMAGES // size // 10 for size in _BATCH_SIZES]),
+            sweeps.values(
+                "optimizer.warmup_steps", [_IMAGES // size // 10 for size in _BATCH_SIZES]
+            ),
         ),
         sweeps.values("temperature", [0.02, 0.07, 0.2]),
     ]

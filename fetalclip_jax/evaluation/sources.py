@@ -81,13 +81,11 @@ class Sources:
             role = self._role(name, need.role)
             if role not in facts.roles:
                 return f"has no images to {role!r}; it has {', '.join(facts.roles)}"
-            if need.role == "fit" and self._judged(name) != "test":
-                # Else the patients to learn from hold those that are judged.
-                if facts.roles["fit"] != facts.roles["train"]:
-                    return (
-                        f"is judged on its {self._judged(name)} patients, some of whom "
-                        f"{study.name} would learn from"
-                    )
+            if need.role == "fit" and self._judged(name) != "test" and not _apart(facts):
+                return (
+                    f"is judged on its {self._judged(name)} patients, some of whom {study.name} "
+                    "would learn from"
+                )
             missing = [column for column in need.columns if column not in facts.columns]
             if missing:
                 return f"knows no {', '.join(missing)}"
@@ -161,6 +159,11 @@ def _as_trained(one: DataSet, trained) -> DataSet:
     options = trained[one.kind].to_dict() | dict(one.options)
     seed = trained.seed if one.seed is None else one.seed
     return DataSet(one.kind, root, options, seed, one.judged)
+
+
+def _apart(facts: SourceFacts) -> bool:
+    """Whether the patients that probes learn from are none of those of the validation."""
+    return facts.roles["fit"] == facts.roles.get("train")
 
 
 def _resolved(root: str) -> pathlib.Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -11,11 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tqdm import tqdm
 
+from fetalclip_jax.config import flatten
 from fetalclip_jax.sweeps.folder import Folder, State, last_line
 from fetalclip_jax.sweeps.plan import Plan, Point
 from fetalclip_jax.sweeps.slots import Slot
 
 _POLL_SECONDS = 0.2
+# What a compiled step does not depend on.
+_ARGUMENTS = ("seed", "model.init_logit_scale", "data.train_images")
 
 
 @dataclasses.dataclass
@@ -73,23 +77,44 @@ def run(
     Returns:
       Whether it came to the end; False where a signal stopped it.
     """
-    waiting, free = list(points), list(slots)
+    waiting, free, compiled = list(points), list(slots), set()
     done = len(plan.points) - len(points)
     bar = tqdm(total=len(plan.points), initial=done, desc="sweep", unit="point", disable=None)
     with bar, Stopper().listening() as stopper:
         while stopper.running or (waiting and not stopper.signals):
             while waiting and free and not stopper.signals:
-                point, slot = waiting.pop(0), free.pop(0)
+                point, slot = _next(waiting, stopper.running, compiled), free.pop(0)
                 stopper.running.append(_start(point, folder, command(point), slot))
             time.sleep(_POLL_SECONDS)
             for one in [one for one in stopper.running if one.process.poll() is not None]:
                 stopper.running.remove(one)
                 free.append(one.slot)
+                compiled.add(_program(one.point))
                 state = _ended(one, plan, folder)
                 bar.update()
                 bar.clear()
                 say(f"{one.point.name}: {in_words(state)}")
         return not stopper.signals
+
+
+def _next(waiting: list[Point], running: Sequence[_Running], compiled: set[str]) -> Point:
+    """The next point, if possible one whose program no other is just compiling.
+
+    What the first of a kind compiled, the others find in JAX's cache.
+    """
+    compiling = {_program(one.point) for one in running} - compiled
+    for place, point in enumerate(waiting):
+        if _program(point) not in compiling:
+            return waiting.pop(place)
+    return waiting.pop(0)
+
+
+def _program(point: Point) -> str:
+    """The same for points that train with the same compiled step."""
+    fields = {
+        name: value for name, value in flatten(point.config).items() if name not in _ARGUMENTS
+    }
+    return json.dumps(fields, sort_keys=True, default=str)
 
 
 def in_words(state: State) -> str:

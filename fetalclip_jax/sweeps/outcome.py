@@ -83,7 +83,8 @@ def collect(plan: Plan, folder: Folder) -> Outcome:
     verdict = None
     if plan.judging.patients == "validation":
         verdict = repeats.verdict(settings, plan.score, lower_is_better=is_error(plan.score))
-    return Outcome(plan, tuple(rows), settings, verdict, tuple(_notes(plan, folder, rows, settings)))
+    notes = tuple(_notes(plan, folder, rows, settings))
+    return Outcome(plan, tuple(rows), settings, verdict, notes)
 
 
 def write(outcome: Outcome, folder: Folder) -> None:

@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def score(self) -> str:
-        """"study/metric" that points are compared by."""
+        """ "study/metric" that points are compared by."""
         return self.judging.score or headline(self.judging.studies[0])
 
     def point(self, which: str) -> Point:
@@ -83,7 +83,7 @@ class Plan:
 
 
 def headline(study: str) -> str:
-    """"study/metric" of the metric that a study is known by."""
+    """ "study/metric" of the metric that a study is known by."""
     return f"{study}/{'valid_prediction_rate' if study == 'age' else 'macro_f1'}"
 
 
@@ -187,9 +187,7 @@ def _set(config: ConfigDict, field: str, value: Any, where: str) -> None:
         part = any(name.startswith(f"{field}.") for name in known)
         advice = "is a group of fields; name one of them" if part else "is no field"
         also = f"; there are {', '.join(near)}" if near and not part else ""
-        raise ValueError(
-            f"{where}: {field} {advice}{also}; all are in fetalclip_jax/config.py"
-        )
+        raise ValueError(f"{where}: {field} {advice}{also}; all are in fetalclip_jax/config.py")
     *groups, last = field.split(".")
     group = config
     for name in groups:

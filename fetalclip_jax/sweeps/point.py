@@ -1,5 +1,6 @@
 """One point of a sweep in this process: trained as a run like any other, then judged."""
 
+import json
 import time
 from collections.abc import Callable
 
@@ -61,8 +62,12 @@ def _run(plan, point, folder, notice, stop_early: bool, began: float) -> State:
         if rule is not None and rule.reason:
             return State("stopped", rule.reason, reached, time.time() - began)
         return State("interrupted", "", reached)
+    judging = time.time()
     _judge(plan, point, folder)
-    return State("done", "", reached, time.time() - began)
+    summary = folder.run(point).results / "train.json"
+    # Of all processes that trained it.
+    training = json.loads(summary.read_text(encoding="utf-8"))["seconds"]
+    return State("done", "", reached, training + time.time() - judging)
 
 
 def _with_rule(plan: Plan, point: Point, folder: Folder, notice):

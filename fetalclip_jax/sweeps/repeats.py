@@ -12,7 +12,7 @@ tests; the best is named where each is below 5 %, else those that it was not tol
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,19 +118,20 @@ class Verdict:
             "against": [dataclasses.asdict(one) for one in self.against],
         }
 
-    def in_words(self) -> str:
+    def in_words(self, shown: Callable[[str], str] = str) -> str:
+        """The verdict as a sentence; `shown` writes the name of a setting."""
         if self.best is None:
             return "No point is finished: nothing can be compared."
         if not self.against:
-            return f"There is one setting, {self.best}: nothing to choose from."
+            return f"There is one setting, {shown(self.best)}: nothing to choose from."
         if self.decided:
-            return f"Best: {self.best}, better than each of the {len(self.against)} others."
+            return f"Best: {shown(self.best)}, better than each of the {len(self.against)} others."
         if self.reason:
-            return f"Not decided: {self.reason}. The highest mean is that of {self.best}."
+            return f"Not decided: {self.reason}. The highest mean is that of {shown(self.best)}."
         told = len(self.against) - len(self.open)
-        words = f"Not decided between {', '.join([self.best, *self.open])}."
+        words = f"Not decided between {'; '.join(map(shown, [self.best, *self.open]))}."
         if told:
-            words += f" {told} of {len(self.against)} others are worse than {self.best}."
+            words += f" {told} of {len(self.against)} others are worse than {shown(self.best)}."
         return words
 
 
@@ -223,4 +224,3 @@ def _measured(result: Result, metric: str) -> Measured | None:
 def key(settings: Mapping[str, Any]) -> str:
     """The same for points that differ in the seed alone."""
     return json.dumps(settings, sort_keys=True, default=str)
-

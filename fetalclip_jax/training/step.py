@@ -142,8 +142,8 @@ def example_keys(
 ) -> Key[Array, "B"]:
     """A random key for each example of a step.
 
-    A function of the run's key, step and example alone: neither a resumed run, nor another order of the
-    batch, nor its division among devices and micro-batches draws another.
+    A function of the run's key, step and example alone: neither a resumed run, nor another order
+    of the batch, nor its division among devices and micro-batches draws another.
     """
     key = jax.random.fold_in(key, step)
     return jax.vmap(lambda number: jax.random.fold_in(key, number))(record)
