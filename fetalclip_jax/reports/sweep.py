@@ -75,44 +75,33 @@ def score_words(outcome: Outcome) -> str:
     return f"{naming.title(study)}, {naming.metric(metric).words}"
 
 
-def basis(outcome: Outcome) -> str:
-    """Whom the scores are of."""
-    study = outcome.plan.score.partition("/")[0]
-    found = {
-        (one.n, one.groups, row.found[study].data["name"], row.found[study].protocol.get("name"))
-        for row in outcome.rows
-        if study in row.found
-        for one in list(row.found[study].metrics.values())[:1]
-    }
-    said = [
-        f"{images:,} images of {groups} {outcome.plan.judging.patients} patients ({data}), "
-        f"protocol {protocol}"
-        for images, groups, data, protocol in sorted(found, key=str)
-        if images is not None
-    ]
-    return f"{'; '.join(said)}." if said else ""
-
-
 def _picture(folder: Folder, name: str, png: bytes, alt: str, caption: str, below: str) -> str:
     runs.write_bytes(folder.figures / f"{name}.png", png)
     return page.picture(png, alt, caption, below)
 
 
 def _heat_maps(outcome: Outcome, folder: Folder) -> str:
-    grids = _grids(outcome)
-    if not grids:
+    found = grids(outcome)
+    if not found:
         return ""
     png = sweep_figures.heat_maps(
-        grids, score_words(outcome), lower_is_better=is_error(outcome.plan.score)
+        found, score_words(outcome), lower_is_better=is_error(outcome.plan.score)
     )
     caption = (
         "Mean over seeds, darker where better. Below it the half width of the 95 % interval over "
         "seeds (Student's t) and n, the number of finished points."
     )
-    return _picture(folder, "heat_map", png, "Heat map of the score", caption, basis(outcome))
+    return _picture(
+        folder,
+        "heat_map",
+        png,
+        "Heat map of the score",
+        caption,
+        sweep_curves.judged_on(outcome, outcome.plan.score.partition("/")[0]),
+    )
 
 
-def _grids(outcome: Outcome) -> dict[str, Grid]:
+def grids(outcome: Outcome) -> dict[str, Grid]:
     """Heat maps by title; of other fields than two, one for each combination of their values."""
     settings = [row.point.settings for row in outcome.rows]
     fields = independent(settings, list(dict.fromkeys(f for one in settings for f in one)))
@@ -130,7 +119,7 @@ def _grids(outcome: Outcome) -> dict[str, Grid]:
     combinations = list(itertools.product(*map(among, others)))
     if max(len(rows), len(columns)) > _MOST_CELLS or len(combinations) > _MOST_MAPS:
         return {}
-    grids = {}
+    found: dict[str, Grid] = {}
     for combination in combinations:
         fixed = dict(zip(others, combination, strict=True))
         cells = [
@@ -141,14 +130,14 @@ def _grids(outcome: Outcome) -> dict[str, Grid]:
             for row in rows
         ]
         title = ", ".join(f"{short(name, fields)} {value}" for name, value in fixed.items())
-        grids[title] = Grid(
+        found[title] = Grid(
             naming.display(short(row_field, fields)) if row_field else "",
             naming.display(short(column_field, fields)),
             [_shown(row) for row in rows] if row_field else [""],
             [_shown(column) for column in columns],
             cells,
         )
-    return grids
+    return found
 
 
 def _order(value: Any) -> tuple:
@@ -192,7 +181,14 @@ def _settings(outcome: Outcome, folder: Folder) -> str:
     caption = "Settings by their mean; points that differ in the seed alone are one setting."
     if len(order) > _MOST_SETTINGS:
         caption += f" The first {_MOST_SETTINGS} of {len(order)}."
-    picture = _picture(folder, "seeds", png, "Scores by setting and seed", caption, basis(outcome))
+    picture = _picture(
+        folder,
+        "seeds",
+        png,
+        "Scores by setting and seed",
+        caption,
+        sweep_curves.judged_on(outcome, outcome.plan.score.partition("/")[0]),
+    )
     rows = [
         (
             words(one.name),
@@ -230,14 +226,15 @@ def _comparisons(outcome: Outcome) -> str:
         for one in verdict.against
     ]
     better = "less" if is_error(outcome.plan.score) else "more"
-    basis = (
-        f"{words(verdict.best)}, which has the best mean ({better} is better), minus every other setting. "
-        "The interval and p hold the chance of the seeds, whose spread is taken to be alike in all "
-        f"settings ({verdict.freedom} degrees of freedom), and that of the judged patients, the "
-        "same for both. p is adjusted for all rows by Holm's procedure; told apart: below 0.05."
+    below = (
+        f"{words(verdict.best)}, which has the best mean ({better} is better), minus every other "
+        "setting. The interval and p hold the chance of the seeds, whose spread is taken to be "
+        f"alike in all settings ({verdict.freedom} degrees of freedom), and that of the judged "
+        "patients, the same for both. p is adjusted for all rows by Holm's procedure; told "
+        "apart: below 0.05."
     )
     columns = ("Other setting", "Difference", "95 % interval", "p, adjusted", "Told apart")
-    return page.plain_table(columns, rows) + page.paragraph(basis, "quiet")
+    return page.plain_table(columns, rows) + page.paragraph(below, "quiet")
 
 
 def _points(outcome: Outcome, folder: Folder) -> str:

@@ -28,6 +28,23 @@ def section(outcome: Outcome, folder: Folder) -> str:
     return "".join(_figure(outcome, folder, study) for study in _with_curve(outcome))
 
 
+def judged_on(outcome: Outcome, study: str) -> str:
+    """Whom the scores of a study are of; "" where its results do not say."""
+    found = {
+        (one.n, one.groups, row.found[study].data["name"], row.found[study].protocol.get("name"))
+        for row in outcome.rows
+        if study in row.found
+        for one in list(row.found[study].metrics.values())[:1]
+    }
+    said = [
+        f"{images:,} images of {groups} {outcome.plan.judging.patients} patients ({data}), "
+        f"protocol {protocol}"
+        for images, groups, data, protocol in sorted(found, key=str)
+        if images is not None
+    ]
+    return f"{'; '.join(said)}." if said else ""
+
+
 def _with_curve(outcome: Outcome) -> Iterator[str]:
     for study in outcome.plan.judging.studies:
         if any(study in row.found and row.found[study].curve for row in outcome.rows):
@@ -64,9 +81,7 @@ def _figure(outcome: Outcome, folder: Folder, study: str) -> str:
         f"pretrained on. Mean of {seeds} pretraining seeds with its 95 % band over them (Student's "
         "t); each seed's score is the mean over support sets. Both panels show the same numbers."
     )
-    one = next(row.found[study] for row in outcome.rows if study in row.found)
-    judged = next(iter(one.metrics.values()))
-    below = f"{judged.n:,} images of {judged.groups} {outcome.plan.judging.patients} patients."
+    below = judged_on(outcome, study)
     return page.picture(png, f"Data efficiency of {study}", caption, below) + _table(
         scores, sizes, patients
     )
@@ -96,7 +111,7 @@ def _line(at: dict[int, list[float] | None], groups: int) -> Line:
             spread = Spread(intervals.variance(values) / len(values), len(values) - 1)
             mean = float(np.mean(values))
             low, high = intervals.interval(mean, [spread], scale="unit", groups=groups)
-        x.append(place)
+        x.append(float(place))
         means.append(float(np.mean(values)))
         lows.append(low)
         highs.append(high)

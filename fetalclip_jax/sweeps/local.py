@@ -83,13 +83,14 @@ def run(
     with bar, Stopper().listening() as stopper:
         while stopper.running or (waiting and not stopper.signals):
             while waiting and free and not stopper.signals:
-                point, slot = _next(waiting, stopper.running, compiled), free.pop(0)
+                running = [one.point for one in stopper.running]
+                point, slot = next_point(waiting, running, compiled), free.pop(0)
                 stopper.running.append(_start(point, folder, command(point), slot))
             time.sleep(_POLL_SECONDS)
             for one in [one for one in stopper.running if one.process.poll() is not None]:
                 stopper.running.remove(one)
                 free.append(one.slot)
-                compiled.add(_program(one.point))
+                compiled.add(program(one.point))
                 state = _ended(one, plan, folder)
                 bar.update()
                 bar.clear()
@@ -97,19 +98,22 @@ def run(
         return not stopper.signals
 
 
-def _next(waiting: list[Point], running: Sequence[_Running], compiled: set[str]) -> Point:
-    """The next point, if possible one whose program no other is just compiling.
+def next_point(waiting: list[Point], running: Sequence[Point], compiled: set[str]) -> Point:
+    """Takes the next point, if possible one whose program no other is just compiling.
 
     What the first of a kind compiled, the others find in JAX's cache.
+
+    Args:
+      compiled: programs of points that ended.
     """
-    compiling = {_program(one.point) for one in running} - compiled
+    compiling = set(map(program, running)) - compiled
     for place, point in enumerate(waiting):
-        if _program(point) not in compiling:
+        if program(point) not in compiling:
             return waiting.pop(place)
     return waiting.pop(0)
 
 
-def _program(point: Point) -> str:
+def program(point: Point) -> str:
     """The same for points that train with the same compiled step."""
     fields = {
         name: value for name, value in flatten(point.config).items() if name not in _ARGUMENTS

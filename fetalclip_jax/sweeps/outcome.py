@@ -180,6 +180,12 @@ def _notes(plan: Plan, folder: Folder, rows: list[Row], settings: tuple[Setting,
     ):
         if count := sum(row.state.status == status for row in rows):
             yield f"{count} of {len(rows)} points {words}."
+    count = len({repeats.key(row.point.settings) for row in rows})
+    if settings and len(settings) < count:
+        yield (
+            f"{count - len(settings)} of {count} settings have no finished point and are compared "
+            "with none."
+        )
     if strangers := folder.strangers(plan):
         yield (
             f"{len(strangers)} folders in {folder.points} are of no point of this sweep and are "

@@ -122,10 +122,7 @@ def read(path: str, overrides: Sequence[str] = ()) -> Plan:
 
 def _judging(given: Any, base: ConfigDict, path: str) -> Sweep:
     """What `sweep()` returned, as a Sweep."""
-    if not isinstance(given, Sweep):
-        chosen = tuple(base.train.studies)
-        given = Sweep(given, **({"studies": chosen} if chosen else {}))
-    points = given.points
+    points = given.points if isinstance(given, Sweep) else given
     if isinstance(points, (str, Mapping)) or not isinstance(points, Sequence) or not points:
         raise ValueError(
             f"{path}: sweep() gives {type(points).__name__} {str(points)[:60]}; let it return a "
@@ -137,7 +134,10 @@ def _judging(given: Any, base: ConfigDict, path: str) -> Sweep:
                 f"{path}: point {index} is {str(one)[:60]!r}, not a dictionary of a field and its "
                 "value"
             )
-    return given
+    if isinstance(given, Sweep):
+        return given
+    chosen = tuple(base.train.studies)
+    return Sweep(points, **({"studies": chosen} if chosen else {}))
 
 
 def _point(
