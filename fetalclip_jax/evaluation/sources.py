@@ -81,6 +81,8 @@ class Sources:
             role = self._role(name, need.role)
             if role not in facts.roles:
                 return f"has no images to {role!r}; it has {', '.join(facts.roles)}"
+            if need.role == "all" and self._judged(name) != "test":
+                return f"is judged on its {self._judged(name)} patients, and {study.name} on all"
             if need.role == "fit" and self._judged(name) != "test" and not _apart(facts):
                 return (
                     f"is judged on its {self._judged(name)} patients, some of whom {study.name} "
