@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import pathlib
 import subprocess
 import sys
 import time
@@ -19,9 +18,7 @@ fetalclip sweep --config configs/sweeps/batch_temperature.py --workdir runs/swee
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_config(parser, required=True)
-    parser.add_argument(
-        "--workdir", type=pathlib.Path, required=True, help="folder of the sweep and all its runs"
-    )
+    parser.add_argument("--workdir", required=True, help="folder of the sweep and all its runs")
     parser.add_argument(
         "--jobs",
         type=int,
@@ -44,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, overrides: list[str]) -> None:
+    if "://" in given.workdir:
+        raise ValueError(
+            f"--workdir={given.workdir}: the points of a sweep share locks and records, which a "
+            "bucket has not; use a disk that all of them see"
+        )
     if given.point is not None:
         _run_point(given, overrides)
         return

@@ -120,10 +120,16 @@ class Folder:
         """Makes sure that this is the folder of this sweep.
 
         Raises:
-          ValueError: it is that of a run, or points in it were trained with other settings.
+          ValueError: it is that of a run, its sweep.json is of something else, or points in it
+            were trained with other settings.
         """
         if (self.workdir / "config.json").exists():
             raise ValueError(f"{self.workdir} is the folder of one run; choose another --workdir")
+        if self.summary.exists() and '"points"' not in self.summary.read_text(errors="replace"):
+            raise ValueError(
+                f"{self.summary} is not of a sweep and would be overwritten; choose another "
+                "--workdir"
+            )
         for point in plan.points:
             own = self.run(point)
             if not own.config.exists() or not own.steps():

@@ -104,15 +104,16 @@ def table(outcome: Outcome) -> str:
         )
     )
     ends = ("", "_low", "_high")
-    columns = ["index", "name", *outcome.fields, "status", "message", "step", "seconds"]
+    fields = [name for name in outcome.fields if name != plans.SEED]
+    columns = ["index", "name", *fields, plans.SEED, "status", "message", "step", "seconds"]
     columns += [f"{study}/{name}{end}" for study, name in metrics for end in ends]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in outcome.rows:
         state, point = row.state, row.point
-        cells = [point.index, point.name, *(point.overrides.get(f, "") for f in outcome.fields)]
-        cells += [state.status, state.message, state.step, state.seconds]
+        cells = [point.index, point.name, *(point.overrides.get(f, "") for f in fields)]
+        cells += [point.config.seed, state.status, state.message, state.step, state.seconds]
         for study, name in metrics:
             estimate = row.found[study].metrics.get(name) if study in row.found else None
             cells += [getattr(estimate, part, None) for part in ("value", "low", "high")]

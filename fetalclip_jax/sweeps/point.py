@@ -8,6 +8,7 @@ import fetalclip_jax
 from fetalclip_jax.evaluation import studies, validation
 from fetalclip_jax.evaluation.evaluate import Planned, evaluate
 from fetalclip_jax.evaluation.sources import DataSet
+from fetalclip_jax.parallel import distributed
 from fetalclip_jax.run import is_lead
 from fetalclip_jax.sweeps import stopping
 from fetalclip_jax.sweeps.folder import Folder, State
@@ -32,12 +33,14 @@ def run(
       began: `time.time()` when the program began.
 
     Raises:
-      ValueError: as `training.loop.train` and `evaluation.evaluate`.
+      ValueError: as `training.loop.train` and `evaluation.evaluate`; another process trains it.
     """
     began = began or time.time()
     before = folder.state(point, plan)
     if before.status == "done" or (stop_early and before.status == "stopped"):
         return before
+    # One that another process trains stays as it is.
+    distributed.on_lead(lambda: _claim(point, folder))
     say = _saying(folder, point)
     say(State("running"))
     try:
@@ -45,6 +48,10 @@ def run(
     except (ValueError, OSError) as error:
         say(State("failed", str(error)))
         raise
+
+
+def _claim(point: Point, folder: Folder) -> None:
+    folder.run(point).claim(point.config)
 
 
 def _run(plan, point, folder, notice, stop_early: bool, began: float) -> State:

@@ -29,6 +29,8 @@ from fetalclip_jax.evaluation.statistics.multiplicity import holm
 from fetalclip_jax.evaluation.statistics.weighted_sum import Term, weighted_sum
 
 _RESAMPLES = 1000
+# A sentence of more settings is read by nobody; all are in the table.
+_MOST_NAMES = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +131,10 @@ class Verdict:
         if self.reason:
             return f"Not decided: {self.reason}. The highest mean is that of {shown(self.best)}."
         told = len(self.against) - len(self.open)
-        words = f"Not decided between {'; '.join(map(shown, [self.best, *self.open]))}."
+        names = [shown(name) for name in (self.best, *self.open)]
+        if len(names) > _MOST_NAMES:
+            names = [*names[:_MOST_NAMES], f"{len(names) - _MOST_NAMES} more"]
+        words = f"Not decided between {'; '.join(names)}."
         if told:
             words += f" {told} of {len(self.against)} others are worse than {shown(self.best)}."
         return words

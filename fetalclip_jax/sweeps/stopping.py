@@ -101,5 +101,7 @@ def judged(run: Run, score: str) -> dict[int, float]:
 
 def _at(scores: dict[int, float], step: float, steps: int) -> float | None:
     """The score at about a step, or None."""
-    near = [one for at, one in scores.items() if abs(at - step) <= max(1, _SAME * steps)]
-    return near[-1] if near else None
+    nearest = min(scores, key=lambda at: abs(at - step), default=None)
+    if nearest is None or abs(nearest - step) > max(1, _SAME * steps):
+        return None
+    return scores[nearest]

@@ -47,3 +47,9 @@ def test_points_that_cannot_work_are_found_before_the_first_runs(tmp_path, capsy
     assert cli.main(["sweep", "--config", path, "--workdir", str(tmp_path / "w"), "--list"]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
+
+
+def test_a_bucket_is_no_place_for_a_sweep(tmp_path, capsys):
+    path = experiments.write(tmp_path)
+    assert cli.main(["sweep", "--config", path, "--workdir", "gs://bucket/sweep"]) == 2
+    assert "--workdir=gs://bucket/sweep: the points of a sweep share" in capsys.readouterr().err

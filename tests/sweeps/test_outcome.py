@@ -66,6 +66,7 @@ def test_files_hold_a_row_for_every_point(sweep):
     assert [row["status"] for row in rows] == [*["done"] * 5, "failed", "stopped", "waiting"]
     assert rows[2]["temperature"] == "0.1"
     assert float(rows[2]["zero_shot.planes/macro_f1"]) == found.settings[1].values[0]
+    assert [row["seed"] for row in rows] == ["0", "1"] * 4
     assert rows[5]["message"] == "no such thing"
     assert rows[6]["zero_shot.planes/macro_f1"] == ""
     points = found.to_json()["points"]
@@ -105,6 +106,9 @@ def test_other_settings_are_refused_where_points_were_trained(sweep):
     with pytest.raises(
         ValueError, match=r"another experiment \(optimizer.learning_rate: 0.5 there"
     ):
+        folder.check(plan)
+    folder.summary.write_text("mine")
+    with pytest.raises(ValueError, match=r"sweep\.json is not of a sweep and would be overwritten"):
         folder.check(plan)
     save_config(other, folder.workdir / "config.json")
     with pytest.raises(ValueError, match="is the folder of one run"):

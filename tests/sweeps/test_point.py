@@ -5,8 +5,9 @@ import types
 
 import pytest
 
+from fetalclip_jax import run as runs
 from fetalclip_jax.sweeps import point as points
-from fetalclip_jax.sweeps.folder import Folder
+from fetalclip_jax.sweeps.folder import Folder, State
 from fetalclip_jax.training import loop, preemption
 from tests.evaluation import saved
 from tests.sweeps import experiments
@@ -87,3 +88,16 @@ def test_an_error_is_kept_with_the_point(sweep, monkeypatch):
         points.run(plan, point, folder, notice=preemption.Notice())
     assert folder.state(point, plan).message == "no such folder"
     assert folder.state(point, plan).status == "failed"
+
+
+def test_a_point_that_another_process_trains_stays_as_it_is(sweep, monkeypatch):
+    plan, point, folder, _ = sweep
+    folder.write_state(point, State("running"))
+
+    def taken(*_, **__):
+        raise ValueError("is in use by process 7")
+
+    monkeypatch.setattr(runs.Run, "claim", taken)
+    with pytest.raises(ValueError, match="in use by process 7"):
+        points.run(plan, point, folder, notice=preemption.Notice())
+    assert folder.state(point, plan).status == "running"
