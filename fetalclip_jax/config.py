@@ -39,6 +39,7 @@ def default_config() -> ConfigDict:
     config.data.loader_workers = 0  # processes that read training batches; 0: threads
     config.data.max_bad_share = 0.01  # bad examples tolerated before a run stops
     config.data.seed = 0  # of what is simulated, and of the patients held out
+    config.data.train_images = 0  # how many to train on, of patients drawn by the seed; 0: all
     # Options of each data set under its name, such as config.data.phantom.train_images.
     config.data.update(registry.default_options())
 

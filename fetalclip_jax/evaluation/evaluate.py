@@ -286,7 +286,7 @@ class _Judged:
             "licence": facts.licence,
             "stores": {},
             "left_out": {},
-            "notes": [],
+            "notes": sources.notes(name),
         }
         for need in needs:
             split, source = sources.open(name, need.role)

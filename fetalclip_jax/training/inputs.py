@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from fetalclip_jax import storage, tokenizers
 from fetalclip_jax.config import class_names
-from fetalclip_jax.data import pipeline, records
+from fetalclip_jax.data import pipeline, records, subset
 from fetalclip_jax.data.labelled import LabelledRecords
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.checked import CheckedSource
@@ -77,15 +77,17 @@ def open_records(config: ConfigDict, workdir: storage.Path, split: str) -> recor
 
 def examples(
     config: ConfigDict, workdir: storage.Path, split: str
-) -> records.RecordDataset | LabelledRecords:
-    """What is learned from a split: its records, or of these the ones with a label to learn.
+) -> records.RecordDataset | subset.Subset:
+    """What is learned from a split: its records, or some patients, or those with a label to learn.
 
-    Says how many those are, and what the others are.
+    Says how many have a label, and what the others are.
 
     Raises:
-      ValueError: as `open_records`; no record has a label.
+      ValueError: as `open_records` and `data.subset.of_patients`; no record has a label.
     """
     dataset = open_records(config, workdir, split)
+    if split == "train" and config.data.train_images:
+        dataset = subset.of_patients(dataset, config.data.train_images, config.data.seed)
     if not class_names(config):
         return dataset
     labelled = LabelledRecords(dataset, TASKS[config.loss.labels])
@@ -130,7 +132,7 @@ def _make_tokenizer(config: ConfigDict, folder: storage.Path) -> None:
 
 def train_batches(
     config: ConfigDict,
-    dataset: records.RecordDataset | LabelledRecords,
+    dataset: records.RecordDataset | subset.Subset,
     tokenizer: tokenizers.Tokenizer,
     *,
     first_step: int,

@@ -135,6 +135,17 @@ def train(
     return current
 
 
+def check(config: ConfigDict) -> None:
+    """Looks at all that can be known of a run without its data.
+
+    Raises:
+      ValueError: a field of `config` that cannot work on the devices there are.
+    """
+    mesh = meshes.make_mesh(**config.mesh)
+    _check_numbers(config, mesh)
+    _build(config, mesh)
+
+
 def _steps(
     current: state.TrainState,
     train_step: Callable,
