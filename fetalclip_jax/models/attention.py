@@ -1,9 +1,11 @@
-"""Softmax attention, in the way that is fastest on the platform."""
+"""Softmax attention, in the way that is fastest on the platform it is compiled for."""
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
+
+from fetalclip_jax.parallel import target
 
 # XLA's CPU products of many small matrices fall to half their speed where each is larger: measured
 # from 54,000 to 83,000 numbers, by shape.
@@ -22,7 +24,7 @@ def attend(
     Accelerators get `jax.nn.dot_product_attention`, cuDNN's fused kernel where there is one; a CPU
     is faster with `attend_written_out`, some queries at a time.
     """
-    device = jax.devices()[0]
+    device = target.device()
     if device.platform != "cpu":
         capability = str(getattr(device, "compute_capability", ""))
         if has_cudnn_kernel(device.platform, capability, query.dtype, query.shape[-1]):
