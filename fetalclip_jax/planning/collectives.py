@@ -24,7 +24,7 @@ class Collective:
       times: how often in a step.
       bytes: that each device sends, each time: of the parts of a ring of the group, the fewest
         that the operation can do with.
-      largest: its largest result.
+      result: bytes of its result on each device.
       op_name: what of the traced program it is.
     """
 
@@ -32,7 +32,7 @@ class Collective:
     axes: str
     times: int
     bytes: int
-    largest: str
+    result: int
     op_name: str
 
 
@@ -59,7 +59,7 @@ def find(module: hlo.Module, mesh: Mapping[str, int]) -> list[Collective]:
                 axes,
                 use.times,
                 _sent(kind, sum(shape.bytes for shape in shapes), groups, use.fused),
-                str(max(shapes, key=lambda shape: shape.bytes)),
+                sum(shape.bytes for shape in shapes),
                 use.instruction.op_name,
             )
         )
