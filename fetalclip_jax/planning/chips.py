@@ -22,11 +22,16 @@ class Chip:
     """
 
     name: str
-    tflops: float
-    memory_gib: float
-    memory_gbs: float
-    link_gbs: float
+    tflops: float | int
+    memory_gib: float | int
+    memory_gbs: float | int
+    link_gbs: float | int
     source: str
+
+    @property
+    def usable_bytes(self) -> int:
+        """Of the memory, what a program may have: a TPU's runtime keeps a quarter of a GiB."""
+        return round((self.memory_gib - 0.25 * self.is_tpu) * GIB)
 
     @property
     def is_tpu(self) -> bool:

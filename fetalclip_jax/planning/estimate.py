@@ -15,7 +15,7 @@ from fetalclip_jax.config import build_model
 from fetalclip_jax.models import flops
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.models.transformer import REMAT_POLICIES
-from fetalclip_jax.planning.chips import GIB, Chip
+from fetalclip_jax.planning.chips import Chip
 from fetalclip_jax.training import state
 
 # Forward passes beyond the first that a policy computes again: all of them, or attention's two
@@ -100,8 +100,3 @@ def seconds(config: ConfigDict, chip: Chip, found: Sizes, devices: int) -> float
     sent = parts * half * (2 if config.mesh.fsdp == 1 else 1 + forwards - 1)
     links = sent / (chip.link_gbs * 1e9) if chip.link_gbs and devices > 1 else 0.0
     return max(compute, links)
-
-
-def room(chip: Chip) -> int:
-    """Bytes of a device."""
-    return round(chip.memory_gib * GIB)

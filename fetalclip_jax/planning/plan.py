@@ -136,7 +136,7 @@ def read(
     traffic = arithmetic.traffic(module) if module else 0
     sent = collectives.bytes_by_axes(found)
     memory = _memory(step, found)
-    limit = step.needed[1] if step.needed else round(chip.memory_gib * chips.GIB) if chip else None
+    limit = step.needed[1] if step.needed else chip.usable_bytes if chip else None
     fits = None if limit is None else step.needed is None and memory["total"] <= limit
     time = mfu = None
     if chip is not None and module is not None:
@@ -199,7 +199,7 @@ def _memory(step: Compiled, found: list[collectives.Collective]) -> dict[str, in
     gathered = sum(one.result for one in found if _IN_THE_LOSS in one.op_name)
     kinds["gathered_features"] = min(gathered, max(0, temporaries - kinds["gradients"]))
     kinds["activations"] = max(0, temporaries - kinds["gradients"] - kinds["gathered_features"])
-    kinds["padding"] = max(0, step.memory["arguments"] - given)
+    kinds["padding"] = step.memory["arguments"] - given  # below 0: what no instruction reads
     kinds["program"] = step.memory["program"] + step.memory["results"]
     kinds["total"] = sum(step.memory.values())
     return kinds

@@ -88,7 +88,7 @@ def _candidates(config, topology: Topology, sizes: estimate.Sizes) -> Iterator[C
             for parts in _parts(config, topology):
                 one = _candidate(config, topology, sizes, fsdp, remat, parts)
                 needed = estimate.memory(one.of(config), sizes, topology.devices)
-                if needed <= estimate.room(topology.chip):
+                if needed <= topology.chip.usable_bytes:
                     yield one
                     break
 

@@ -35,7 +35,9 @@ class Step:
     def __call__(self, state: TrainState, batch: Mapping[str, jax.Array]):
         return self.compiled(state, self.frozen, batch)
 
-    def lower(self, state: TrainState, batch: Mapping[str, jax.Array]) -> jax.stages.Lowered:
+    def lower(
+        self, state: TrainState, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
+    ) -> jax.stages.Lowered:
         """The program for arguments of these shapes, to be compiled or looked at."""
         return self.compiled.lower(state, self.frozen, batch)
 
