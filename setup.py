@@ -50,6 +50,8 @@ setup(
     extras_require={
         "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "beartype>=0.19"],
         "wandb": ["wandb>=0.17"],
+        # The compiler for TPUs, in the version that each jax names in its own extra `tpu`.
+        "plan": ["jax[tpu]>=0.10,<0.13"],
         "parity": [
             "torch==2.14.1",
             "torchvision==0.29.1",

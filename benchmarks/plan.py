@@ -31,8 +31,8 @@ def experiment(batch: int, remat: str, micro_batches: int):
     from fetalclip_jax.config import default_config
 
     config = default_config()
-    config.model.vision_cfg.update({"layers": 6, "width": 384})
-    config.model.text_cfg.update({"layers": 4, "width": 384, "heads": 6})
+    config.model.vision_cfg.update({"layers": 3, "width": 384})
+    config.model.text_cfg.update({"layers": 2, "width": 384, "heads": 6})
     config.compute.remat = remat
     config.train.update({"global_batch_size": batch, "micro_batches": micro_batches})
     return config.lock()
