@@ -61,21 +61,20 @@ def grown(batch: int, remat: str, micro_batches: int) -> tuple[int, int]:
     built = program.build(config, mesh)
     shapes = program.abstract_batch(config, mesh)
     step = built.train_step.lower(built.abstract, shapes).compile()
-    jax.block_until_ready(built.new_state())
+    local = {name: np.zeros(one.shape, one.dtype) for name, one in shapes.items()}
+    local["tokens"][:, -1] = config.model.text_cfg.vocab_size - 1  # the end of text
+
+    def run() -> None:
+        state, placed = built.new_state(), sharding.global_batch(local, mesh)
+        jax.block_until_ready((state, placed))
+        pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+        jax.block_until_ready(step(state, (), placed))
+
+    run()  # what threads and libraries take once is no part of a step
     gc.collect()
     libc.malloc_trim(0)
     before = resident("VmRSS")
-    state = built.new_state()
-    end_of_text = config.model.text_cfg.vocab_size - 1
-    local = {name: np.zeros(one.shape, one.dtype) for name, one in shapes.items()}
-    local["tokens"][:, -1] = end_of_text
-    batch_arrays = sharding.global_batch(local, mesh)
-    del local
-    jax.block_until_ready((state, batch_arrays))
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
-    for _ in range(2):
-        state, metrics = step(state, (), batch_arrays)
-        jax.block_until_ready((state, metrics))
+    run()
     return stated.memory["total"] * jax.device_count(), resident("VmHWM") - before
 
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from fetalclip_jax.parallel.sharding import by_example
+
 
 def logical(initialiser: Callable, *axes: str | None) -> Callable:
     """Names the axes of a parameter; `parallel.sharding` maps the names to the mesh."""
@@ -70,4 +72,4 @@ class Projection(nn.Module):
             initialiser = logical(nn.initializers.zeros, *self.axes[len(self.shape_in) :])
             bias = self.param("bias", initialiser, self.shape_out)
             y += bias.astype(self.dtype)[part].reshape(-1)
-        return y.reshape(*batch, *kernel.shape[1:])
+        return by_example(y.reshape(*batch, *kernel.shape[1:]))  # B ...

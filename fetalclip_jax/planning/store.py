@@ -59,13 +59,15 @@ def get(config: ConfigDict, target: Target, folder: pathlib.Path | None = None) 
         return kept
     if target.topology is not None:
         libtpu.check()
+    # Code that is changed while it is compiled is not what was compiled.
+    path, identity = _path(config, target, folder), _identity(config, target)
     found = _compile(config, target)
-    if (path := _path(config, target, folder)) is not None:
+    if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         fields = dataclasses.asdict(found)
         text = fields.pop("text")
         path.with_suffix(".hlo.gz").write_bytes(gzip.compress(text.encode()))
-        write_json(path, fields | {"of": _identity(config, target)})
+        write_json(path, fields | {"of": identity})
     return found
 
 

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key
 
-from fetalclip_jax.parallel import sharding, target
+from fetalclip_jax.parallel import sharding
 from fetalclip_jax.training import grad_cache
 from fetalclip_jax.training.objective import Objective
 from fetalclip_jax.training.state import TrainState
@@ -68,7 +68,7 @@ def make_train_step(
     """
     encode = grad_cache.encoder(objective, micro_batches, mesh)
 
-    @target.compiled_for(mesh)
+    @sharding.within(mesh)
     def step(state: TrainState, frozen, batch):
         keys = example_keys(seed, state.step, batch["record"])
 
@@ -113,7 +113,7 @@ def make_eval_step(
     """Builds `(params, step, batch) -> loss` on a held-out batch."""
     encode = grad_cache.encoder(objective, micro_batches, mesh)
 
-    @target.compiled_for(mesh)
+    @sharding.within(mesh)
     def loss(params, step, frozen, batch):
         features = encode(params, frozen, batch, None)
         return objective.compare(params, frozen, features, step)[0]
