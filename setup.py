@@ -66,6 +66,8 @@ setup(
         "gcs": GCS,
         "s3": S3,
         "wandb": ["wandb>=0.17"],
+        # The compiler for TPUs, in the version that each jax names in its own extra `tpu`.
+        "plan": ["jax[tpu]>=0.10,<0.13"],
         "parity": [
             "torch==2.14.1",
             "torchvision==0.29.1",
