@@ -43,7 +43,7 @@ class Stopper:
         try:
             yield self
         finally:
-            self._send(signal.SIGKILL)  # of an error here
+            self._kill()  # of an error here
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -51,12 +51,17 @@ class Stopper:
         self.signals += 1
         what = "points save and stop" if self.signals == 1 else "points are killed"
         os.write(sys.stderr.fileno(), f"{signal.Signals(number).name}: {what}\n".encode())
-        self._send(signal.SIGTERM if self.signals == 1 else signal.SIGKILL)
+        if self.signals > 1:
+            self._kill()
+            return
+        for one in self.running:
+            # Not its workers: they end with it, and a run that loses one has failed.
+            one.process.terminate()
 
-    def _send(self, number: int) -> None:
+    def _kill(self) -> None:
         for one in self.running:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(one.process.pid, number)
+                os.killpg(one.process.pid, signal.SIGKILL)
 
 
 def run(
@@ -138,7 +143,7 @@ def _start(point: Point, folder: Folder, command: Sequence[str], slot: Slot) -> 
             stdout=file,
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(slot.environment),
-            start_new_session=True,  # Ctrl-C is passed on once, and to what it started
+            start_new_session=True,  # Ctrl-C is passed on, and not heard twice
         )
     return _Running(point, process, slot)
 

@@ -21,10 +21,14 @@ pathlib.Path(sys.argv[1], "point.json").write_text(json.dumps(
 """
 CRASH = "import os, signal; print('all was well'); os.kill(os.getpid(), signal.SIGSEGV)"
 FAILS = "print('first'); raise SystemExit('no such thing')"
-# Saves when it is told to, as a run does.
+# Saves when it is told to, as a run does, and has a worker that is to outlive the signal.
 WAITS = """
-import json, pathlib, signal, sys, time
+import json, pathlib, signal, subprocess, sys, time
+worker = subprocess.Popen(["sleep", "60"])
 def stop(*_):
+    time.sleep(0.2)
+    if worker.poll() is not None:
+        sys.exit("a worker was ended from outside")
     pathlib.Path(sys.argv[1], "point.json").write_text(json.dumps(
         {"status": "interrupted", "message": "", "step": 2, "seconds": None}))
     sys.exit(0)
