@@ -233,7 +233,13 @@ def _comparisons(outcome: Outcome) -> str:
         "patients, the same for both. p is adjusted for all rows by Holm's procedure; told "
         "apart: below 0.05."
     )
-    columns = ("Other setting", "Difference", "95 % interval", "p, adjusted", "Told apart")
+    columns = (
+        "Other setting",
+        "Difference",
+        "95 % interval, not adjusted",
+        "p, adjusted",
+        "Told apart",
+    )
     return page.plain_table(columns, rows) + page.paragraph(below, "quiet")
 
 
@@ -246,7 +252,12 @@ def _points(outcome: Outcome, folder: Folder) -> str:
         if found is not None and found.low is not None:
             score += f" ({found.low:.3f} to {found.high:.3f})"
         spent = "" if row.state.seconds is None else duration(row.state.seconds)
-        rows.append((row.point.name, row.state.status, score, spent, row.state.message))
+        rows.append(
+            (row.point.name.replace(",", ", "), row.state.status, score, spent, row.state.message)
+        )
     columns = ("Point", "Status", "Score (95 % over patients)", "Time", "")
-    below = f"Each lies in {folder.points.name}/ under its name; what it printed is its log.txt."
+    below = (
+        f"Each lies in {folder.points.name}/ under its name (without spaces); what it printed is "
+        "its log.txt."
+    )
     return page.plain_table(columns, rows, "wordy") + page.paragraph(below, "quiet")
