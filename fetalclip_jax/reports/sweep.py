@@ -260,4 +260,4 @@ def _points(outcome: Outcome, folder: Folder) -> str:
         f"Each lies in {folder.points.name}/ under its name (without spaces); what it printed is "
         "its log.txt."
     )
-    return page.plain_table(columns, rows, "wordy") + page.paragraph(below, "quiet")
+    return page.plain_table(columns, rows, "dense wordy") + page.paragraph(below, "quiet")
