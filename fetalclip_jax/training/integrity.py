@@ -58,13 +58,14 @@ def damage(folder: storage.Path, part: str = "") -> str | None:
     return None
 
 
-def _look(folder: storage.Path, name: str, size: int, checksum: int) -> str | None:
+def _look(folder: storage.Path, name: str, size: int, checksum: str | int) -> str | None:
     path = folder / name
     if not path.is_file():
         return f"{name} is missing"
     if path.stat().st_size != size:
         return f"{name} has {path.stat().st_size} bytes of {size}"
-    if _describe(path) != [size, checksum]:
+    # A copy of a run in a bucket has checksums of another kind.
+    if isinstance(checksum, int) and _describe(path) != [size, checksum]:
         return f"{name} has other content than was written"
     return None
 

@@ -27,6 +27,15 @@ def test_a_file_comes_back_as_it_was_written(bucket):
         path.read_bytes()
 
 
+def test_every_byte_arrives(bucket, tmp_path):
+    folder, _ = bucket
+    for content in (b"", b"\r", b"\r\n", b"a\n", b"\n--==0==--\r", bytes(range(256))):
+        (folder / "x").write_bytes(content)
+        (tmp_path / "x").write_bytes(content)
+        (folder / "y").upload_from(tmp_path / "x")
+        assert (folder / "x").read_bytes() == (folder / "y").read_bytes() == content
+
+
 def test_an_open_file_appears_when_it_is_closed_whole(bucket):
     folder, _ = bucket
     path = folder / "rows.csv"

@@ -7,6 +7,7 @@ import threading
 import time
 
 import cv2
+import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
@@ -56,6 +57,24 @@ def test_a_run_that_was_copied_there_goes_on(copied):
     state, _ = disk.resume(copied)
     assert disk.equal(state, disk.make_state(8))
     assert not half.exists()
+
+
+def test_a_run_that_was_copied_from_there_goes_on(bucket, tmp_path):
+    folder, _ = bucket
+    disk.write(folder, steps=(4,))
+    for name in folder.listing():
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).download_to(tmp_path / "run" / name)
+    state, _ = disk.resume(tmp_path / "run")
+    assert disk.equal(state, disk.make_state(4))
+
+
+def test_parameters_from_elsewhere_are_kept_there(bucket):
+    folder, _ = bucket
+    checkpoint.save_params(folder, disk.make_state(3).params)
+    assert checkpoint.latest_step(folder) == 0
+    params = checkpoint.restore_params(folder, disk.abstract().params)
+    assert disk.equal(params, disk.make_state(3).params)
 
 
 def test_a_damaged_checkpoint_is_renamed_and_the_one_before_it_used(copied, capsys):
