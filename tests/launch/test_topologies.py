@@ -2,6 +2,8 @@ import pathlib
 
 import pytest
 
+from fetalclip_jax.planning import chips
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHOW = f"""
 source {ROOT}/launch/options.sh; source {ROOT}/launch/topologies.sh
@@ -38,3 +40,15 @@ def test_one_that_does_not_exist_is_refused_with_those_that_do(fakes, topology):
     assert done.stderr.startswith(f"error: --topology {topology} is not known; there are: v5e: 1x1")
     assert "v5p: 2x2x1" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_what_can_be_planned_can_be_launched(fakes):
+    planned = [
+        found
+        for chip in chips.CHIPS.values()
+        for devices in (4, 8, 16, 64, 256)
+        if chip.is_tpu and (found := chips.slice_of(chip.name, devices))
+    ]
+    assert len(planned) > 10
+    for one in planned:
+        assert fakes.bash("-c", SHOW, one).stdout.split()[0] == str(one.devices)
