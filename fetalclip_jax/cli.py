@@ -32,13 +32,12 @@ def main(argv: list[str] | None = None) -> int:
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # a log file keeps every redrawn bar
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
-        given.run(given, rest)
+        return given.run(given, rest) or 0
     except (ValueError, OSError) as error:
         if os.environ.get("FETALCLIP_TRACEBACK"):
             raise
         print(f"fetalclip {given.command}: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

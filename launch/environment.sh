@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: makes the virtual environment and puts it first on PATH.
 #   PYTHON=python3.13         interpreter to use (3.11 to 3.13; default: python3)
 #   FETALCLIP_VENV=.venv      where the environment lies

@@ -35,12 +35,14 @@ send() { # SIGNAL, to all that still run and to what they started
   for pid in ${running[@]+"${running[@]}"}; do kill "-$1" -- "-$pid" 2>/dev/null; done
 }
 
+# shellcheck disable=SC2317,SC2329 # traps call it
 on_signal() {
   signals=$((signals + 1))
   if [ "$signals" -gt 1 ]; then send KILL; else send "$1"; fi
   [ -n "$deadline" ] || deadline=$((SECONDS + grace))
 }
 
+# shellcheck disable=SC2317,SC2329
 finish() {
   send KILL
   rm -rf "$pipes"

@@ -3,6 +3,7 @@
 # cores. Killed? Run it again: it goes on from the last checkpoint.
 #   bash launch/quickstart.sh [workdir]        (default: runs/quickstart)
 set -euo pipefail
+# shellcheck source=launch/environment.sh
 source "$(dirname "$0")/environment.sh"
 prepare_environment ""
 

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_job(parser)
 
 
-def run(given: argparse.Namespace, overrides: list[str]) -> None:
+def run(given: argparse.Namespace, overrides: list[str]) -> int:
     began = time.time()
     from fetalclip_jax.training import preemption
 
@@ -48,5 +48,7 @@ def run(given: argparse.Namespace, overrides: list[str]) -> None:
                 f"{given.workdir}: {error.strerror}; make room, then run the same command again: "
                 "it goes on from the latest checkpoint"
             ) from error
-        if int(reached.step) == asked.train.steps:
-            print(f"Trained: {given.workdir}")
+        if int(reached.step) < asked.train.steps:
+            return notice.stopped_status
+        print(f"Trained: {given.workdir}")
+        return 0

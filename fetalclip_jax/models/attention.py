@@ -22,10 +22,9 @@ def attend(
     Accelerators get `jax.nn.dot_product_attention`, cuDNN's fused kernel where there is one; a CPU
     is faster with `attend_written_out`, some queries at a time.
     """
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        capability = str(getattr(device, "compute_capability", ""))
-        if has_cudnn_kernel(device.platform, capability, query.dtype, query.shape[-1]):
+    platform, capability = _compiled_for()
+    if platform != "cpu":
+        if has_cudnn_kernel(platform, capability, query.dtype, query.shape[-1]):
             return attend_at_even_length(query, key, value, causal=causal, implementation="cudnn")
         return jax.nn.dot_product_attention(
             query, key, value, is_causal=causal, implementation="xla"
@@ -38,6 +37,18 @@ def attend(
         for part, mask in zip(queries, masks, strict=True)
     ]
     return jnp.concatenate(mixed, axis=1)
+
+
+def _compiled_for() -> tuple[str, str]:
+    """Platform and compute capability of the devices that a program is being compiled for.
+
+    Those of the mesh that `parallel.sharding.within` names, which need not be of this machine; else
+    this machine's own.
+    """
+    device, named = jax.devices()[0], jax.sharding.get_abstract_mesh().abstract_device
+    if named is not None and named.platform != device.platform:
+        return named.platform, ""
+    return device.platform, str(getattr(device, "compute_capability", ""))
 
 
 def attend_at_even_length(

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from fetalclip_jax.parallel.sharding import by_example
+
 # The collection of low-rank adapters, and the name of one of a whole kernel, see `models.lora`.
 ADAPTERS, WHOLE = "lora", "kernel"
 # The first axis of what attention's first projection makes.
@@ -83,7 +85,7 @@ class Projection(nn.Module):
             initialiser = logical(nn.initializers.zeros, *self.axes[len(self.shape_in) :])
             bias = self.param("bias", initialiser, self.shape_out)
             y += bias.astype(self.dtype)[part].reshape(-1)
-        return y.reshape(*batch, *kernel.shape[1:])
+        return by_example(y.reshape(*batch, *kernel.shape[1:]))  # B ...
 
     def _adapted(self, x: Float[Array, "n rows"], name: str) -> Float[Array, "n columns"] | None:
         """What an adapter of that name adds to its part of the output, where there is one."""

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from fetalclip_jax.models.layers import layer_norm, logical
 from fetalclip_jax.models.presets import TextConfig
 from fetalclip_jax.models.transformer import Transformer
+from fetalclip_jax.parallel.sharding import by_example, whole_rows
 
 _EMBEDDING_STDDEV = 0.02
 # Sines, and as many cosines, in the embedding of a number.
@@ -55,8 +56,9 @@ class TextTransformer(nn.Module):
             (c.context_length, c.width),
         )
         # Added in float32 whatever the parameters are stored in.
-        x = embedding[tokens].astype(jnp.float32) + positions[:length].astype(jnp.float32)
-        x = x.astype(self.dtype)  # B L D
+        x = whole_rows(embedding)[tokens].astype(jnp.float32)
+        x += positions[:length].astype(jnp.float32)
+        x = by_example(x.astype(self.dtype))  # B L D
         end_of_text = tokens.argmax(axis=-1)[:, None, None]
         x = Transformer(
             layers=c.layers,
@@ -76,7 +78,7 @@ class TextTransformer(nn.Module):
             logical(nn.initializers.normal(c.width**-0.5), "embed", "joint"),
             (c.width, self.embed_dim),
         )
-        return x @ projection.astype(self.dtype)
+        return by_example(x @ projection.astype(self.dtype))
 
 
 def _embedding_initialiser(number_ids: Sequence[tuple[int, int]]):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from fetalclip_jax.models.layers import Projection, layer_norm, logical
 from fetalclip_jax.models.presets import VisionConfig
 from fetalclip_jax.models.transformer import Transformer
+from fetalclip_jax.parallel.sharding import by_example
 
 # What is kept of each patch where the feature is read from all of them ("grid").
 _GRID_CHANNELS = 32
@@ -116,7 +117,7 @@ class VisionTransformer(nn.Module):
             logical(nn.initializers.normal(x.shape[-1] ** -0.5), "embed", "joint"),
             (x.shape[-1], self.embed_dim),
         )
-        x = x @ projection.astype(self.dtype)
+        x = by_example(x @ projection.astype(self.dtype))
         return (x, outputs) if taps else x
 
 

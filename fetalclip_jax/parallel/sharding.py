@@ -1,12 +1,15 @@
 """Which mesh axis each named array axis lies on."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 # Logical axis of a parameter -> mesh axis. "layers" is the scan axis and is never split.
 RULES = (
@@ -42,6 +45,42 @@ def _divisible(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> NamedShar
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Splits the leading axis over the devices that hold different examples."""
     return NamedSharding(mesh, BATCH)
+
+
+def within(mesh: Mesh) -> Callable[[Callable], Callable]:
+    """Decorates a function to be compiled: what it calls knows the devices it is compiled for."""
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def decorated(*arguments):
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                return function(*arguments)
+
+        return decorated
+
+    return decorate
+
+
+def by_example(x: Array) -> Array:
+    """Activations [B, ...], held to be split along their examples, as the batch is.
+
+    Left to itself the compiler may as well follow the parameters, which `fsdp` splits along their
+    width: it then gathers the examples of all devices on each. Outside of `within` nothing is held.
+    """
+    if jax.sharding.get_abstract_mesh().size <= 1:
+        return x
+    rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *rest))
+
+
+def whole_rows(table: Array) -> Array:
+    """A table [rows, D] to be looked up in, each row whole: `fsdp` splits them along D.
+
+    From a table that is split the compiler would look up the rows of all devices on each.
+    """
+    if jax.sharding.get_abstract_mesh().size <= 1:
+        return table
+    return jax.lax.with_sharding_constraint(table, PartitionSpec(PartitionSpec.UNCONSTRAINED, None))
 
 
 def batch_shards(mesh: Mesh) -> int:

@@ -1,7 +1,8 @@
 """Notices that a process is to end: SIGTERM, Ctrl-C, and those of a cluster before it takes a host.
 
 Training notes them and stops after the step it is at, saved; before the first step there is
-nothing to save, and the process ends at once. Either way it exits with status 0. Importing this
+nothing to save, and the process ends at once. Either way it exits with status 0, or with that of
+FETALCLIP_STOPPED_STATUS, by which what started it sees that there is more to do. Importing this
 module does not import JAX, so that notices are heard from the start.
 """
 
@@ -16,6 +17,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # How long a compilation, which cannot be interrupted, may delay the end of a process that has
 # nothing to save.
 _PATIENCE_SECONDS = 5.0
+_STATUS = "FETALCLIP_STOPPED_STATUS"
 
 
 class Notice:
@@ -23,6 +25,12 @@ class Notice:
 
     A context manager that listens for signals while it is open; to be opened in the main thread.
     One that is never opened hears what the cluster says to JAX alone.
+
+    Attributes:
+      stopped_status: with which a process is to exit that was asked to end before it was done.
+
+    Raises:
+      ValueError: FETALCLIP_STOPPED_STATUS is no exit status.
     """
 
     def __init__(self):
@@ -30,6 +38,7 @@ class Notice:
         self._starting = True
         self._before: dict[int, object] = {}
         self._wakeup: tuple[int, int] | None = None
+        self.stopped_status = _stopped_status(os.environ.get(_STATUS) or "0")
 
     def __enter__(self) -> "Notice":
         # Once JAX connects the processes of a job it listens for SIGTERM itself, in all of them.
@@ -69,7 +78,7 @@ class Notice:
             return
         if self._starting:
             self._say(number, "before the first step: nothing is lost, run the same command again")
-            _end()
+            _end(self.stopped_status)
         if not self._noted:
             self._say(number, "stopping after this step")
         self._noted = True
@@ -85,15 +94,21 @@ class Notice:
             time.sleep(_PATIENCE_SECONDS)
             if self._starting and not _in_job():  # whose processes end together
                 self._say(numbers[0], "ending without waiting for a compilation")
-                _end()
+                _end(self.stopped_status)
         os.close(pipe)
 
 
-def _end() -> None:
+def _end(status: int) -> None:
     """Ends the process as it is: unwinding would take libraries down amid what they do."""
     with contextlib.suppress(RuntimeError):  # the handler may have interrupted a print
         sys.stdout.flush()
-    os._exit(0)
+    os._exit(status)
+
+
+def _stopped_status(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 256):
+        raise ValueError(f"{_STATUS}={text} is no exit status; set it to a number from 0 to 255")
+    return int(text)
 
 
 def _in_job() -> bool:

@@ -35,7 +35,9 @@ class Step:
     def __call__(self, state: TrainState, batch: Mapping[str, jax.Array]):
         return self.compiled(state, self.frozen, batch)
 
-    def lower(self, state: TrainState, batch: Mapping[str, jax.Array]) -> jax.stages.Lowered:
+    def lower(
+        self, state: TrainState, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
+    ) -> jax.stages.Lowered:
         """The program for arguments of these shapes, to be compiled or looked at."""
         return self.compiled.lower(state, self.frozen, batch)
 
@@ -66,6 +68,7 @@ def make_train_step(
     """
     encode = grad_cache.encoder(objective, micro_batches, mesh)
 
+    @sharding.within(mesh)
     def step(state: TrainState, frozen, batch):
         keys = example_keys(seed, state.step, batch["record"])
 
@@ -110,6 +113,7 @@ def make_eval_step(
     """Builds `(params, step, batch) -> loss` on a held-out batch."""
     encode = grad_cache.encoder(objective, micro_batches, mesh)
 
+    @sharding.within(mesh)
     def loss(params, step, frozen, batch):
         features = encode(params, frozen, batch, None)
         return objective.compare(params, frozen, features, step)[0]

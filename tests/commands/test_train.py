@@ -1,10 +1,12 @@
 """Training and preparing from the command line, and what every command shares."""
 
 import json
+import shutil
 
 import pytest
 
 from fetalclip_jax import cli
+from fetalclip_jax.training import preemption
 from tests.tiny import TINY
 
 
@@ -24,6 +26,24 @@ def test_studies_are_run_while_training(trained):
     judged = {line["step"]: line for line in lines if "study/zero_shot.planes/macro_f1" in line}
     assert judged.keys() == {8, 12}  # every so often, and at the end
     assert all(0 <= line["study/zero_shot.planes/accuracy"] <= 1 for line in judged.values())
+
+
+def test_one_that_was_told_to_stop_differs_from_a_finished_one(
+    run, trained, config_file, tmp_path, monkeypatch
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "12")
+    command = ["train", "--config", config_file, "--workdir", workdir]
+    monkeypatch.setenv("FETALCLIP_STOPPED_STATUS", "75")
+    with monkeypatch.context() as patched:
+        patched.setattr(preemption.Notice, "reached", lambda self, step: True)
+        printed, _, status = run(*command)
+    assert status == 75
+    assert "Stopped at step 9 of 12, saved" in printed
+    assert "Trained" not in printed
+    printed, _, status = run(*command)
+    assert (status, "Trained: " in printed) == (0, True)
 
 
 def test_prepare_takes_overrides_and_what_splits_are_for(run, config_file, tmp_path):

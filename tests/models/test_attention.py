@@ -22,6 +22,19 @@ def test_attention_equals_the_reference_kernel(monkeypatch, causal, logits):
     )
 
 
+def test_the_way_follows_the_platform_that_is_compiled_for(monkeypatch):
+    taken = []
+    monkeypatch.setattr(attention, "attend_written_out", lambda *_: taken.append("cpu") or _[0])
+    tokens = jnp.ones((1, 3, 2, 8))
+    tpu = jax.sharding.AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+    axes = (jax.sharding.AxisType.Auto,)
+    for device in (None, tpu):
+        mesh = jax.sharding.AbstractMesh((2,), ("data",), axes, abstract_device=device)
+        with jax.sharding.use_abstract_mesh(mesh):
+            jax.eval_shape(lambda x: attend(x, x, x, causal=False), tokens)
+    assert taken == ["cpu"]
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("length", [6, 7])
 def test_a_token_that_fills_up_changes_nothing(causal, length):

@@ -35,10 +35,13 @@ with preemption.Notice() as notice:
 """
 
 
-def run(body):
+def run(body, **more):
     program = PROGRAM.format(body=body)
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | more,
     )
 
 
@@ -47,6 +50,20 @@ def test_before_the_first_step_the_process_ends_with_status_0(number):
     ended = run(f"print('begun'); signal.raise_signal(signal.{number}); print('went on')")
     assert (ended.returncode, ended.stdout) == (0, "begun\n")
     assert ended.stderr.startswith(f"{number}: before the first step: nothing is lost")
+
+
+def test_what_started_it_can_ask_for_another_status_than_0():
+    more = {"FETALCLIP_STOPPED_STATUS": "75"}
+    assert run("signal.raise_signal(signal.SIGTERM)", **more).returncode == 75
+    assert run("notice.started(); sys.exit(notice.stopped_status)", **more).returncode == 75
+    assert run("notice.started(); sys.exit(notice.stopped_status)").returncode == 0
+
+
+@pytest.mark.parametrize("status", ["done", "-1", "256"])
+def test_what_is_no_exit_status_is_refused(monkeypatch, status):
+    monkeypatch.setenv("FETALCLIP_STOPPED_STATUS", status)
+    with pytest.raises(ValueError, match=f"FETALCLIP_STOPPED_STATUS={status} is no exit status"):
+        preemption.Notice()
 
 
 def test_a_second_ctrl_c_ends_at_once():

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,6 +100,29 @@ def test_any_mesh_takes_the_same_steps():
         np.testing.assert_allclose(losses, other_losses, rtol=1e-5)
         for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True):
             np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_no_device_computes_with_the_examples_of_another():
+    # Parameters that are split along their width would have the compiler split activations so too.
+    mesh, model, optimizer, batch = make_mesh(fsdp=8), CLIP(TINY), optax.sgd(0.1), 88
+    abstract, shardings = state.abstract_state(model, optimizer, mesh, seed=0)
+    target = objective.create(LOSS, model, mesh)
+    compiled = step.make_train_step(target, optimizer, mesh, shardings, seed=0, micro_batches=1)
+
+    def rows(dtype, *shape):
+        where = sharding.batch_sharding(mesh)
+        return jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=where)
+
+    inputs = {
+        "image": rows(np.uint8, 16, 16),
+        "tokens": rows(np.int32, 10),
+        "caption_ids": rows(np.int32),
+        "record": rows(np.int32),
+    }
+    program = compiled.lower(abstract, inputs).compile().as_text()
+    # Of all examples there are features [88, D] and ids [88, 1], for the loss.
+    assert re.findall(rf"\[{batch // 8},5,", program)
+    assert not re.findall(rf"\[{batch},\d+,[\d,]+\]", program)
 
 
 def test_state_keeps_its_shardings():
