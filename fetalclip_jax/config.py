@@ -1,7 +1,6 @@
 """Every field an experiment has, with its default. Files in `configs/` change some of them."""
 
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from fetalclip_jax import config_files, run
+from fetalclip_jax import config_files, run, storage
 from fetalclip_jax.config_files import one_line
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.labels import TASKS
@@ -40,6 +39,7 @@ def default_config() -> ConfigDict:
     config.data.loader_workers = 0  # processes that read training batches; 0: threads
     config.data.max_bad_share = 0.01  # bad examples tolerated before a run stops
     config.data.seed = 0  # of what is simulated, and of the patients held out
+    config.data.train_images = 0  # how many to train on, of patients drawn by the seed; 0: all
     # Options of each data set under its name, such as config.data.phantom.train_images.
     config.data.update(registry.default_options())
 
@@ -115,12 +115,12 @@ def default_config() -> ConfigDict:
     return config.lock()
 
 
-def save_config(config: ConfigDict, path: pathlib.Path) -> None:
+def save_config(config: ConfigDict, path: storage.Path) -> None:
     """Writes `config` as JSON, whole or not at all."""
     run.write_text(path, config.to_json_best_effort(indent=2) + "\n")
 
 
-def load_config(path: pathlib.Path) -> ConfigDict:
+def load_config(path: storage.Path) -> ConfigDict:
     """Reads what `save_config` wrote, over today's defaults.
 
     Raises:

@@ -14,6 +14,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+_MAIN = "get_config"
+_GIVES = {_MAIN: "the configuration", "sweep": "the list of points, see docs/sweeps.md"}
+
 
 def read(path: str) -> ConfigDict:
     """What `get_config` of a file gives.
@@ -24,14 +27,30 @@ def read(path: str) -> ConfigDict:
     Raises:
       ValueError: no such file, an error in it, or no ConfigDict.
     """
-    file, *argument = path.split(":", 1)
-    config = _call(_get_config(file), file, argument)
+    config = call(path, _MAIN)
     if not isinstance(config, ConfigDict):
         raise ValueError(
             f"--config={path}: get_config returns {type(config).__name__}, not a ConfigDict; let "
             "it change and return a default_config()"
         )
     return config
+
+
+def call(path: str, name: str) -> Any:
+    """What a function of a file gives.
+
+    Args:
+      path: as in `read`. An argument goes to `get_config`, and to others that take one.
+      name: of the function.
+
+    Raises:
+      ValueError: no such file or function, or an error in it.
+    """
+    file, *argument = path.split(":", 1)
+    function = _function(file, name)
+    if name != _MAIN and not inspect.signature(function).parameters:
+        argument = []
+    return _call(function, file, argument)
 
 
 def override(config: ConfigDict, overrides: Sequence[str], name: str) -> ConfigDict:
@@ -62,8 +81,8 @@ def override(config: ConfigDict, overrides: Sequence[str], name: str) -> ConfigD
     return holder.value
 
 
-def _get_config(file: str) -> Callable[..., Any]:
-    """The function of that name in a Python file."""
+def _function(file: str, name: str) -> Callable[..., Any]:
+    """The function of a name in a Python file."""
     if not pathlib.Path(file).is_file():
         raise ValueError(f"--config={file}: no such file")
     spec = importlib.util.spec_from_file_location("experiment_config", file)
@@ -75,24 +94,23 @@ def _get_config(file: str) -> Callable[..., Any]:
         spec.loader.exec_module(module)
     except Exception as error:
         raise ValueError(_where(file, error)) from error
-    if not callable(getattr(module, "get_config", None)):
-        raise ValueError(
-            f"--config={file} has no function get_config(); it makes and returns the configuration"
-        )
-    return module.get_config
+    if not callable(getattr(module, name, None)):
+        what = _GIVES.get(name, "what is asked for")
+        raise ValueError(f"--config={file} has no function {name}(); it makes and returns {what}")
+    return getattr(module, name)
 
 
-def _call(get_config: Callable[..., Any], file: str, argument: list[str]) -> Any:
+def _call(function: Callable[..., Any], file: str, argument: list[str]) -> Any:
     try:
-        inspect.signature(get_config).bind(*argument)
+        inspect.signature(function).bind(*argument)
     except TypeError as error:
         if argument:
             advice = f"takes no argument, {argument[0]!r} was given; leave :{argument[0]} out"
         else:
             advice = f"needs an argument; use --config={file}:ARGUMENT"
-        raise ValueError(f"--config={file}: get_config {advice}") from error
+        raise ValueError(f"--config={file}: {function.__name__} {advice}") from error
     try:
-        return get_config(*argument)
+        return function(*argument)
     except Exception as error:
         raise ValueError(_where(file, error)) from error
 

@@ -4,7 +4,6 @@ import copy
 import functools
 import hashlib
 import json
-import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 from ml_collections import ConfigDict
 
-from fetalclip_jax import tokenizers
+from fetalclip_jax import storage, tokenizers
 from fetalclip_jax.config import default_config, save_config
 from fetalclip_jax.models import preprocess as images
 from fetalclip_jax.models import presets
@@ -172,7 +171,7 @@ class Model:
             )
         return batch
 
-    def save(self, workdir: str | pathlib.Path) -> None:
+    def save(self, workdir: str | storage.Path) -> None:
         """Writes the model as a run: every program here opens it, training can start from it.
 
         Raises:
@@ -188,11 +187,11 @@ class Model:
         bpe = isinstance(self.tokenizer, ClipBPETokenizer)
         config.tokenizer.kind = "clip_bpe" if bpe else "sentencepiece"
         save_config(config, run.config)
-        with whole_folder(run.tokenizer) as folder:
+        with whole_folder(run.tokenizer, tokenizers.FILE_NAME) as folder:
             self.tokenizer.save(folder)
         checkpoint.save_params(run.workdir, self.params)
 
-    def export(self, folder: str | pathlib.Path, style: str = "open_clip") -> pathlib.Path:
+    def export(self, folder: str | storage.Path, style: str = "open_clip") -> storage.Path:
         """Writes weights and configuration for "open_clip" or "transformers".
 
         A vocabulary that is not CLIP's own is written too, as `tokenizer/`.
@@ -200,7 +199,7 @@ class Model:
         Raises:
           ValueError: a model without a counterpart there, or files that are there already.
         """
-        folder = pathlib.Path(folder)
+        folder = storage.path(folder)
         if (folder / "tokenizer").exists():
             raise ValueError(f"{folder / 'tokenizer'} is there already; choose another folder")
         path = export.export(folder, self.params, self.config, style)
@@ -258,10 +257,10 @@ def _finite(features: jax.Array, what: str) -> np.ndarray:
 
 
 def load(
-    path: str | pathlib.Path,
-    config: presets.CLIPConfig | Mapping | str | pathlib.Path | None = None,
+    path: str | storage.Path,
+    config: presets.CLIPConfig | Mapping | str | storage.Path | None = None,
     *,
-    tokenizer: str | pathlib.Path | None = None,
+    tokenizer: str | storage.Path | None = None,
     dtype: str | None = None,
     param_dtype: str | None = None,
     resize_positions: bool = False,
@@ -288,7 +287,7 @@ def load(
       ValueError: none of these; a `config` for a path that carries its own; tensors that do not
         fit the model, all listed; a tokenizer of another vocabulary.
     """
-    path = pathlib.Path(path)
+    path = storage.path(path)
     run = saved.find(path)
     if run is not None or not (path.exists() or path.suffix):
         if run is not None:
@@ -321,7 +320,7 @@ def _random(name: str, config, tokenizer, dtype, param_dtype) -> Model:
     params = nn.meta.unbox(jax.jit(lambda: state.initial_params(model, jax.random.key(0)))())
     params = _cast(params, param_dtype, name)
     if tokenizer is not None:
-        return Model(model, params, opening.tokenizer(pathlib.Path(name), resolved, tokenizer))
+        return Model(model, params, opening.tokenizer(storage.path(name), resolved, tokenizer))
     # CLIP's own vocabulary where the model has room for it, as the published models do.
     has_room = resolved.text_cfg.vocab_size >= opening.CLIP_VOCAB_SIZE
     kind = "clip_bpe" if has_room else "sentencepiece"

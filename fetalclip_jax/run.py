@@ -28,11 +28,18 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
+from fetalclip_jax import storage
+from fetalclip_jax.storage.lease import Lease
+
 if TYPE_CHECKING:
     from fetalclip_jax import continuation
 
-# Locks held by this process: folder -> its open lock file.
+# Locks held by this process: file -> it, open.
 _locks: dict[pathlib.Path, int] = {}
+# Leases held by this process of folders in buckets.
+_leases: dict[storage.BucketPath, Lease] = {}
+# What a finished checkpoint has in a bucket, where no folder gets its name at the end.
+RECORDED = "files.json"
 
 
 class Run:
@@ -43,63 +50,66 @@ class Run:
     """
 
     def __init__(self, workdir: str | os.PathLike):
-        self.workdir = pathlib.Path(workdir)
+        self.workdir = storage.path(workdir)
 
     @property
-    def config(self) -> pathlib.Path:
+    def config(self) -> storage.Path:
         return self.workdir / "config.json"
 
     @property
-    def config_changes(self) -> pathlib.Path:
+    def config_changes(self) -> storage.Path:
         return self.workdir / "config_changes.jsonl"
 
     @property
-    def tokenizer(self) -> pathlib.Path:
+    def tokenizer(self) -> storage.Path:
         return self.workdir / "tokenizer"
 
     @property
-    def checkpoints(self) -> pathlib.Path:
+    def checkpoints(self) -> storage.Path:
         return self.workdir / "checkpoints"
 
     @property
-    def metrics(self) -> pathlib.Path:
+    def metrics(self) -> storage.Path:
         return self.workdir / "metrics.jsonl"
 
     @property
-    def tensorboard(self) -> pathlib.Path:
+    def tensorboard(self) -> storage.Path:
         return self.workdir / "tensorboard"
 
     @property
-    def heartbeats(self) -> pathlib.Path:
+    def heartbeats(self) -> storage.Path:
         return self.workdir / "heartbeats"
 
     @property
-    def skipped(self) -> pathlib.Path:
+    def skipped(self) -> storage.Path:
         return self.workdir / "skipped"
 
     @property
-    def results(self) -> pathlib.Path:
+    def results(self) -> storage.Path:
         return self.workdir / "results"
 
     @property
-    def figures(self) -> pathlib.Path:
+    def figures(self) -> storage.Path:
         return self.workdir / "figures"
 
     @property
-    def report(self) -> pathlib.Path:
+    def report(self) -> storage.Path:
         return self.workdir / "report.html"
 
     @property
-    def summary(self) -> pathlib.Path:
+    def summary(self) -> storage.Path:
         """Every result in one file."""
         return self.workdir / "results.json"
 
-    def records(self, split: str) -> pathlib.Path:
+    def records(self, split: str) -> storage.Path:
         return self.workdir / "records" / split
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, ascending."""
-        return sorted(int(p.name) for p in self.checkpoints.glob("*") if p.name.isdigit())
+        found = [path for path in self.checkpoints.glob("*") if path.name.isdigit()]
+        if storage.is_bucket(self.checkpoints):
+            found = [path for path in found if (path / RECORDED).is_file()]
+        return sorted(int(path.name) for path in found)
 
     def claim(
         self, config: ConfigDict, *, allow_config_change: bool = False
@@ -130,6 +140,8 @@ class Run:
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
             _lock(self.workdir)
+        except storage.BucketError:
+            raise
         except OSError as error:
             raise ValueError(
                 f"{self.workdir} cannot be written ({error.strerror}); make it writable, or choose "
@@ -148,7 +160,7 @@ class Run:
                     self.workdir, there, config, steps, allow_config_change=allow_config_change
                 )
             elif continuation.differences(there, config) and is_lead():
-                shutil.rmtree(self.tokenizer, ignore_errors=True)
+                storage.rmtree(self.tokenizer)
         if not plan.changes:
             save_config(config, self.config)
         return plan
@@ -174,12 +186,15 @@ def is_lead() -> bool:
     return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def write_bytes(path: pathlib.Path, content: bytes) -> None:
+def write_bytes(path: storage.Path, content: bytes) -> None:
     """Writes `content` so that a reader sees the old file or the whole new one.
 
     Only the lead process writes; the others of a job return at once.
     """
     if not is_lead():
+        return
+    if storage.is_bucket(path):
+        path.write_bytes(content)  # whole by itself
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -190,27 +205,36 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
+def write_text(path: storage.Path, text: str) -> None:
     """Writes `text` as UTF-8, whole or not at all."""
     write_bytes(path, text.encode())
 
 
-def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+def write_json(path: storage.Path, content: Mapping[str, Any]) -> None:
     """Writes `content` as JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 @contextlib.contextmanager
-def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a hidden folder to fill, which becomes `path` when the block ends without an error.
+def whole_folder(path: storage.Path, last: str) -> Iterator[pathlib.Path]:
+    """Gives a folder on a disk to fill, which becomes `path` when the block ends without an error.
 
-    A process that is killed in between leaves no `path`.
+    A process that is killed in between leaves no `path`; in a bucket, none that has `last`.
+
+    Args:
+      path: the folder to make.
+      last: the file in it that readers ask for first, which arrives last in a bucket.
 
     Raises:
       ValueError: `path` exists already.
     """
-    if path.exists():
+    if (path / last if storage.is_bucket(path) else path).exists():
         raise ValueError(f"{path} is there already; choose another folder")
+    if storage.is_bucket(path):
+        with tempfile.TemporaryDirectory() as partial:
+            yield pathlib.Path(partial)
+            storage.upload(pathlib.Path(partial), path, last)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
     try:
@@ -221,13 +245,17 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _lock(workdir: pathlib.Path) -> None:
+def _lock(workdir: storage.Path) -> None:
     """Holds `<workdir>/.lock` until this process ends, however it ends.
 
     Raises:
       ValueError: another process holds it.
     """
     path = workdir.resolve() / ".lock"
+    if storage.is_bucket(path):
+        if path not in _leases:
+            _leases[path] = Lease(path)
+        return
     held = _locks.get(path)
     if held is not None:
         with contextlib.suppress(FileNotFoundError):
@@ -258,6 +286,7 @@ def _drop_locks() -> None:
     for file in _locks.values():
         os.close(file)
     _locks.clear()
+    _leases.clear()
 
 
 os.register_at_fork(after_in_child=_drop_locks)

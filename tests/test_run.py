@@ -256,18 +256,18 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "tokenizer"
 
     def fail_halfway():
-        with run.whole_folder(target) as folder:
+        with run.whole_folder(target, "all") as folder:
             (folder / "half").write_text("half")
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
         fail_halfway()
     assert not list(tmp_path.iterdir())
-    with run.whole_folder(target) as folder:
+    with run.whole_folder(target, "all") as folder:
         (folder / "all").write_text("all")
         assert not target.exists()
     assert [p.name for p in target.iterdir()] == ["all"]
-    with pytest.raises(ValueError, match="is there already"), run.whole_folder(target):
+    with pytest.raises(ValueError, match="is there already"), run.whole_folder(target, "all"):
         pass
 
 

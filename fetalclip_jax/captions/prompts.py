@@ -3,11 +3,11 @@
 import importlib.resources
 import json
 import os
-import pathlib
 import string
 from collections.abc import Sequence
 from numbers import Real
 
+from fetalclip_jax import storage
 from fetalclip_jax.captions import wording
 
 # Shipped prompt sets by name; our own sentences, the official class names in their order.
@@ -43,7 +43,7 @@ def load_prompts(path_or_name: str | os.PathLike[str]) -> dict[str, list[str]]:
     if path_or_name in SHIPPED:
         resource = importlib.resources.files("fetalclip_jax.captions") / SHIPPED[path_or_name]
         return _parsed(resource.read_bytes(), resource.name)
-    path = pathlib.Path(path_or_name)
+    path = storage.path(path_or_name)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -65,7 +65,7 @@ def load_templates(path: str | os.PathLike[str]) -> tuple[str, ...]:
       ValueError: no such file, another form, a placeholder that is not known, or a template that
         does not state the age.
     """
-    path = pathlib.Path(path)
+    path = storage.path(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
         found = text.splitlines() if path.suffix.lower() == ".txt" else json.loads(text)
@@ -112,7 +112,7 @@ def ga_prompts(
     return [[template.format(**one) for one in fields] for template in templates]
 
 
-def _check_template(path: pathlib.Path, template: str) -> None:
+def _check_template(path: storage.Path, template: str) -> None:
     try:
         named = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
     except ValueError as error:

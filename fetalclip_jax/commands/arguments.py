@@ -4,9 +4,19 @@ import argparse
 import contextlib
 import pathlib
 
+from fetalclip_jax import storage
+
+
+def place(text: str) -> storage.Path:
+    """The type of an argument that names a file or folder, on a disk or in a bucket."""
+    try:
+        return storage.path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="folder of the run")
+    parser.add_argument("--workdir", type=place, required=True, help="folder of the run")
 
 
 def add_config(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -20,7 +30,7 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 def add_tokenizer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--tokenizer", type=pathlib.Path, help="its folder or SentencePiece file, if not CLIP's own"
+        "--tokenizer", type=place, help="its folder or SentencePiece file, if not CLIP's own"
     )
 
 
@@ -86,10 +96,10 @@ def split_name(text: str, default: str) -> tuple[str, str]:
 
 
 def is_there(path: str) -> bool:
-    return pathlib.Path(path).exists()
+    return storage.path(path).exists()
 
 
 def folder_name(path: str) -> str:
     """What to call a model by default: the last part of its path, without a file's ending."""
-    last = pathlib.Path(path).resolve().name if is_there(path) else pathlib.PurePath(path).name
+    last = storage.path(path).resolve().name if is_there(path) else pathlib.PurePath(path).name
     return last.removesuffix(".pt").removesuffix(".safetensors") or "model"

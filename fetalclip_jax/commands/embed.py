@@ -2,8 +2,8 @@
 
 import argparse
 import collections
-import pathlib
 
+from fetalclip_jax import storage
 from fetalclip_jax.commands import arguments
 
 SUMMARY = "Features, class scores and ages of a folder of images, as CSV."
@@ -12,8 +12,10 @@ EXAMPLE = "fetalclip embed --model runs/quickstart --prompts planes FOLDER --out
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model(parser)
-    parser.add_argument("folder", type=pathlib.Path, metavar="FOLDER", help="images, in any depth")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="CSV to write")
+    parser.add_argument(
+        "folder", type=arguments.place, metavar="FOLDER", help="images, in any depth"
+    )
+    parser.add_argument("--output", type=arguments.place, required=True, help="CSV to write")
     parser.add_argument(
         "--prompts",
         nargs="+",
@@ -47,7 +49,7 @@ def _run(given: argparse.Namespace) -> None:
     spacing_mm = given.pixel_spacing_mm
     if spacing_mm is not None and (why := checks.implausible("pixel_spacing_mm", spacing_mm)):
         raise ValueError(f"--pixel-spacing-mm: {why}")
-    sets = {pathlib.Path(name).stem: prompts.load_prompts(name) for name in given.prompts}
+    sets = {storage.path(name).stem: prompts.load_prompts(name) for name in given.prompts}
     if len(sets) < len(given.prompts):
         raise ValueError(f"--prompts {' '.join(given.prompts)}: two sets of one name; rename one")
     templates = prompts.load_templates(given.templates) if given.templates else None
@@ -75,7 +77,7 @@ def _run(given: argparse.Namespace) -> None:
     print(f"{len(store)} images: {given.output}")
 
 
-def _tell(folder: pathlib.Path, store) -> None:
+def _tell(folder: storage.Path, store) -> None:
     """Says what was left out, and what was done to files that are not plain 8-bit images."""
     from fetalclip_jax.models import preprocess
 

@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import pathlib
 
 from fetalclip_jax.commands import arguments
 
@@ -32,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a data set; may be repeated (default: the one the model was trained on)",
     )
     parser.add_argument("--study", nargs="+", default=[], metavar="STUDY", help="what to measure")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder of the results")
+    parser.add_argument(
+        "--output", type=arguments.place, required=True, help="folder of the results"
+    )
     parser.add_argument("--protocol", help="'paper' for the published one, to the letter")
     parser.add_argument("--resample-by", help="intervals by 'patient' or 'image'")
     parser.add_argument("--resamples", type=int, help="bootstrap samples (default: 1000)")

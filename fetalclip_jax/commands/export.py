@@ -1,7 +1,6 @@
 """`fetalclip export`."""
 
 import argparse
-import pathlib
 
 from fetalclip_jax.commands import arguments
 
@@ -11,7 +10,7 @@ EXAMPLE = "fetalclip export --workdir runs/fetalclip --style transformers --outp
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_workdir(parser)
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder to write")
+    parser.add_argument("--output", type=arguments.place, required=True, help="folder to write")
     parser.add_argument("--style", choices=("open_clip", "transformers"), default="open_clip")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
 

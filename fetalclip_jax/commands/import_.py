@@ -1,7 +1,6 @@
 """`fetalclip import`."""
 
 import argparse
-import pathlib
 
 from fetalclip_jax.commands import arguments
 
@@ -13,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_workdir(parser)
     parser.add_argument(
         "--weights",
-        type=pathlib.Path,
+        type=arguments.place,
         required=True,
         help=".pt or .safetensors file, or a folder of open_clip or of a transformers CLIPModel",
     )

@@ -1,7 +1,8 @@
 """`fetalclip report`."""
 
 import argparse
-import pathlib
+
+from fetalclip_jax.commands import arguments
 
 SUMMARY = "One page, and one JSON, of runs and of results of `fetalclip evaluate`."
 EXAMPLE = """\
@@ -11,10 +12,14 @@ fetalclip report runs/quickstart
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "sources", nargs="+", type=pathlib.Path, metavar="FOLDER", help="run, or folder of results"
+        "sources",
+        nargs="+",
+        type=arguments.place,
+        metavar="FOLDER",
+        help="run, or folder of results",
     )
     parser.add_argument(
-        "--output", type=pathlib.Path, help="the page (default: report.html in the first folder)"
+        "--output", type=arguments.place, help="the page (default: report.html in the first folder)"
     )
     parser.add_argument(
         "--compare",

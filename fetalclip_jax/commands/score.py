@@ -1,7 +1,8 @@
 """`fetalclip score`."""
 
 import argparse
-import pathlib
+
+from fetalclip_jax.commands import arguments
 
 SUMMARY = "Metrics and intervals of anyone's predictions."
 EXAMPLE = "fetalclip score predictions.csv"
@@ -10,11 +11,11 @@ EXAMPLE = "fetalclip score predictions.csv"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "predictions",
-        type=pathlib.Path,
+        type=arguments.place,
         help="CSV, TSV, JSON or JSONL with example_id, patient_id, label and prediction (class "
         "names), score.<class> if known; or prediction in days and hc_mm",
     )
-    parser.add_argument("--output", type=pathlib.Path, help="folder for the result as files")
+    parser.add_argument("--output", type=arguments.place, help="folder for the result as files")
     parser.add_argument("--resample-by", choices=("patient", "image"), default="patient")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap samples")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")

@@ -4,7 +4,6 @@ import contextlib
 import io
 import math
 import os
-import pathlib
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -12,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
+from fetalclip_jax import storage
 from fetalclip_jax.data import record_files
 from fetalclip_jax.data.encoding import (
     RECORD_COLUMNS,
@@ -133,7 +133,7 @@ class ImageText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield index, record
         # TFDS works in a folder of its own here, which gets its name when everything is in it.
         record_files.write(
-            pathlib.Path(self.data_dir),
+            storage.path(self.data_dir),
             record_files.Summary(
                 description=record_files.describe(self._source, self._image_size),
                 colour=colour,

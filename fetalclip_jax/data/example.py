@@ -1,12 +1,12 @@
 """The record every data source yields."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import UInt8
 
+from fetalclip_jax import storage
 from fetalclip_jax.models.preprocess import load_image
 
 
@@ -82,7 +82,7 @@ def checked_index(index: int, length: int) -> int:
     return index
 
 
-def read_image(path: pathlib.Path) -> UInt8[np.ndarray, "h w *c"]:
+def read_image(path: storage.Path) -> UInt8[np.ndarray, "h w *c"]:
     """Pixels of an image file; see `models.preprocess.load_image`.
 
     Raises:

@@ -10,13 +10,13 @@ import csv
 import dataclasses
 import hashlib
 import json
-import pathlib
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fetalclip_jax import storage
 from fetalclip_jax.data.encoding import (
     RECORD_NUMBER_COLUMNS,
     RECORD_TEXT_COLUMNS,
@@ -27,7 +27,7 @@ from fetalclip_jax.data.example import BadExampleError
 
 # Changes when records written before can no longer be read, or would hold other pixels.
 FORMAT_VERSION = 1
-_SUMMARY = "records.json"
+SUMMARY = "records.json"
 _METADATA = "metadata.npz"
 _BAD_EXAMPLES = "bad_examples.csv"
 _SOURCE_FILES = "source_files.csv"
@@ -72,7 +72,7 @@ def describe(source, image_size: int) -> dict[str, Any]:
 
 
 def write(
-    folder: pathlib.Path,
+    folder: storage.Path,
     summary: Summary,
     columns: Mapping[str, Sequence[Any]],
     bad_examples: Sequence[BadExampleError],
@@ -106,15 +106,15 @@ def write(
             ["name", "size", "mtime_ns"],
             ([name, *identity] for name, identity in files.items()),
         )
-    (folder / _SUMMARY).write_text(json.dumps(dataclasses.asdict(summary), indent=2) + "\n")
+    (folder / SUMMARY).write_text(json.dumps(dataclasses.asdict(summary), indent=2) + "\n")
 
 
-def _write_csv(path: pathlib.Path, header: list[str], rows: Iterable[list[Any]]) -> None:
+def _write_csv(path: storage.Path, header: list[str], rows: Iterable[list[Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
 
 
-def _read_csv(path: pathlib.Path) -> list[list[str]]:
+def _read_csv(path: storage.Path) -> list[list[str]]:
     """Rows without the header; none where there is no file."""
     if not path.is_file():
         return []
@@ -122,17 +122,17 @@ def _read_csv(path: pathlib.Path) -> list[list[str]]:
         return list(csv.reader(file))[1:]
 
 
-def bad_examples_path(folder: pathlib.Path) -> pathlib.Path:
+def bad_examples_path(folder: storage.Path) -> storage.Path:
     """Where it is listed what was left out."""
     return folder / _BAD_EXAMPLES
 
 
-def read_bad_examples(folder: pathlib.Path) -> list[tuple[str, str]]:
+def read_bad_examples(folder: storage.Path) -> list[tuple[str, str]]:
     """(example_id, reason) of each example that was left out."""
     return [(example_id, reason) for example_id, reason in _read_csv(bad_examples_path(folder))]
 
 
-def read_files(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
+def read_files(folder: storage.Path) -> dict[str, tuple[int, int]]:
     """The files that the records were made of, as they were."""
     return {
         name: (int(size), int(mtime_ns))
@@ -140,17 +140,17 @@ def read_files(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def read_summary(folder: pathlib.Path) -> Summary:
+def read_summary(folder: storage.Path) -> Summary:
     """Reads `records.json`.
 
     Raises:
       ValueError: if the folder is missing, is not one of records, or the file is damaged.
     """
-    path = folder / _SUMMARY
+    path = folder / SUMMARY
     if not path.is_file():
         what = "has no" if folder.is_dir() else "is not a folder with a"
         raise ValueError(
-            f"{folder} {what} {_SUMMARY}: it holds no prepared records (`fetalclip prepare` makes "
+            f"{folder} {what} {SUMMARY}: it holds no prepared records (`fetalclip prepare` makes "
             "them)"
         )
     try:
@@ -161,10 +161,17 @@ def read_summary(folder: pathlib.Path) -> Summary:
         ) from error
 
 
-def read_columns(folder: pathlib.Path) -> dict[str, np.ndarray]:
+def is_unfinished(folder: storage.BucketPath) -> bool:
+    """Whether all it holds is of an upload of records that did not come to its end."""
+    ours = {_METADATA, _BAD_EXAMPLES, _SOURCE_FILES, "dataset_info.json", "features.json"}
+    names = [path.name for path in folder.iterdir()]
+    return all(name in ours or ".array_record" in name for name in names)
+
+
+def read_columns(folder: storage.Path) -> dict[str, np.ndarray]:
     """All columns: strings ("" where missing) and float64 (NaN where missing), each [n]."""
     columns: dict[str, np.ndarray] = {}
-    with np.load(folder / _METADATA) as stored:
+    with (folder / _METADATA).open("rb") as file, np.load(file) as stored:
         for column in RECORD_TEXT_COLUMNS:
             # Captions differ much in length: a fixed-width array would be mostly padding.
             dtype = object if column == "caption" else str

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fetalclip_jax import storage
 from fetalclip_jax.data import record_files
 from fetalclip_jax.data.encoding import decode_record, parse_record
 from fetalclip_jax.data.example import Example
@@ -41,14 +42,16 @@ class RecordDataset:
         from fetalclip_jax.data.array_records import ArrayRecords
         from fetalclip_jax.data.builder import SPLIT
 
-        self.directory = pathlib.Path(directory)
+        self.directory = storage.path(directory)
         summary = record_files.read_summary(self.directory)
+        # What is read in any order is read from a disk.
+        self._folder = storage.local_copy(self.directory)
         self.description: dict[str, Any] = summary.description
         self.fingerprint: str = summary.fingerprint
         self.image_size: int = summary.description["image_size"]
         self.colour: bool = summary.colour
         self.num_bad_examples: int = summary.num_bad_examples
-        split = tfds.builder_from_directory(self.directory).info.splits[SPLIT]
+        split = tfds.builder_from_directory(self._folder).info.splits[SPLIT]
         self._records = ArrayRecords(list(zip(split.filepaths, split.shard_lengths, strict=True)))
 
     def __len__(self) -> int:
@@ -76,7 +79,7 @@ class RecordDataset:
             ) from error
 
     def __reduce__(self):
-        return type(self), (self.directory,)
+        return type(self), (self._folder,)
 
     def metadata(self) -> dict[str, np.ndarray]:
         """All columns without the images, each [len(self)]; missing is "" or NaN.
@@ -85,11 +88,11 @@ class RecordDataset:
         float64; `example_id`, `patient_id`, `plane`, `brain_plane`, `label` and `caption` strings,
         and so are further labels and groups (`Example.extra`) under their own names.
         """
-        return record_files.read_columns(self.directory)
+        return record_files.read_columns(self._folder)
 
     def bad_examples(self) -> list[tuple[str, str]]:
         """(example_id, reason) of each example of the source that was left out."""
-        return record_files.read_bad_examples(self.directory)
+        return record_files.read_bad_examples(self._folder)
 
 
 def prepare(
@@ -128,7 +131,7 @@ def prepare(
     """
     if workers:
         leave_unguarded_script()
-    directory = pathlib.Path(directory)
+    directory = storage.path(directory)
     description = record_files.describe(source, image_size)
     if not _is_prepared(directory, source, description, replace):
         _make(
@@ -151,6 +154,15 @@ def prepare(
 def _make(source, directory, description, replace, **arguments) -> None:
     from fetalclip_jax.data.builder import ImageText
 
+    if storage.is_bucket(directory):
+        with tempfile.TemporaryDirectory(prefix="fetalclip-records-") as temporary:
+            folder = pathlib.Path(temporary) / directory.name
+            _make(source, folder, description, replace, **arguments)
+            # Without its summary the folder holds no records, whatever else is there.
+            (directory / record_files.SUMMARY).unlink(missing_ok=True)
+            storage.rmtree(directory)
+            storage.upload(folder, directory, record_files.SUMMARY)
+        return
     directory.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(directory)
     temporary = tempfile.mkdtemp(
@@ -159,16 +171,18 @@ def _make(source, directory, description, replace, **arguments) -> None:
     try:
         builder = ImageText(source=source, data_dir=temporary, **arguments)
         builder.build()
-        _publish(pathlib.Path(builder.data_dir), directory, description, replace)
+        _publish(storage.path(builder.data_dir), directory, description, replace)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _is_prepared(
-    directory: pathlib.Path, source, description: dict[str, Any], replace: bool
+    directory: storage.Path, source, description: dict[str, Any], replace: bool
 ) -> bool:
     """False where records are to be made; an error where others must stay."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return False
+    if storage.is_bucket(directory) and record_files.is_unfinished(directory):
         return False
     found = record_files.read_summary(directory).description
     if found == description:
@@ -204,7 +218,7 @@ def say_bad_examples(dataset: RecordDataset, name: str) -> None:
     )
 
 
-def _publish(folder: pathlib.Path, directory: pathlib.Path, description, replace: bool) -> None:
+def _publish(folder: storage.Path, directory: storage.Path, description, replace: bool) -> None:
     """Gives the finished folder its name."""
     folder.chmod(0o755)
     try:
@@ -220,12 +234,12 @@ def _publish(folder: pathlib.Path, directory: pathlib.Path, description, replace
         folder.rename(directory)
 
 
-def _hidden_prefix(directory: pathlib.Path) -> str:
+def _hidden_prefix(directory: storage.Path) -> str:
     # With the host's name, for process numbers mean nothing on another host of a shared disk.
     return f".{directory.name}.incomplete-{socket.gethostname()}-"
 
 
-def _remove_leftovers(directory: pathlib.Path) -> None:
+def _remove_leftovers(directory: storage.Path) -> None:
     """Deletes what a killed preparation of this folder left, if its process is gone."""
     for leftover in directory.parent.glob(f"{_hidden_prefix(directory)}*"):
         process = re.match(r"\d+", leftover.name.removeprefix(_hidden_prefix(directory)))

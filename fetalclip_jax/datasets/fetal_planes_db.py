@@ -2,10 +2,10 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from fetalclip_jax import storage
 from fetalclip_jax.data.example import NO_IMAGE, Example, checked_index, read_image
 from fetalclip_jax.datasets import files, measurements, patients, tables
 from fetalclip_jax.datasets.measurements import Measurement
@@ -155,8 +155,8 @@ class FetalPlanesSource:
         )
 
 
-def _find(root: str | os.PathLike) -> pathlib.Path:
-    folder = pathlib.Path(root)
+def _find(root: str | os.PathLike) -> storage.Path:
+    folder = storage.path(root)
     if os.fspath(root) and (folder / _TABLE).is_file() and (folder / _IMAGES).is_dir():
         return folder
     found = files.describe_folder(root)
@@ -168,7 +168,7 @@ def _find(root: str | os.PathLike) -> pathlib.Path:
     )
 
 
-def _read_images(path: pathlib.Path) -> dict[str, _Image]:
+def _read_images(path: storage.Path) -> dict[str, _Image]:
     table = tables.read_table(path)
     table.check_columns(*_COLUMNS)
     images: dict[str, _Image] = {}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from fetalclip_jax import storage
 from fetalclip_jax.biometry import who_chart
 from fetalclip_jax.biometry.ellipses import fill_outline
 from fetalclip_jax.data.example import (
@@ -171,19 +172,19 @@ class HC18Source:
 _Rows = dict[str, tuple[float, float | None]]
 
 
-def _read_training(root: str | os.PathLike) -> tuple[pathlib.Path, _Rows]:
+def _read_training(root: str | os.PathLike) -> tuple[storage.Path, _Rows]:
     folder, path = _find(root, "training_set", "training_set_pixel_size_and_HC.csv")
     return folder, _read_rows(path, ("filename", "pixel size", "head circumference"))
 
 
-def _read_challenge(root: str | os.PathLike) -> tuple[pathlib.Path, _Rows]:
+def _read_challenge(root: str | os.PathLike) -> tuple[storage.Path, _Rows]:
     folder, path = _find(root, "test_set", "test_set_pixel_size.csv")
     return folder, _read_rows(path, ("filename", "pixel size"))
 
 
-def _find(root: str | os.PathLike, images: str, csv: str) -> tuple[pathlib.Path, pathlib.Path]:
+def _find(root: str | os.PathLike, images: str, csv: str) -> tuple[storage.Path, storage.Path]:
     """The image folder and the CSV."""
-    folder = pathlib.Path(root)
+    folder = storage.path(root)
     for parent in (folder, folder.parent) if os.fspath(root) else ():
         if (parent / csv).is_file() and (parent / images).is_dir():
             return parent / images, parent / csv
@@ -193,7 +194,7 @@ def _find(root: str | os.PathLike, images: str, csv: str) -> tuple[pathlib.Path,
     )
 
 
-def _read_rows(path: pathlib.Path, starts: tuple[str, ...]) -> _Rows:
+def _read_rows(path: storage.Path, starts: tuple[str, ...]) -> _Rows:
     table = tables.read_table(path)
     name_column, *number_columns = (_find_column(table, start) for start in starts)
     rows: _Rows = {}

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from fetalclip_jax import storage
 from fetalclip_jax.data.checks import check_example, implausible
 from fetalclip_jax.data.encoding import RECORD_COLUMNS
 from fetalclip_jax.data.example import NO_IMAGE, BadExampleError, Example, checked_index, read_image
@@ -52,7 +53,7 @@ def open_split(
       ValueError: for a folder that is not there, several tables, or as the sources.
     """
     del image_size
-    folder = pathlib.Path(root)
+    folder = storage.path(root)
     if not os.fspath(root) or not folder.is_dir():
         raise ValueError(
             f"image_text: {files.describe_folder(root)}; its root must be a folder of images, with "
@@ -67,7 +68,7 @@ def open_split(
 class ImageFolder:
     """Every image file below a folder, and nothing known about it. `example_id` is its path."""
 
-    def __init__(self, folder: pathlib.Path, split: str = "all"):
+    def __init__(self, folder: storage.Path, split: str = "all"):
         """Raises ValueError for another split than "all", and where there is no image."""
         if split != "all":
             raise ValueError(
@@ -134,7 +135,7 @@ class ImageTextSource:
 
     def __init__(
         self,
-        path: pathlib.Path,
+        path: storage.Path,
         split: str = "all",
         *,
         columns: Mapping[str, str],
@@ -204,7 +205,7 @@ class ImageTextSource:
         )
 
 
-def _find_table(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+def _find_table(folder: storage.Path, name: str) -> storage.Path | None:
     if name == _NO_TABLE:
         return None
     if name:
@@ -341,7 +342,7 @@ def _days(text: str) -> int | None:
         raise ValueError(f"ga_weeks is {text!r}; use weeks such as 20.5 or 20+3") from None
 
 
-def _read(folder: pathlib.Path, name: str, example_id: str):
+def _read(folder: storage.Path, name: str, example_id: str):
     try:
         return read_image(folder / name)
     except BadExampleError as error:

@@ -5,9 +5,9 @@ table states the size the file must have, for the spacing of a resized copy is a
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Container
 
+from fetalclip_jax import storage
 from fetalclip_jax.data.checks import implausible
 from fetalclip_jax.data.example import BadExampleError
 from fetalclip_jax.datasets import tables
@@ -34,7 +34,7 @@ class Measurement:
 
 
 def read(
-    path: pathlib.Path, images: Container[str]
+    path: storage.Path, images: Container[str]
 ) -> tuple[dict[str, Measurement], tuple[str, ...]]:
     """Measurements by image name, and a note of numbers that cannot be true and are not used.
 

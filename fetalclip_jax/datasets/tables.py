@@ -5,9 +5,10 @@ import csv
 import dataclasses
 import io
 import json
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from fetalclip_jax import storage
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 _DELIMITERS = (",", ";", "\t", "|")
@@ -35,7 +36,7 @@ class Row:
 class Table:
     """A table in memory; columns without a name are left out."""
 
-    path: pathlib.Path
+    path: storage.Path
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
@@ -52,7 +53,7 @@ class Table:
                 )
 
 
-def read_table(path: pathlib.Path) -> Table:
+def read_table(path: storage.Path) -> Table:
     """Reads a `.csv` or `.tsv` (comma, semicolon, tab or bar; found in its header) or `.jsonl`.
 
     Raises:
@@ -78,7 +79,7 @@ def number(text: str) -> float:
     return float(text)
 
 
-def _decode(path: pathlib.Path) -> str:
+def _decode(path: storage.Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -105,7 +106,7 @@ def _encoding(content: bytes) -> str:
     return "utf-16-le" if start[1::2].count(0) > start[::2].count(0) else "utf-16-be"
 
 
-def _read_csv(path: pathlib.Path, text: str) -> tuple[list[str], list[Row]]:
+def _read_csv(path: storage.Path, text: str) -> tuple[list[str], list[Row]]:
     delimiter = _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     header: list[str] = []
@@ -136,14 +137,14 @@ def _delimiter(text: str) -> str:
     return max(_DELIMITERS, key=header.count)
 
 
-def _checked_header(path: pathlib.Path, header: list[str]) -> list[str]:
+def _checked_header(path: storage.Path, header: list[str]) -> list[str]:
     twice = sorted({column for column in header if column and header.count(column) > 1})
     if twice:
         raise ValueError(f"{path}: column {twice[0]!r} is there twice; rename one of them")
     return header
 
 
-def _read_json_lines(path: pathlib.Path, text: str) -> tuple[list[str], list[Row]]:
+def _read_json_lines(path: storage.Path, text: str) -> tuple[list[str], list[Row]]:
     columns: dict[str, None] = {}
     found: list[tuple[int, dict[str, str]]] = []
     for line, entry in _json_objects(path, text):
@@ -156,7 +157,7 @@ def _read_json_lines(path: pathlib.Path, text: str) -> tuple[list[str], list[Row
     ]
 
 
-def _json_objects(path: pathlib.Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_objects(path: storage.Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue

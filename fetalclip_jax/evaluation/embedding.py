@@ -3,12 +3,11 @@
 import csv
 import dataclasses
 import io
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fetalclip_jax import run
+from fetalclip_jax import run, storage
 from fetalclip_jax.data.example import Example
 from fetalclip_jax.datasets.protocol import Source
 from fetalclip_jax.evaluation import age
@@ -96,7 +95,7 @@ def table(
     return Table(columns, without_age)
 
 
-def write_csv(path: pathlib.Path, table: Table) -> None:
+def write_csv(path: storage.Path, table: Table) -> None:
     """Writes a table, whole or not at all."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -8,8 +8,6 @@
 import dataclasses
 import hashlib
 import json
-import pathlib
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from fetalclip_jax import storage
 from fetalclip_jax.evaluation import environment, examples, features, terminal
 from fetalclip_jax.evaluation import result as result_files
 from fetalclip_jax.evaluation.features import FeatureStore
@@ -49,7 +48,7 @@ def evaluate(
     models: Mapping[str, Callable[[], Model]],
     data: Mapping[str, DataSet],
     studies: Sequence[Planned],
-    output: pathlib.Path,
+    output: storage.Path,
     *,
     batch_size: int = 64,
     workers: int = 2,
@@ -79,7 +78,7 @@ def evaluate(
     for name, load in models.items():
         model = load()
         judged = _Judged(
-            name, model, pathlib.Path(output) / name, batch_size, workers, seed, say, progress
+            name, model, storage.path(output) / name, batch_size, workers, seed, say, progress
         )
         chosen = data or _own_data(name, model)
         sources = Sources(chosen, model.data, model.config.vision_cfg.image_size, say)
@@ -188,7 +187,7 @@ class _Judged:
             "config": dataclasses.asdict(self._model.config),
         }
 
-    def _check_place(self, path: pathlib.Path, result: Result) -> None:
+    def _check_place(self, path: storage.Path, result: Result) -> None:
         """Says what is replaced; results of other weights are not mixed with these.
 
         Raises:
@@ -238,7 +237,7 @@ class _Judged:
             )
         return store
 
-    def _is_kept(self, path: pathlib.Path) -> bool:
+    def _is_kept(self, path: storage.Path) -> bool:
         """Whether the store of an earlier evaluation is there, whole."""
         if not path.is_dir():
             return False
@@ -246,7 +245,7 @@ class _Judged:
             FeatureStore.load(path)
         except ValueError as error:
             self._say(f"{error}; encoding again")
-            shutil.rmtree(path)
+            storage.rmtree(path)
             return False
         return True
 
@@ -287,7 +286,7 @@ class _Judged:
             "licence": facts.licence,
             "stores": {},
             "left_out": {},
-            "notes": [],
+            "notes": sources.notes(name),
         }
         for need in needs:
             split, source = sources.open(name, need.role)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from fetalclip_jax import run
+from fetalclip_jax import run, storage
 from fetalclip_jax.evaluation.result import Predictions
 
 _INDEX = "examples.json"
@@ -97,7 +97,7 @@ def pick(predictions: Predictions) -> list[Judged]:
     return chosen + surest_mistakes(predictions, _OF_EACH_KIND)
 
 
-def keep(folder: pathlib.Path, study: str, predictions: Predictions, source) -> pathlib.Path:
+def keep(folder: storage.Path, study: str, predictions: Predictions, source) -> storage.Path:
     """Saves what `pick` picks of a study, with its images.
 
     Args:
@@ -124,11 +124,11 @@ def keep(folder: pathlib.Path, study: str, predictions: Predictions, source) -> 
 
 
 def save(
-    folder: pathlib.Path,
+    folder: storage.Path,
     study: str,
     rows: Sequence[Judged],
     images: Sequence[UInt8[np.ndarray, "..."]],
-) -> pathlib.Path:
+) -> storage.Path:
     """Writes the pictures of a study; returns the path of its `examples.json`.
 
     Args:
@@ -142,7 +142,7 @@ def save(
     """
     if len(rows) != len(images):
         raise ValueError(f"{study}: {len(images)} images for {len(rows)} examples")
-    folder = pathlib.Path(folder) / "examples" / study
+    folder = storage.path(folder) / "examples" / study
     # The index goes first and comes back last: killed in between, no picture has another's name.
     (folder / _INDEX).unlink(missing_ok=True)
     for leftover in folder.glob("*.png"):
@@ -157,7 +157,7 @@ def save(
     return folder / _INDEX
 
 
-def load(folder: pathlib.Path, study: str) -> list[tuple[Judged, UInt8[np.ndarray, "..."]]]:
+def load(folder: storage.Path, study: str) -> list[tuple[Judged, UInt8[np.ndarray, "..."]]]:
     """What `save` wrote: each example and its image; empty if it wrote nothing.
 
     Folders of earlier versions hold no surest mistakes.
@@ -165,7 +165,7 @@ def load(folder: pathlib.Path, study: str) -> list[tuple[Judged, UInt8[np.ndarra
     Raises:
       ValueError: `examples.json` or a picture is damaged or missing.
     """
-    path = pathlib.Path(folder) / "examples" / study / _INDEX
+    path = storage.path(folder) / "examples" / study / _INDEX
     if not path.exists():
         return []
     try:
@@ -173,7 +173,7 @@ def load(folder: pathlib.Path, study: str) -> list[tuple[Judged, UInt8[np.ndarra
         for entry in json.loads(path.read_text(encoding="utf-8"))["examples"]:
             file = path.with_name(pathlib.PurePath(entry.pop("file")).name)
             pairs = tuple((str(name), float(score)) for name, score in entry.pop("candidates"))
-            with Image.open(file) as picture:
+            with file.open("rb") as opened, Image.open(opened) as picture:
                 found.append((Judged(**entry, candidates=pairs), np.asarray(picture)))
         return found
     except (OSError, ValueError, KeyError, TypeError) as error:

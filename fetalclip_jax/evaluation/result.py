@@ -11,14 +11,13 @@ import dataclasses
 import io
 import json
 import math
-import pathlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fetalclip_jax import run
+from fetalclip_jax import run, storage
 
 PREDICTION_COLUMNS = ("example_id", "patient_id", "label", "prediction")
 _VALIDATION = ".validation.npz"
@@ -163,9 +162,9 @@ class Result:
         fields["curve"] = [dict(point) for point in self.curve]
         return fields
 
-    def save(self, folder: pathlib.Path) -> pathlib.Path:
+    def save(self, folder: storage.Path) -> storage.Path:
         """Writes the files of this result, each whole or not at all; returns the JSON's path."""
-        folder = pathlib.Path(folder)
+        folder = storage.path(folder)
         path = folder / f"{self.study}.json"
         if self.predictions is not None:
             run.write_text(folder / f"{self.study}.csv", _csv(self.predictions))
@@ -179,13 +178,13 @@ class Result:
         return path
 
 
-def load(path: pathlib.Path) -> Result:
+def load(path: storage.Path) -> Result:
     """A result that `Result.save` wrote, with its predictions where they lie beside it.
 
     Raises:
       ValueError: no such file, or one that is no result.
     """
-    path = pathlib.Path(path)
+    path = storage.path(path)
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         _check_kinds(fields)
@@ -231,7 +230,7 @@ def _check_beside(found: Result) -> None:
             raise ValueError(f"{_VALIDATION} has the classes {list(other)}, not {list(own)}")
 
 
-def load_all(folder: pathlib.Path) -> list[Result]:
+def load_all(folder: storage.Path) -> list[Result]:
     """Every result under a folder that `fetalclip evaluate` wrote, in the order of their paths.
 
     Raises:
@@ -240,7 +239,7 @@ def load_all(folder: pathlib.Path) -> list[Result]:
     return [load(path) for path in find(folder)]
 
 
-def find(folder: pathlib.Path) -> list[pathlib.Path]:
+def find(folder: storage.Path) -> list[storage.Path]:
     """The JSON files of the results under a folder, sorted; stored features are passed over.
 
     Raises:
@@ -248,13 +247,13 @@ def find(folder: pathlib.Path) -> list[pathlib.Path]:
     """
     return [
         path
-        for path in sorted(pathlib.Path(folder).rglob("*.json"))
+        for path in sorted(storage.path(folder).rglob("*.json"))
         if not any(part.startswith((".", "features")) for part in path.relative_to(folder).parts)
         and is_result(path)
     ]
 
 
-def is_result(path: pathlib.Path) -> bool:
+def is_result(path: storage.Path) -> bool:
     """Whether a JSON file says that it is one; settings and summaries lie in such folders too.
 
     Raises:
@@ -291,10 +290,12 @@ def _npz(predictions: Predictions) -> bytes:
     return buffer.getvalue()
 
 
-def _load_predictions(path: pathlib.Path) -> Predictions:
+def _load_predictions(path: storage.Path) -> Predictions:
     try:
-        arrays = np.load(path, allow_pickle=False)
-        return _predictions(arrays)
+        with path.open("rb") as file:
+            return _predictions(np.load(file, allow_pickle=False))
+    except storage.BucketError:
+        raise
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path.name} beside it is damaged: {error}") from error
 

@@ -8,11 +8,11 @@ A file of predictions is a CSV, TSV or JSON lines, or a JSON list of objects, wi
 """
 
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fetalclip_jax import storage
 from fetalclip_jax.biometry import who_chart
 from fetalclip_jax.data.columns import NUMBER_COLUMNS, TEXT_COLUMNS
 from fetalclip_jax.datasets import tables
@@ -28,7 +28,7 @@ _TOP_K = (2, 3)
 
 
 def score(
-    path: pathlib.Path, *, resample_by: str = "patient", resamples: int = 1000, seed: int = 0
+    path: storage.Path, *, resample_by: str = "patient", resamples: int = 1000, seed: int = 0
 ) -> Result:
     """Scores a file of predictions.
 
@@ -90,7 +90,7 @@ def _score_ages(path, rows, store, bootstrap, protocol) -> Result:
     )
 
 
-def _read(path: pathlib.Path) -> list[Mapping[str, str]]:
+def _read(path: storage.Path) -> list[Mapping[str, str]]:
     """The rows; every cell a text."""
     if path.suffix.lower() != ".json":
         return [row.cells for row in _checked(path, tables.read_table(path).rows)]
@@ -113,7 +113,7 @@ def _read(path: pathlib.Path) -> list[Mapping[str, str]]:
     ]
 
 
-def _checked(path: pathlib.Path, rows: Sequence) -> Sequence:
+def _checked(path: storage.Path, rows: Sequence) -> Sequence:
     if not rows:
         raise ValueError(f"{path} holds no prediction")
     return rows
@@ -124,7 +124,7 @@ def _are_ages(rows: Sequence[Mapping[str, str]]) -> bool:
     return "hc_mm" in rows[0]
 
 
-def _store(path: pathlib.Path, rows: Sequence[Mapping[str, str]]) -> FeatureStore:
+def _store(path: storage.Path, rows: Sequence[Mapping[str, str]]) -> FeatureStore:
     """The rows' ids as a store without features."""
     fields = rows[0].keys()
     if "prediction" not in fields or not {"label", "hc_mm"} & fields:

@@ -1,12 +1,12 @@
 """The data sets of an evaluation, each split opened once."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from fetalclip_jax import storage
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.protocol import Source, SourceFacts
 from fetalclip_jax.evaluation.study import Need, Study
@@ -21,12 +21,15 @@ class DataSet:
       root: its folder; "" for what needs none.
       options: of its kind.
       seed: of its splits; None for that of training, where a model was trained on the data, else 0.
+      judged: role of the patients that stand in for the test in studies: "test", or "validation"
+        for a choice among models, which no test patient may help to make.
     """
 
     kind: str
     root: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seed: int | None = None
+    judged: str = "test"
 
 
 class Sources:
@@ -75,8 +78,16 @@ class Sources:
         for need in study.needs:
             if need.optional:
                 continue
-            if need.role not in facts.roles:
-                return f"has no images to {need.role!r}; it has {', '.join(facts.roles)}"
+            role = self._role(name, need.role)
+            if role not in facts.roles:
+                return f"has no images to {role!r}; it has {', '.join(facts.roles)}"
+            if need.role == "all" and self._judged(name) != "test":
+                return f"is judged on its {self._judged(name)} patients, and {study.name} on all"
+            if need.role == "fit" and self._judged(name) != "test" and not _apart(facts):
+                return (
+                    f"is judged on its {self._judged(name)} patients, some of whom {study.name} "
+                    "would learn from"
+                )
             missing = [column for column in need.columns if column not in facts.columns]
             if missing:
                 return f"knows no {', '.join(missing)}"
@@ -84,7 +95,7 @@ class Sources:
 
     def has(self, name: str, need: Need) -> bool:
         """Whether a data set has the images of a need; says why one that may be absent is."""
-        if need.role not in self.facts(name).roles:
+        if self._role(name, need.role) not in self.facts(name).roles:
             return False
         if need.optional:
             try:
@@ -96,8 +107,17 @@ class Sources:
 
     def open(self, name: str, role: str) -> tuple[str, Source]:
         """The split that a role means, and its source."""
-        split = self.facts(name).roles[role]
+        split = self.facts(name).roles[self._role(name, role)]
         return split, self._split(name, split)
+
+    def notes(self, name: str) -> list[str]:
+        """What must be said of how a data set is judged."""
+        if self._judged(name) == "test":
+            return []
+        return [
+            f"judged on the {self._judged(name)} patients, by which models may be chosen: the best "
+            "of several scores higher on them than on others"
+        ]
 
     def trained_patients(self, name: str) -> set[str]:
         """Patients of a data set that the model learned from or was chosen by."""
@@ -106,6 +126,12 @@ class Sources:
         roles = self.facts(name).roles
         opened = [self.open(name, role)[1] for role in ("train", "validation") if role in roles]
         return {str(one) for source in opened for one in source.metadata()["patient_id"]} - {""}
+
+    def _judged(self, name: str) -> str:
+        return self._data[name].judged
+
+    def _role(self, name: str, role: str) -> str:
+        return self._judged(name) if role == "test" else role
 
     def _split(self, name: str, split: str) -> Source:
         if (name, split) not in self._opened:
@@ -134,8 +160,13 @@ def _as_trained(one: DataSet, trained) -> DataSet:
         return dataclasses.replace(one, seed=one.seed or 0)
     options = trained[one.kind].to_dict() | dict(one.options)
     seed = trained.seed if one.seed is None else one.seed
-    return DataSet(one.kind, root, options, seed)
+    return DataSet(one.kind, root, options, seed, one.judged)
 
 
-def _resolved(root: str) -> pathlib.Path:
-    return pathlib.Path(root).resolve()
+def _apart(facts: SourceFacts) -> bool:
+    """Whether the patients that probes learn from are none of those of the validation."""
+    return facts.roles["fit"] == facts.roles.get("train")
+
+
+def _resolved(root: str) -> storage.Path:
+    return storage.path(root).resolve()

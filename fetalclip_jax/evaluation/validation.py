@@ -1,12 +1,11 @@
 """Studies of a model while it trains, on the patients that are kept for validation."""
 
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from fetalclip_jax import tokenizers
+from fetalclip_jax import storage, tokenizers
 from fetalclip_jax.config import build_model
 from fetalclip_jax.evaluation import features, studies
 from fetalclip_jax.evaluation.study import Study
@@ -20,7 +19,7 @@ _RESAMPLES = 1
 
 
 def judge(
-    config: ConfigDict, workdir: pathlib.Path, tokenizer: tokenizers.Tokenizer
+    config: ConfigDict, workdir: storage.Path, tokenizer: tokenizers.Tokenizer
 ) -> Callable[[Any], dict[str, float]]:
     """Prepares `config.train.studies` for a run.
 

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import pathlib
 from collections.abc import Iterator
 
 import cv2
@@ -11,6 +10,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 from jaxtyping import Float, UInt8
+
+from fetalclip_jax import storage
 
 # Channel statistics of CLIP's pretraining images (Radford et al. 2021); FetalCLIP keeps them.
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
@@ -73,13 +74,15 @@ def conversions(path: str | os.PathLike) -> tuple[str, ...]:
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[PIL.Image.Image]:
     """The opened file; whatever is found wrong with it in the block names it."""
-    path = pathlib.Path(path)
+    path = storage.path(path)
     try:
         # Reading first keeps no file handle open when decoding fails half-way.
         with PIL.Image.open(io.BytesIO(path.read_bytes())) as image:
             yield image
     except PIL.UnidentifiedImageError as error:
         raise ValueError(f"cannot decode {path}: not an image file") from error
+    except storage.BucketError:  # says nothing about the image
+        raise
     except Exception as error:  # on damaged bytes Pillow's decoders raise all kinds of errors
         raise ValueError(f"cannot decode {path}: {error}") from error
 

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import pathlib
 import secrets
 import socket
 import time
@@ -19,6 +18,8 @@ import jax
 
 # The client has no public name.
 from jax._src import distributed as _jax_distributed
+
+from fetalclip_jax import storage
 
 # Processes come to a check within this time of each other: they do the same until then.
 _CHECK_TIMEOUT_S = 600.0
@@ -177,7 +178,7 @@ def _who(processes: list[int], said: list[dict[str, Any]]) -> str:
     return first + (f" and {more} more" if more else "")
 
 
-def check_shared(folder: pathlib.Path) -> None:
+def check_shared(folder: storage.Path) -> None:
     """Makes sure that `folder` is the same one for all processes, to be called by all of them.
 
     Raises:
@@ -194,7 +195,7 @@ def check_shared(folder: pathlib.Path) -> None:
             mark.unlink(missing_ok=True)
 
 
-def wait_for_disk(path: pathlib.Path) -> None:
+def wait_for_disk(path: storage.Path) -> None:
     """Waits until this host's view of a shared disk has what the lead process just made.
 
     Raises:
@@ -207,7 +208,7 @@ def wait_for_disk(path: pathlib.Path) -> None:
         )
 
 
-def _appears(path: pathlib.Path) -> bool:
+def _appears(path: storage.Path) -> bool:
     deadline = time.monotonic() + _DISK_TIMEOUT_S
     while not path.exists():
         if time.monotonic() > deadline:
@@ -216,7 +217,7 @@ def _appears(path: pathlib.Path) -> bool:
     return True
 
 
-def _leave_mark(folder: pathlib.Path) -> str:
+def _leave_mark(folder: storage.Path) -> str:
     name = f".shared-{secrets.token_hex(8)}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).touch()

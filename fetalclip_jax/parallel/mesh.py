@@ -1,6 +1,7 @@
 """The device mesh: three named axes, made in one place."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 from jax.sharding import AxisType, Mesh
@@ -8,8 +9,15 @@ from jax.sharding import AxisType, Mesh
 AXES = ("data", "fsdp", "tensor")
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, **unknown: int) -> Mesh:
-    """Arranges all devices of all processes as [data, fsdp, tensor].
+def make_mesh(
+    data: int = -1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    **unknown: int,
+) -> Mesh:
+    """Arranges devices as [data, fsdp, tensor].
 
     The axes are of type Auto: the compiler propagates shardings from parameters and batch, and
     the model holds no sharding code. (`jax.make_mesh` alone would make them Explicit.)
@@ -21,6 +29,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, **unknown: int) ->
       data: replicas of the parameters; -1 takes the devices the other axes leave.
       fsdp: shards of parameters and optimiser state; the batch is split over it too.
       tensor: shards of heads, MLP and vocabulary.
+      devices: to arrange; None for all of all processes.
       unknown: axes that do not exist.
 
     Raises:
@@ -35,15 +44,17 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, **unknown: int) ->
             f"mesh axes data={data}, fsdp={fsdp} and tensor={tensor} must be at least 1 (or -1 for "
             "data: all devices that the others leave)"
         )
-    devices = jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     shape = {"data": data, "fsdp": fsdp, "tensor": tensor}
     if data == -1:
-        shape["data"] = max(devices // (fsdp * tensor), 1)
+        shape["data"] = max(count // (fsdp * tensor), 1)
     needed = math.prod(shape.values())
-    if needed != devices:
+    if needed != count:
         of = f" (in {jax.process_count()} processes)" if jax.process_count() > 1 else ""
         raise ValueError(
-            f"mesh {shape} needs {needed} devices, there are {devices}{of}; set config.mesh.data "
+            f"mesh {shape} needs {needed} devices, there are {count}{of}; set config.mesh.data "
             "to -1 or make the product of the three equal to the devices"
         )
-    return jax.make_mesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(shape.values()), AXES, axis_types=types, devices=devices)

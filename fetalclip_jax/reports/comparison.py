@@ -1,9 +1,9 @@
 """The section "Comparison": who is better, in what, by how much and how surely."""
 
-import pathlib
 from collections.abc import Iterator, Sequence
 
 from fetalclip_jax import run as runs
+from fetalclip_jax import storage
 from fetalclip_jax.evaluation import comparisons
 from fetalclip_jax.evaluation.comparison import Comparison
 from fetalclip_jax.evaluation.comparisons import Comparisons, Pair, shown_p
@@ -63,7 +63,7 @@ def parts(report: Report, found: Comparisons | None) -> Iterator[str]:
     yield _notes(found)
 
 
-def write(folder: pathlib.Path, found: Comparisons | None) -> None:
+def write(folder: storage.Path, found: Comparisons | None) -> None:
     """Writes comparison.json and comparison.csv; where nothing was compared, earlier ones go."""
     path = folder / "comparison.json"
     if found is not None and found.compared:

@@ -1,13 +1,13 @@
 """The section "Data efficiency": curves of all models together, areas, and patients needed."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fetalclip_jax import run as runs
+from fetalclip_jax import storage
 from fetalclip_jax.evaluation import comparisons
 from fetalclip_jax.evaluation.comparisons import Comparisons, shown_p
 from fetalclip_jax.evaluation.curve_comparison import CurveComparison, compare_curves
@@ -123,7 +123,7 @@ def parts(report: Report, found: Curves) -> Iterator[str]:
         yield _differences(study, found)
 
 
-def write(folder: pathlib.Path, found: Curves) -> None:
+def write(folder: storage.Path, found: Curves) -> None:
     """Writes curves.json; nothing where there is no curve."""
     if found.drawn:
         runs.write_json(folder / "curves.json", found.to_json())

@@ -9,9 +9,9 @@ A section is a function of a `Report` that returns HTML or "", with one line in 
 said by `report.missing.append("...")`.
 """
 
-import pathlib
 from collections.abc import Iterator, Sequence
 
+from fetalclip_jax import storage
 from fetalclip_jax.reports import page, provenance
 from fetalclip_jax.reports.naming import slug
 from fetalclip_jax.reports.reading import Contents, Evaluated
@@ -26,7 +26,7 @@ class Report:
       missing: sentences about absent parts.
     """
 
-    def __init__(self, contents: Contents, figures: pathlib.Path):
+    def __init__(self, contents: Contents, figures: storage.Path):
         self.contents = contents
         self.sections: list[tuple[str, str]] = []
         self.missing: list[str] = []

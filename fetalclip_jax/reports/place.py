@@ -1,7 +1,8 @@
 """Where a report's files go: in the place of no file but those of a report before."""
 
 import json
-import pathlib
+
+from fetalclip_jax import storage
 
 # File -> a key that it has if a report wrote it.
 _FILES = {
@@ -12,7 +13,7 @@ _FILES = {
 }
 
 
-def check(folder: pathlib.Path) -> None:
+def check(folder: storage.Path) -> None:
     """Looks at everything that a report would write over.
 
     Raises:

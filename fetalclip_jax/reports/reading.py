@@ -3,10 +3,10 @@
 import csv
 import dataclasses
 import json
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fetalclip_jax import storage
 from fetalclip_jax.evaluation import result as results
 from fetalclip_jax.evaluation import studies
 from fetalclip_jax.evaluation.result import Result
@@ -26,7 +26,7 @@ class TrainedRun:
       bad_examples: split -> (example id, reason) of what its records leave out.
     """
 
-    workdir: pathlib.Path
+    workdir: storage.Path
     config: Mapping[str, Any]
     metrics: Sequence[Mapping[str, Any]]
     skipped_metric_lines: int
@@ -50,7 +50,7 @@ class Evaluated:
     """
 
     result: Result
-    folder: pathlib.Path
+    folder: storage.Path
     label: str
 
     @property
@@ -101,7 +101,7 @@ class Contents:
         return list(dict.fromkeys(one.label for one in self.evaluated))
 
 
-def read(sources: Sequence[pathlib.Path]) -> Contents:
+def read(sources: Sequence[storage.Path]) -> Contents:
     """Reads runs and folders of results.
 
     Args:
@@ -114,7 +114,7 @@ def read(sources: Sequence[pathlib.Path]) -> Contents:
     if not sources:
         raise ValueError("no run and no folder of results is given: nothing to report")
     runs, paths = [], {}
-    for source in map(pathlib.Path, sources):
+    for source in map(storage.path, sources):
         if not source.is_dir():
             raise ValueError(f"{source} is not a folder; give a run or what `evaluate` wrote")
         found = results.find(source / "results" if is_run(source) else source)
@@ -140,7 +140,7 @@ def read(sources: Sequence[pathlib.Path]) -> Contents:
     )
 
 
-def _load(path: pathlib.Path) -> Result:
+def _load(path: storage.Path) -> Result:
     result = results.load(path)
     try:
         studies.check_predictions(result)
@@ -149,14 +149,14 @@ def _load(path: pathlib.Path) -> Result:
     return result
 
 
-def is_run(folder: pathlib.Path) -> bool:
+def is_run(folder: storage.Path) -> bool:
     """Whether a folder is one that training or `fetalclip import` claims."""
     return any((folder / name).is_file() for name in ("config.json", "metrics.jsonl"))
 
 
-def _labels(loaded: Sequence[tuple[Result, pathlib.Path]]) -> list[str]:
+def _labels(loaded: Sequence[tuple[Result, storage.Path]]) -> list[str]:
     """A label of each result that no other of the same study has."""
-    ways: tuple[Callable[[Result, pathlib.Path], str], ...] = (
+    ways: tuple[Callable[[Result, storage.Path], str], ...] = (
         lambda r, _: f"{_name(r.model, 'model')} / {_name(r.data, 'data')}",
         lambda r, f: f"{ways[0](r, f)} ({r.protocol.get('name', 'protocol not recorded')})",
         lambda r, f: f"{ways[1](r, f)} in {f}",
@@ -177,7 +177,7 @@ def _name(identity: Mapping[str, Any], kind: str) -> str:
     return str(identity.get("name") or f"{kind} not recorded")
 
 
-def _read_run(workdir: pathlib.Path) -> TrainedRun:
+def _read_run(workdir: storage.Path) -> TrainedRun:
     metrics, skipped = _read_metrics(workdir / "metrics.jsonl")
     return TrainedRun(
         workdir=workdir,
@@ -193,7 +193,7 @@ def _read_run(workdir: pathlib.Path) -> TrainedRun:
     )
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def _read_json(path: storage.Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
@@ -205,12 +205,12 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
-def _read_bad_examples(path: pathlib.Path) -> list[tuple[str, str]]:
+def _read_bad_examples(path: storage.Path) -> list[tuple[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return [(r.get("example_id") or "", r.get("reason") or "") for r in csv.DictReader(file)]
 
 
-def _read_metrics(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
+def _read_metrics(path: storage.Path) -> tuple[list[dict[str, Any]], int]:
     """Metrics merged by step. A resumed run repeats steps: what was logged last holds."""
     if not path.exists():
         return [], 0

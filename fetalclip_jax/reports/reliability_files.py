@@ -2,11 +2,11 @@
 
 import csv
 import io
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fetalclip_jax import run as runs
+from fetalclip_jax import storage
 from fetalclip_jax.evaluation.calibration import Calibration
 from fetalclip_jax.evaluation.result import Estimate
 from fetalclip_jax.evaluation.subgroups import DATA_SET
@@ -22,7 +22,7 @@ _CALIBRATION_COLUMNS = (
 )
 
 
-def write(folder: pathlib.Path, found: Reliability) -> None:
+def write(folder: storage.Path, found: Reliability) -> None:
     """Writes reliability.json, reliability_subgroups.csv and reliability_calibration.csv."""
     runs.write_json(folder / "reliability.json", found.to_json())
     runs.write_text(folder / "reliability_subgroups.csv", subgroup_table(found))

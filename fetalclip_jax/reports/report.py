@@ -1,10 +1,10 @@
 """report.html: one self-contained page about runs and results, with results.json beside it."""
 
-import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fetalclip_jax import run as runs
+from fetalclip_jax import storage
 from fetalclip_jax.evaluation.caveats import caveats
 from fetalclip_jax.evaluation.comparison import MARGIN
 from fetalclip_jax.reports import (
@@ -32,15 +32,15 @@ from fetalclip_jax.reports.reading import Contents
 
 
 def build(
-    sources: Sequence[pathlib.Path],
-    output: pathlib.Path,
+    sources: Sequence[storage.Path],
+    output: storage.Path,
     total_seconds: float | None = None,
     *,
     compare: Sequence[tuple[str, str]] = (),
     margin: float = MARGIN,
     subgroups: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
-) -> pathlib.Path:
+) -> storage.Path:
     """Writes a page about runs and results, with figures, tables and a summary for scripts.
 
     Whatever is missing is left out and named on the page. `results.json`, `results.csv` and
@@ -66,7 +66,7 @@ def build(
       ValueError: there is nothing to report, a file is broken, a pair of models cannot be compared,
         or `output` is no place for it; the message names it.
     """
-    output = pathlib.Path(output)
+    output = storage.path(output)
     if output.suffix.lower() not in (".html", ".htm") or output.is_dir():
         raise ValueError(f"the report {output} must be a file that ends in .html")
     contents = reading.read(sources)
@@ -107,8 +107,8 @@ def notice(contents: Contents) -> str:
 
 
 def _summary_folder(
-    sources: Sequence[pathlib.Path], contents: Contents, output: pathlib.Path
-) -> pathlib.Path:
+    sources: Sequence[storage.Path], contents: Contents, output: storage.Path
+) -> storage.Path:
     """Where results.json goes."""
     folder = output.parent
     if len(contents.runs) == 1 and len(sources) == 1:

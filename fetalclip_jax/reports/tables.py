@@ -10,10 +10,10 @@ The LaTeX is a `table` that shrinks to the line: \\usepackage{booktabs,graphicx}
 
 import csv
 import io
-import pathlib
 from collections.abc import Container, Sequence
 
 from fetalclip_jax import run as runs
+from fetalclip_jax import storage
 from fetalclip_jax.reports import headline, naming, provenance, published
 from fetalclip_jax.reports.claim_data import together
 from fetalclip_jax.reports.naming import Metric, number, slug
@@ -34,7 +34,7 @@ _VALUE, _INTERVAL = "Value", "95 % interval"
 _SIMULATED = "Simulated images: these numbers say nothing about patients."
 
 
-def write(folder: pathlib.Path, contents: Contents) -> None:
+def write(folder: storage.Path, contents: Contents) -> None:
     """Writes the tables for which the sources hold something; those of an earlier report go."""
     made: dict[str, tuple[list[tuple[str, ...]], str]] = {}
     if found := headline.rows(contents):
@@ -61,7 +61,7 @@ def write(folder: pathlib.Path, contents: Contents) -> None:
         _write(folder, name, rows, caption)
 
 
-def _clear(folder: pathlib.Path, kept: Container[str]) -> None:
+def _clear(folder: storage.Path, kept: Container[str]) -> None:
     """Removes what an earlier report wrote and this one does not: it would be taken for its own."""
     for path in folder.glob("*.tex"):
         if path.stem not in kept and path.read_text(encoding="utf-8").startswith(_MARK):
@@ -125,7 +125,7 @@ def _edges(metric: Metric, low: float | None, high: float | None) -> str:
     return "none" if low is None or high is None else f"{metric.show(low)} to {metric.show(high)}"
 
 
-def _write(folder: pathlib.Path, name: str, rows, caption: str) -> None:
+def _write(folder: storage.Path, name: str, rows, caption: str) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     runs.write_text(folder / f"{name}.csv", text.getvalue())

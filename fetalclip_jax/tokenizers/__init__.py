@@ -1,15 +1,16 @@
 """Tokenizers: CLIP's byte-pair vocabulary and SentencePiece, behind one protocol."""
 
 import os
-import pathlib
 
 from ml_collections import ConfigDict
 
+from fetalclip_jax import storage
 from fetalclip_jax.models.presets import TextConfig
 from fetalclip_jax.tokenizers import description
+from fetalclip_jax.tokenizers.description import FILE_NAME
 from fetalclip_jax.tokenizers.protocol import Tokenizer
 
-__all__ = ["Tokenizer", "check_fits", "load", "new"]
+__all__ = ["FILE_NAME", "Tokenizer", "check_fits", "load", "new"]
 
 # Captions a vocabulary is learned from: enough to see every word and number format.
 _CORPUS_CAPTIONS = 8000
@@ -22,9 +23,9 @@ def load(directory: str | os.PathLike[str]) -> Tokenizer:
       ValueError: a missing or damaged folder, an unknown kind, or files that are not the ones
         described (by fingerprint).
     """
-    directory = pathlib.Path(directory)
+    directory = storage.path(directory)
     found = description.read(directory)
-    path = directory / description.FILE_NAME
+    path = directory / FILE_NAME
     # Imported here: each kind brings its own library.
     if found["kind"] == "sentencepiece":
         from fetalclip_jax.tokenizers.sentencepiece import MODEL_NAME, SentencePieceTokenizer

@@ -9,7 +9,6 @@ import hashlib
 import html
 import importlib.resources
 import os
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +17,7 @@ import numpy as np
 from jaxtyping import Int, Int32
 from tokenizers import models
 
+from fetalclip_jax import storage
 from fetalclip_jax.tokenizers import description
 from fetalclip_jax.tokenizers.protocol import check_context_length, check_texts, padded_rows
 
@@ -94,7 +94,7 @@ class ClipBPETokenizer:
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write `tokenizer.json` into `directory` (made if needed); the vocabulary is shipped."""
-        pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
+        storage.path(directory).mkdir(parents=True, exist_ok=True)
         description.write(
             directory, kind=KIND, context_length=self.context_length, fingerprint=self.fingerprint
         )

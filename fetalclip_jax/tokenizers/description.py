@@ -2,7 +2,8 @@
 
 import json
 import os
-import pathlib
+
+from fetalclip_jax import storage
 
 FILE_NAME = "tokenizer.json"
 
@@ -14,7 +15,7 @@ def write(
     text = json.dumps(
         {"kind": kind, "context_length": context_length, "fingerprint": fingerprint}, indent=2
     )
-    (pathlib.Path(directory) / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    (storage.path(directory) / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
 
 def read(directory: str | os.PathLike[str]) -> dict[str, str | int]:
@@ -23,7 +24,7 @@ def read(directory: str | os.PathLike[str]) -> dict[str, str | int]:
     Raises:
       ValueError: missing or damaged file, or a key that is missing or of another type.
     """
-    path = pathlib.Path(directory) / FILE_NAME
+    path = storage.path(directory) / FILE_NAME
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

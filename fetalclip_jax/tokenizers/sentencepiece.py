@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import pathlib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -11,6 +10,7 @@ import numpy as np
 import sentencepiece as spm
 from jaxtyping import Int, Int32
 
+from fetalclip_jax import storage
 from fetalclip_jax.tokenizers import description
 from fetalclip_jax.tokenizers.protocol import check_context_length, check_texts, padded_rows
 
@@ -126,7 +126,7 @@ class SentencePieceTokenizer:
         Raises:
           ValueError: a missing or damaged file.
         """
-        path = pathlib.Path(path)
+        path = storage.path(path)
         try:
             model = path.read_bytes()
         except OSError as error:
@@ -161,7 +161,7 @@ class SentencePieceTokenizer:
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write `tokenizer.model` and `tokenizer.json` into `directory` (made if needed)."""
-        directory = pathlib.Path(directory)
+        directory = storage.path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / MODEL_NAME).write_bytes(self._model)
         description.write(

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import logging
 import pathlib
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +13,10 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from fetalclip_jax import storage
 from fetalclip_jax.parallel import distributed
-from fetalclip_jax.run import Run, is_lead
-from fetalclip_jax.training import integrity, retention
+from fetalclip_jax.run import RECORDED, Run, is_lead
+from fetalclip_jax.training import bucket_checkpoints, integrity, retention
 from fetalclip_jax.training.state import TrainState
 
 # Saves that may fail one after another before a run stops.
@@ -45,31 +47,38 @@ class Checkpointer:
 
     def __init__(
         self,
-        workdir: pathlib.Path,
+        workdir: storage.Path,
         keep: int = 2,
         *,
         keep_best: str = "",
         milestone: int | None = None,
         tokenizer: str = "",
     ):
-        self._folder = Run(workdir).checkpoints.absolute()
+        self._folder = self._named = Run(workdir).checkpoints.absolute()
         self._keep_best = keep_best
         self._kept = retention.Kept(keep, milestone, self._best_step)
         self._tokenizer = tokenizer
         self._pending: int | None = None
         self._failures: list[str] = []  # since the last save that succeeded
         logging.getLogger("absl").addFilter(_not_of_orbax)
+        self._mirror: bucket_checkpoints.Mirror | None = None
+        if not bucket_checkpoints.is_written_by_orbax(self._named):
+            self._mirror = bucket_checkpoints.Mirror(self._named)
+            self._folder = self._mirror.folder
         try:
             self._open()
+        except storage.BucketError:
+            raise
         except OSError as error:
             raise ValueError(
-                f"{self._folder} cannot be written ({error.strerror}); make it writable, or choose "
+                f"{self._named} cannot be written ({error.strerror}); make it writable, or choose "
                 "another --workdir"
             ) from error
 
     def _open(self) -> None:
         if is_lead():
             retention.remove_half_written(self._folder)
+            bucket_checkpoints.adopt(self._folder)
         self._manager = _Manager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -130,6 +139,9 @@ class Checkpointer:
             self._manager.save(step, args=items)
         except Exception as error:  # of Orbax, TensorStore or the system, by what is wrong
             self._failed(error)
+        else:
+            if self._mirror is not None:
+                self._mirror.send(self._manager.wait_until_finished)
 
     def settle(self, *, last: bool = False) -> None:
         """Waits for the save in progress; says it where that failed.
@@ -143,6 +155,8 @@ class Checkpointer:
         if self._pending is None:
             return
         try:
+            if self._mirror is not None:
+                self._mirror.wait()
             self._manager.wait_until_finished()
         except Exception as error:  # as in `save`
             self._failed(error, last)
@@ -160,7 +174,7 @@ class Checkpointer:
             raise ValueError(self._failures[-1] + _ADVICE)
 
     def _failed(self, error: Exception, last: bool = False) -> None:
-        message = f"{self._folder / str(self._pending)} could not be written"
+        message = f"{self._named / str(self._pending)} could not be written"
         self._failures.append(f"{message} ({integrity.reason(error)})")
         self._pending = None
         if jax.process_count() > 1:
@@ -216,14 +230,14 @@ class Checkpointer:
             try:
                 restored = self._restore(step, abstract)
             except Exception as error:  # of Orbax, TensorStore or json, by what is damaged
-                failure = integrity.reason(error)
+                failure = _why_unreadable(folder, error)
             if failure := distributed.found_anywhere(failure):
                 damaged[step] = failure
                 continue
             aside |= {step: ("damaged", reason) for step, reason in damaged.items()}
             self._set_aside(aside)
             return restored
-        raise ValueError(_none_readable(self._folder, damaged))
+        raise ValueError(_none_readable(self._named, damaged))
 
     def _restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         folder = self._folder / str(step)
@@ -251,8 +265,11 @@ class Checkpointer:
             folder = self._folder / str(step)
             if is_lead():
                 aside = retention.unused(folder.with_name(f"{step}.{what}"))
-                distributed.say(f"{folder} is {what} ({reason}); renamed to {aside.name}")
+                named = self._named / str(step)
+                distributed.say(f"{named} is {what} ({reason}); renamed to {aside.name}")
                 folder.rename(aside)
+                if self._mirror is not None:
+                    self._mirror.set_aside(step, aside.name)
             del self._metrics[step]
         if steps:
             if jax.process_count() > 1:
@@ -276,6 +293,8 @@ class Checkpointer:
         except ValueError as error:
             distributed.say(str(error))
         self._manager.close()
+        if self._mirror is not None:
+            self._mirror.close()
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:
@@ -297,19 +316,29 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
-def latest_step(workdir: pathlib.Path) -> int | None:
+def latest_step(workdir: storage.Path) -> int | None:
     """The newest finished checkpoint of a run, or None."""
     return max(Run(workdir).steps(), default=None)
 
 
-def save_params(workdir: pathlib.Path, params: Any) -> None:
+def save_params(workdir: storage.Path, params: Any) -> None:
     """Writes parameters that came from elsewhere as the checkpoint of step 0."""
+    folder = Run(workdir).checkpoints.absolute() / "0"
+    if not bucket_checkpoints.is_written_by_orbax(folder):
+        with tempfile.TemporaryDirectory() as temporary:
+            save_params(pathlib.Path(temporary), params)
+            written = Run(temporary).checkpoints / "0"
+            integrity.record(written)
+            storage.upload(written, folder, RECORDED)
+        return
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(Run(workdir).checkpoints.absolute() / "0" / "params", params)
+        checkpointer.save(folder / "params", params)
+    if storage.is_bucket(folder):
+        integrity.record(folder)
 
 
 def restore_params(
-    workdir: pathlib.Path,
+    workdir: storage.Path,
     abstract_params: Any,
     *,
     step: int | None = None,
@@ -345,7 +374,7 @@ def restore_params(
     averaged = any((folder / str(step) / "ema").exists() for step in steps)
     damaged: dict[int, str] = {}
     for step in reversed(steps):
-        item = folder / str(step) / ("ema" if averaged else "params")
+        item = bucket_checkpoints.readable(folder / str(step)) / ("ema" if averaged else "params")
         if found := distributed.on_lead(lambda item=item: integrity.damage(item.parent, item.name)):
             damaged[step] = found
             continue
@@ -357,7 +386,7 @@ def restore_params(
                 params = checkpointer.restore(item, abstract_params)
             integrity.check_finite(params)
         except Exception as error:  # of Orbax or TensorStore, by what is damaged
-            failure = integrity.reason(error)
+            failure = _why_unreadable(item.parent, error)
         if failure := distributed.found_anywhere(failure):
             damaged[step] = failure
             continue
@@ -369,7 +398,17 @@ def restore_params(
     raise ValueError(_none_readable(folder, damaged))
 
 
-def _check_fits(item: pathlib.Path, abstract: Any, noun: str = "model") -> None:
+def _why_unreadable(folder: storage.Path, error: Exception) -> str:
+    """What is damaged; a bucket that is out of reach damages nothing, and is raised."""
+    if storage.is_bucket(folder) and storage.is_outage(error):
+        raise ValueError(
+            f"{folder} cannot be read now ({integrity.reason(error)}); nothing is wrong with it: "
+            "run the same command again when the bucket answers"
+        ) from error
+    return integrity.reason(error)
+
+
+def _check_fits(item: storage.Path, abstract: Any, noun: str = "model") -> None:
     """Raises ValueError if the arrays of a checkpoint are those of another model or optimiser.
 
     Asked first: Orbax reads all arrays at once, and each that does not fit reports it.
@@ -381,7 +420,7 @@ def _check_fits(item: pathlib.Path, abstract: Any, noun: str = "model") -> None:
     integrity.check_shapes(item, there, abstract, noun)
 
 
-def _none_readable(folder: pathlib.Path, damaged: dict[int, str]) -> str:
+def _none_readable(folder: storage.Path, damaged: dict[int, str]) -> str:
     step, reason = next(iter(damaged.items()))
     return (
         f"{folder}: none of its checkpoints ({', '.join(map(str, sorted(damaged)))}) can be read "

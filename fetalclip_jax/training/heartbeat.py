@@ -3,12 +3,12 @@
 import contextlib
 import json
 import os
-import pathlib
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 
+from fetalclip_jax import storage
 from fetalclip_jax.training.flight import Flight
 from fetalclip_jax.training.goodput import QUIET, Clock
 
@@ -24,7 +24,7 @@ _WAITS_FOR = {
 }
 
 
-def read(folder: pathlib.Path) -> dict[int, dict]:
+def read(folder: storage.Path) -> dict[int, dict]:
     """The last heartbeats in a folder, by process. Such that cannot be read are left out."""
     beats = {}
     for path in folder.glob("*.json"):
@@ -53,7 +53,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        folder: pathlib.Path,
+        folder: storage.Path,
         clock: Clock,
         flight: Flight,
         *,
@@ -94,12 +94,16 @@ class Heartbeat:
         }
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
+            text = json.dumps(content) + "\n"
+            if storage.is_bucket(path):
+                path.write_text(text)
+                return
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(content) + "\n", encoding="utf-8")
+            part.write_text(text, encoding="utf-8")
             part.replace(path)
         except OSError:  # a full disk: saving a checkpoint tells it, and knows what to do
             with contextlib.suppress(OSError):
-                part.unlink()
+                part.unlink(missing_ok=True)
 
     def look(self) -> None:
         """Says who is behind, where no step has finished for too long."""

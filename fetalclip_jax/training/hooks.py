@@ -175,6 +175,7 @@ class Save:
     It comes after what writes metrics: a checkpoint implies that the lines of its step are there.
 
     Attributes:
+      send: brings these lines to where the checkpoint goes.
       judged: step -> validation metrics, of which the best checkpoint is chosen.
     """
 
@@ -186,6 +187,7 @@ class Save:
     counts: Callable[[], Mapping[str, int]]
     global_batch_size: int
     judged: Mapping[int, Mapping[str, float]]
+    send: Callable[[], None]
 
     def __post_init__(self):
         self._all_finite = jax.jit(all_finite)
@@ -198,6 +200,8 @@ class Save:
                 f"not saved; the last good checkpoint is of step {self.checkpointer.latest_step()}"
                 "; lower config.optimizer.learning_rate"
             )
+        with self.clock.during("save"):
+            self.send()
         self.clock.kept = self.clock.seconds()
         progress = {
             "seconds": self.clock.kept,

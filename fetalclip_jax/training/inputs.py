@@ -1,16 +1,15 @@
 """What a run reads: its records and its tokenizer, each made on first use, and batches of them."""
 
 import contextlib
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int32
 from ml_collections import ConfigDict
 
-from fetalclip_jax import tokenizers
+from fetalclip_jax import storage, tokenizers
 from fetalclip_jax.config import class_names
-from fetalclip_jax.data import pipeline, records
+from fetalclip_jax.data import pipeline, records, subset
 from fetalclip_jax.data.labelled import LabelledRecords
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.checked import CheckedSource
@@ -49,7 +48,7 @@ def validation_split(config: ConfigDict) -> str:
     return registry.roles(config.data.source)["validation"]
 
 
-def open_records(config: ConfigDict, workdir: pathlib.Path, split: str) -> records.RecordDataset:
+def open_records(config: ConfigDict, workdir: storage.Path, split: str) -> records.RecordDataset:
     """Prepared records of one split, made on first use, by the lead process for all.
 
     Data that changed since are prepared anew, until a checkpoint relies on the records. Only the
@@ -77,16 +76,18 @@ def open_records(config: ConfigDict, workdir: pathlib.Path, split: str) -> recor
 
 
 def examples(
-    config: ConfigDict, workdir: pathlib.Path, split: str
-) -> records.RecordDataset | LabelledRecords:
-    """What is learned from a split: its records, or of these the ones with a label to learn.
+    config: ConfigDict, workdir: storage.Path, split: str
+) -> records.RecordDataset | subset.Subset:
+    """What is learned from a split: its records, or some patients, or those with a label to learn.
 
-    Says how many those are, and what the others are.
+    Says how many have a label, and what the others are.
 
     Raises:
-      ValueError: as `open_records`; no record has a label.
+      ValueError: as `open_records` and `data.subset.of_patients`; no record has a label.
     """
     dataset = open_records(config, workdir, split)
+    if split == "train" and config.data.train_images:
+        dataset = subset.of_patients(dataset, config.data.train_images, config.data.seed)
     if not class_names(config):
         return dataset
     labelled = LabelledRecords(dataset, TASKS[config.loss.labels])
@@ -101,32 +102,37 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def open_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> tokenizers.Tokenizer:
+def open_tokenizer(config: ConfigDict, workdir: storage.Path) -> tokenizers.Tokenizer:
     """The run's tokenizer, made on first use, by the lead process for all, and kept with the run.
 
     Raises:
       ValueError: a vocabulary or a context length that does not fit the model.
     """
     folder = Run(workdir).tokenizer
-    distributed.on_lead(lambda: None if folder.is_dir() else _make_tokenizer(config, folder))
+    distributed.on_lead(lambda: None if _has_tokenizer(folder) else _make_tokenizer(config, folder))
     distributed.wait_for_disk(folder)
     return tokenizers.load(folder)
 
 
-def _make_tokenizer(config: ConfigDict, folder: pathlib.Path) -> None:
+def _has_tokenizer(folder: storage.Path) -> bool:
+    # In a bucket a folder is there from its first file on.
+    return (folder / tokenizers.FILE_NAME if storage.is_bucket(folder) else folder).exists()
+
+
+def _make_tokenizer(config: ConfigDict, folder: storage.Path) -> None:
     text = config.model.text_cfg
     if config.init_from:
         tokenizer = origin.tokenizer(config)
     else:
         tokenizer = tokenizers.new(config.tokenizer.kind, text, config.captions.seed)
     tokenizers.check_fits(tokenizer, text)
-    with whole_folder(folder) as partial:
+    with whole_folder(folder, tokenizers.FILE_NAME) as partial:
         tokenizer.save(partial)
 
 
 def train_batches(
     config: ConfigDict,
-    dataset: records.RecordDataset | LabelledRecords,
+    dataset: records.RecordDataset | subset.Subset,
     tokenizer: tokenizers.Tokenizer,
     *,
     first_step: int,
@@ -156,7 +162,7 @@ def train_batches(
 
 def validation_batches(
     config: ConfigDict,
-    workdir: pathlib.Path,
+    workdir: storage.Path,
     tokenizer: tokenizers.Tokenizer,
     shards: int,
     *,

@@ -102,6 +102,7 @@ class Instruments:
             counts,
             settings.global_batch_size,
             judged,
+            self.writer.send,
         )
 
     def say(self, line: str) -> None:

@@ -5,34 +5,36 @@ array of a broken file at once, and takes some damage for data.
 """
 
 import errno
+import functools
 import json
 import os
-import pathlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fetalclip_jax import run
+from fetalclip_jax import run, storage
 
-_NAME = "files.json"
 _CHUNK_BYTES = 1 << 20
 _TELLING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
-def record(folder: pathlib.Path) -> None:
-    """Writes size and CRC-32 of every file in the folders of `folder` into its `files.json`."""
-    run.write_json(folder / _NAME, {name: _describe(folder / name) for name in _names(folder)})
+def record(folder: storage.Path) -> None:
+    """Writes size and checksum of every file in the folders of `folder` into its `files.json`.
+
+    In a bucket the checksum is the bucket's own, else it is CRC-32.
+    """
+    run.write_json(folder / run.RECORDED, _describe_all(folder))
 
 
-def is_recorded(folder: pathlib.Path) -> bool:
-    return (folder / _NAME).exists()
+def is_recorded(folder: storage.Path) -> bool:
+    return (folder / run.RECORDED).exists()
 
 
-def damage(folder: pathlib.Path, part: str = "") -> str | None:
+def damage(folder: storage.Path, part: str = "") -> str | None:
     """What is wrong with the files of `folder`, in a few words; None where nothing is.
 
     Nothing is known of a folder that was never recorded.
@@ -43,21 +45,45 @@ def damage(folder: pathlib.Path, part: str = "") -> str | None:
     if not is_recorded(folder):
         return None
     try:
-        recorded = json.loads((folder / _NAME).read_text())
+        recorded = json.loads((folder / run.RECORDED).read_text())
         expected = {name: tuple(recorded[name]) for name in recorded}
     except (ValueError, TypeError):
-        return f"{_NAME} is not readable"
+        return f"{run.RECORDED} is not readable"
+    look = _in_bucket(folder) if storage.is_bucket(folder) else functools.partial(_look, folder)
     for name, (size, checksum) in expected.items():
         if part and not name.startswith(f"{part}/"):
             continue
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes of {size}"
-        if _describe(path) != [size, checksum]:
-            return f"{name} has other content than was written"
+        if found := look(name, size, checksum):
+            return found
     return None
+
+
+def _look(folder: storage.Path, name: str, size: int, checksum: int) -> str | None:
+    path = folder / name
+    if not path.is_file():
+        return f"{name} is missing"
+    if path.stat().st_size != size:
+        return f"{name} has {path.stat().st_size} bytes of {size}"
+    if _describe(path) != [size, checksum]:
+        return f"{name} has other content than was written"
+    return None
+
+
+def _in_bucket(folder: storage.BucketPath) -> Callable[[str, int, str | int], str | None]:
+    """As `_look`, from one list of what is there."""
+    there = folder.listing()
+
+    def look(name: str, size: int, checksum: str | int) -> str | None:
+        if name not in there:
+            return f"{name} is missing"
+        if there[name][0] != size:
+            return f"{name} has {there[name][0]} bytes of {size}"
+        # A copy of a run on a disk has checksums of another kind.
+        if isinstance(checksum, str) and there[name][1] != checksum:
+            return f"{name} has other content than was written"
+        return None
+
+    return look
 
 
 def check_finite(tree: Any) -> None:
@@ -71,16 +97,18 @@ def check_finite(tree: Any) -> None:
                 raise ValueError(f"{jax.tree_util.keystr(path)} holds numbers that are not finite")
 
 
-def read_json(item: pathlib.Path) -> dict[str, Any]:
+def read_json(item: storage.Path) -> dict[str, Any]:
     """An item saved as JSON; empty where it cannot be read."""
     try:
         content = json.loads((item / "metadata").read_text())
+    except storage.BucketError:
+        raise
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def check_tokenizer(folder: pathlib.Path, fingerprint: str) -> None:
+def check_tokenizer(folder: storage.Path, fingerprint: str) -> None:
     """Raises ValueError where a checkpoint is of a model with another tokenizer."""
     there = read_json(folder / "progress").get("tokenizer")
     if fingerprint and there and there != fingerprint:
@@ -91,14 +119,14 @@ def check_tokenizer(folder: pathlib.Path, fingerprint: str) -> None:
         )
 
 
-def check_position(folder: pathlib.Path, step: int) -> None:
+def check_position(folder: storage.Path, step: int) -> None:
     """Raises ValueError where the data position is that of another step."""
     position = read_json(folder / "data")  # empty in checkpoints of earlier versions
     if position and position.get("step") != step:
         raise ValueError(f"state of step {step}, data position of step {position.get('step')}")
 
 
-def check_shapes(item: pathlib.Path, there: Any, abstract: Any, noun: str) -> None:
+def check_shapes(item: storage.Path, there: Any, abstract: Any, noun: str) -> None:
     """Raises ValueError where the arrays of a checkpoint are not those of the model or optimizer.
 
     Args:
@@ -147,14 +175,15 @@ def _short(text: str) -> str:
     return text if len(text) <= 160 else text[:160] + "..."
 
 
-def _names(folder: pathlib.Path) -> Iterator[str]:
+def _describe_all(folder: storage.Path) -> dict[str, list]:
     # Not those of `folder` itself: Orbax goes on writing them, and does without them.
-    for path in sorted(folder.glob("*/**/*")):
-        if path.is_file():
-            yield path.relative_to(folder).as_posix()
+    if storage.is_bucket(folder):
+        return {name: list(found) for name, found in folder.listing().items() if "/" in name}
+    paths = (path for path in sorted(folder.glob("*/**/*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): _describe(path) for path in paths}
 
 
-def _describe(path: pathlib.Path) -> list[int]:
+def _describe(path: storage.Path) -> list[int]:
     size = checksum = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

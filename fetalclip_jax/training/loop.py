@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
-import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,8 +10,8 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fetalclip_jax import continuation, tokenizers
-from fetalclip_jax.config import build_model, flatten
+from fetalclip_jax import continuation, storage, tokenizers
+from fetalclip_jax.config import flatten
 from fetalclip_jax.parallel import distributed, sharding
 from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.run import Run, write_json
@@ -26,12 +24,10 @@ from fetalclip_jax.training import (
     inputs,
     instruments,
     metrics,
-    objective,
-    optimizer,
     origin,
     preemption,
+    program,
     state,
-    step,
 )
 
 # May differ between the hosts of a job.
@@ -40,7 +36,7 @@ _FIELDS_OF_A_HOST = ("data.root", "data.workers", "data.loader_workers")
 
 def train(
     config: ConfigDict,
-    workdir: str | pathlib.Path,
+    workdir: str | storage.Path,
     *,
     allow_config_change: bool = False,
     notice: preemption.Notice | None = None,
@@ -77,7 +73,7 @@ def train(
     mesh = meshes.make_mesh(**config.mesh)
     _check_numbers(config, mesh)
     _check_studies(config, judge)
-    parts, part = _build(config, mesh), sharding.batch_part(mesh)
+    parts, part = program.build(config, mesh), sharding.batch_part(mesh)
     dataset = inputs.examples(config, run.workdir, "train")
     tokenizer = inputs.open_tokenizer(config, run.workdir)
     measure = judge(config, run.workdir, tokenizer) if config.train.studies else None
@@ -134,6 +130,17 @@ def train(
         content = _summary(config, current, clock.kept) | view.summary(watch.counts())
         write_json(summary, content)
     return current
+
+
+def check(config: ConfigDict) -> None:
+    """Looks at all that can be known of a run without its data.
+
+    Raises:
+      ValueError: a field of `config` that cannot work on the devices there are.
+    """
+    mesh = meshes.make_mesh(**config.mesh)
+    _check_numbers(config, mesh)
+    _build(config, mesh)
 
 
 def _steps(
@@ -203,42 +210,6 @@ def _checkpointer(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Parts:
-    """What a configuration describes, ready to run."""
-
-    abstract: state.TrainState
-    new_state: Callable[[], state.TrainState]
-    train_step: Callable
-    eval_step: Callable
-
-
-def _build(config: ConfigDict, mesh: Mesh) -> _Parts:
-    model = build_model(config)
-    target = objective.create(config.loss, model, mesh)
-    held = optimizer.left_as_it_is(model)
-    rule = optimizer.make_optimizer(config.optimizer, config.train.steps, held)
-    born = {"seed": config.seed, "with_ema": config.train.ema_decay > 0}
-    abstract, shardings = state.abstract_state(model, rule, mesh, **born)
-    return _Parts(
-        abstract=abstract,
-        new_state=functools.partial(state.create_state, model, rule, mesh, **born),
-        train_step=step.make_train_step(
-            target,
-            rule,
-            mesh,
-            shardings,
-            seed=config.seed,
-            ema_decay=config.train.ema_decay,
-            micro_batches=config.train.micro_batches,
-            trained=functools.partial(optimizer.trained, config.optimizer, held=held),
-        ),
-        eval_step=step.make_eval_step(
-            target, mesh, shardings, micro_batches=config.train.micro_batches
-        ),
-    )
-
-
 def _check_studies(config: ConfigDict, judge: Callable | None) -> None:
     settings = config.train
     if bool(settings.studies) != bool(settings.study_every):
@@ -281,17 +252,7 @@ def _check_numbers(config: ConfigDict, mesh: Mesh) -> None:
             f"config.train.keep_best={settings.keep_best!r} is not measured in validation; use "
             f"{' or '.join(validated)}, or an empty text for none"
         )
-    size, parts, shards = (
-        settings.global_batch_size,
-        settings.micro_batches,
-        sharding.batch_shards(mesh),
-    )
-    if size % (shards * parts):
-        cut = f" times config.train.micro_batches={parts}" if parts > 1 else ""
-        raise ValueError(
-            f"config.train.global_batch_size={size} is not a multiple of the {shards} devices it "
-            f"is split over{cut}"
-        )
+    program.check_batch(config, mesh)
 
 
 def _first_state(config: ConfigDict, new: state.TrainState, mesh: Mesh) -> state.TrainState:

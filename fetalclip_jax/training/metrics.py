@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import pathlib
 import resource
 import sys
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from fetalclip_jax import storage
 from fetalclip_jax.run import Run, is_lead, write_text
 
 
@@ -31,7 +31,7 @@ class MetricsWriter:
 
     def __init__(
         self,
-        workdir: pathlib.Path,
+        workdir: storage.Path,
         resume_step: int = 0,
         *,
         wandb_project: str = "",
@@ -43,19 +43,22 @@ class MetricsWriter:
         # The one that may fail comes first: nothing is open yet.
         self._online = _wandb_run(wandb_project, workdir, settings) if wandb_project else None
         run = Run(workdir)
+        self._spool = storage.Spool(run.workdir)
+        metrics = self._spool.fetch(run.metrics.name)
         kept = []
-        if run.metrics.exists() and resume_step:
-            for line in run.metrics.read_text().splitlines():
+        if metrics.exists() and resume_step:
+            for line in metrics.read_text().splitlines():
                 try:
                     record = json.loads(line)
                 except json.JSONDecodeError:  # the line a killed process was writing
                     continue
                 if record["step"] <= resume_step:
                     kept.append(line + "\n")
-        write_text(run.metrics, "".join(kept))
+        write_text(metrics, "".join(kept))
         self._path, self._complained = run.metrics, False
-        self._file = run.metrics.open("a")
-        self._events = SummaryWriter(str(run.tensorboard), purge_step=resume_step + 1)
+        self._file = metrics.open("a")
+        events = self._spool.folder / run.tensorboard.name
+        self._events = SummaryWriter(str(events), purge_step=resume_step + 1)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         if not self._writes:
@@ -77,17 +80,33 @@ class MetricsWriter:
             self._events.add_scalar(name, value, step)
         if self._online is not None:
             self._online.log(values, step=step)
+        self.send(now=False)
+
+    def send(self, *, now: bool = True) -> None:
+        """Brings a workdir in a bucket up to date: each minute, or `now`, before a checkpoint."""
+        if not self._writes:
+            return
+        if now and storage.is_bucket(self._path):
+            self._events.flush()
+        self._sync(now=now)
+
+    def _sync(self, *, now: bool = True) -> None:
+        try:
+            self._spool.sync(now=now)
+        except storage.BucketError as error:  # as with a full disk
+            print(f"metrics are sent later: {error}")
 
     def close(self) -> None:
         if not self._writes:
             return
         self._file.close()
         self._events.close()
+        self._sync()
         if self._online is not None:
             self._online.finish()
 
 
-def _wandb_run(project: str, workdir: pathlib.Path, settings: Mapping[str, Any] | None):
+def _wandb_run(project: str, workdir: storage.Path, settings: Mapping[str, Any] | None):
     try:
         import wandb
     except ImportError as error:
@@ -95,14 +114,14 @@ def _wandb_run(project: str, workdir: pathlib.Path, settings: Mapping[str, Any] 
             f"config.train.wandb_project={project!r} needs Weights & Biases ({error}): "
             "pip install wandb, or leave it empty"
         ) from error
-    where = pathlib.Path(workdir).resolve()
+    where = storage.path(workdir).resolve()
     # A run that was killed goes on under the same name there: it is that of its folder.
     identity = hashlib.sha256(str(where).encode()).hexdigest()[:16]
     return wandb.init(
         project=project,
         id=identity,
         name=where.name,
-        dir=str(where),
+        dir=None if storage.is_bucket(where) else str(where),
         resume="allow",
         config=dict(settings or {}),
     )

@@ -1,6 +1,5 @@
 """What a run starts from: `config.init_from`, a run or weights of any kind."""
 
-import pathlib
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fetalclip_jax import tokenizers
+from fetalclip_jax import storage, tokenizers
 from fetalclip_jax.config import class_names, load_config, model_fields
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.run import Run
@@ -19,7 +18,7 @@ from fetalclip_jax.weights import params as weights
 _ITS_MODEL = "use its settings, or take its model with config.init_model=True"
 
 
-def with_its_model(config: ConfigDict, workdir: pathlib.Path) -> ConfigDict:
+def with_its_model(config: ConfigDict, workdir: storage.Path) -> ConfigDict:
     """The configuration with the model of the origin in it, where `config.init_model` asks for it.
 
     A run that has started knows its model: the origin may be gone.
@@ -84,7 +83,7 @@ def tokenizer(config: ConfigDict) -> tokenizers.Tokenizer:
     if isinstance(origin, saved.Saved):
         return origin.tokenizer
     try:
-        return opening.tokenizer(pathlib.Path(config.init_from), _model(config, origin))
+        return opening.tokenizer(storage.path(config.init_from), _model(config, origin))
     except ValueError as error:
         raise ValueError(
             f"config.init_from={config.init_from}: {error} (put its folder beside the weights as "
@@ -93,7 +92,7 @@ def tokenizer(config: ConfigDict) -> tokenizers.Tokenizer:
 
 
 def _open(config: ConfigDict) -> saved.Saved | files.WeightFile:
-    path = pathlib.Path(config.init_from)
+    path = storage.path(config.init_from)
     if (run := saved.find(path)) is not None:
         if config.init_config:
             raise ValueError(

@@ -34,7 +34,7 @@ class Notice:
     """
 
     def __init__(self):
-        self._noted = False
+        self._noted = self._asked = False
         self._starting = True
         self._before: dict[int, object] = {}
         self._wakeup: tuple[int, int] | None = None
@@ -64,9 +64,13 @@ class Notice:
         """The first step is done: from here on there is something to save."""
         self._starting = False
 
+    def ask(self) -> None:
+        """The program itself asks to stop after the next step; in a job, all processes at once."""
+        self._asked = True
+
     def reached(self, step: int) -> bool:
         """Whether to stop after `step`, the same in all processes; to be asked at every step."""
-        return _job_is_preempted(step) if _in_job() else self._noted
+        return (_job_is_preempted(step) if _in_job() else self._noted) or self._asked
 
     def _handle(self, number: int, _) -> None:
         if number == signal.SIGINT:

@@ -1,12 +1,11 @@
 """Which checkpoints of a run stay, and which of them is the best."""
 
 import dataclasses
-import pathlib
-import shutil
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from fetalclip_jax import storage
 from fetalclip_jax.run import Run
 from fetalclip_jax.training import integrity
 
@@ -27,13 +26,16 @@ class Kept:
         return [step in kept for step in steps]
 
 
-def remove_half_written(folder: pathlib.Path) -> None:
+def remove_half_written(folder: storage.Path) -> None:
     """Removes what a killed or failed save left: it holds space, and nobody reads it."""
-    for path in folder.glob("*.orbax-checkpoint-tmp*"):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob("*"):
+        # In a bucket a checkpoint has its name from the beginning.
+        named = storage.is_bucket(path) and path.name.isdigit()
+        if ".orbax-checkpoint-tmp" in path.name or (named and not integrity.is_recorded(path)):
+            storage.rmtree(path)
 
 
-def metrics(folder: pathlib.Path) -> dict[str, float]:
+def metrics(folder: storage.Path) -> dict[str, float]:
     """The validation metrics that a checkpoint was saved with."""
     return dict(integrity.read_json(folder / "progress").get("metrics", {}))
 
@@ -49,7 +51,7 @@ def best(values: Mapping[int, Mapping[str, float]], name: str) -> int | None:
     return min(sorted(finite), key=finite.__getitem__, default=None)
 
 
-def best_step(workdir: pathlib.Path, metric: str) -> int:
+def best_step(workdir: storage.Path, metric: str) -> int:
     """The checkpoint whose validation `metric` is lowest.
 
     Raises:
@@ -65,7 +67,7 @@ def best_step(workdir: pathlib.Path, metric: str) -> int:
     return found
 
 
-def unused(path: pathlib.Path) -> pathlib.Path:
+def unused(path: storage.Path) -> storage.Path:
     """`path`, or with a number behind it where something has that name."""
     number, name = 1, path.name
     while path.exists():

@@ -1,7 +1,6 @@
 """The model that a run has saved, for whoever goes on with it: `load`, or another run."""
 
 import dataclasses
-import pathlib
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fetalclip_jax import tokenizers
+from fetalclip_jax import storage, tokenizers
 from fetalclip_jax.config import build_model, load_config
 from fetalclip_jax.models import lora
 from fetalclip_jax.models.clip import CLIP
@@ -29,7 +28,7 @@ class Saved:
       tokenizer: of its model.
     """
 
-    workdir: pathlib.Path
+    workdir: storage.Path
     which: str
     config: ConfigDict
     tokenizer: tokenizers.Tokenizer
@@ -71,7 +70,7 @@ class Saved:
         return int(self.which) if self.which else None
 
 
-def find(path: pathlib.Path) -> Saved | None:
+def find(path: storage.Path) -> Saved | None:
     """The run that is at a path, or None where something else is, or nothing.
 
     Args:

@@ -1,12 +1,14 @@
 """One optimisation step and one evaluation step of any objective, each a pure jitted function."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key
@@ -22,24 +24,35 @@ _MAX_LOG_SCALE = math.log(100.0)
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A jitted `(state, frozen, batch) -> (state, metrics)` with its objective's frozen parameters.
+    """A jitted `(state, fixed, batch) -> (state, metrics)` with what stays the same at every step.
 
     Attributes:
       compiled: the function under `jax.jit`.
-      frozen: an argument of it, not constants in it.
+      frozen: the objective's frozen parameters: an argument of it, not constants in it.
+      key: the run's random key as raw numbers, likewise: runs of any seed are one program.
+      where: sharding of the key.
     """
 
     compiled: Callable
     frozen: Any
+    key: np.ndarray
+    where: jax.sharding.Sharding
 
     def __call__(self, state: TrainState, batch: Mapping[str, jax.Array]):
-        return self.compiled(state, self.frozen, batch)
+        return self.compiled(state, (self._placed_key, self.frozen), batch)
 
     def lower(
         self, state: TrainState, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
     ) -> jax.stages.Lowered:
         """The program for arguments of these shapes, to be compiled or looked at."""
-        return self.compiled.lower(state, self.frozen, batch)
+        key = jax.ShapeDtypeStruct(self.key.shape, self.key.dtype, sharding=self.where)
+        return self.compiled.lower(state, (key, self.frozen), batch)
+
+    @functools.cached_property
+    def _placed_key(self) -> jax.Array:
+        # When it is first needed: a program can be compiled for devices that are not there.
+        with jax.transfer_guard("allow"):
+            return jax.make_array_from_callback(self.key.shape, self.where, lambda at: self.key[at])
 
 
 def make_train_step(
@@ -70,7 +83,8 @@ def make_train_step(
 
     @sharding.within(mesh)
     def step(state: TrainState, frozen, batch):
-        keys = example_keys(seed, state.step, batch["record"])
+        key, frozen = frozen
+        keys = example_keys(jax.random.wrap_key_data(key), state.step, batch["record"])
 
         def loss_and_metrics(params):
             if trained is not None:
@@ -104,7 +118,8 @@ def make_train_step(
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
-    return Step(compiled, objective.frozen)
+    key = np.asarray(jax.random.key_data(jax.random.key(seed)))
+    return Step(compiled, objective.frozen, key, sharding.replicated(mesh))
 
 
 def make_eval_step(
@@ -126,13 +141,15 @@ def make_eval_step(
     return lambda params, step, batch: compiled(params, step, objective.frozen, batch)
 
 
-def example_keys(seed: int, step: Int[Array, ""], record: Int[Array, "B"]) -> Key[Array, "B"]:
+def example_keys(
+    key: Key[Array, ""], step: Int[Array, ""], record: Int[Array, "B"]
+) -> Key[Array, "B"]:
     """A random key for each example of a step.
 
-    A function of seed, step and example alone: neither a resumed run, nor another order of the
-    batch, nor its division among devices and micro-batches draws another.
+    A function of the run's key, step and example alone: neither a resumed run, nor another order
+    of the batch, nor its division among devices and micro-batches draws another.
     """
-    key = jax.random.fold_in(jax.random.key(seed), step)
+    key = jax.random.fold_in(key, step)
     return jax.vmap(lambda number: jax.random.fold_in(key, number))(record)
 
 

@@ -3,13 +3,13 @@
 import csv
 import dataclasses
 import itertools
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import jax
 import numpy as np
 
+from fetalclip_jax import storage
 from fetalclip_jax.training.hooks import Moment
 from fetalclip_jax.training.spikes import Spikes
 
@@ -27,7 +27,7 @@ class SkippedExamples:
 
     def __init__(
         self,
-        folder: pathlib.Path,
+        folder: storage.Path,
         process: int,
         resume_step: int,
         example_ids: Callable[[], Sequence[str]],

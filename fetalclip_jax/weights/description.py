@@ -1,12 +1,12 @@
 """What the JSON files beside weights say of the model in them."""
 
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from fetalclip_jax import storage
 from fetalclip_jax.models.preprocess import CLIP_MEAN, CLIP_STD
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.weights import transformers_clip
@@ -41,7 +41,7 @@ def open_clip_config(fields: Mapping[str, Any]) -> CLIPConfig:
     return CLIPConfig.from_dict(model)
 
 
-def read_open_clip(path: pathlib.Path) -> CLIPConfig:
+def read_open_clip(path: storage.Path) -> CLIPConfig:
     """The model that an open_clip JSON describes.
 
     Raises:
@@ -50,7 +50,7 @@ def read_open_clip(path: pathlib.Path) -> CLIPConfig:
     return _named(path, open_clip_config)
 
 
-def read_transformers(path: pathlib.Path) -> CLIPConfig:
+def read_transformers(path: storage.Path) -> CLIPConfig:
     """The model that a `config.json` of transformers describes.
 
     Raises:
@@ -64,7 +64,7 @@ def read_transformers(path: pathlib.Path) -> CLIPConfig:
     return config
 
 
-def beside(path: pathlib.Path, style: str) -> tuple[pathlib.Path, CLIPConfig] | None:
+def beside(path: storage.Path, style: str) -> tuple[storage.Path, CLIPConfig] | None:
     """The JSON file beside a file of weights that describes its model, and the model; or None.
 
     Looked at are the usual names of both libraries, those of the weights' own `style` first, and
@@ -101,7 +101,7 @@ def _check_statistics(fields: Mapping[str, Any], *names: str) -> None:
             raise ValueError(f"{name}={theirs} is not supported, only CLIP's: {ours.tolist()}")
 
 
-def _named(path: pathlib.Path, read):
+def _named(path: storage.Path, read):
     """What `read` makes of a JSON file; its errors name the file."""
     try:
         return read(_read_json(path))
@@ -109,7 +109,7 @@ def _named(path: pathlib.Path, read):
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def _read_json(path: storage.Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,12 +1,12 @@
 """Parameters as files that open_clip and Hugging Face transformers load."""
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
+from fetalclip_jax import storage
 from fetalclip_jax.models.preprocess import CLIP_MEAN, CLIP_STD
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.run import write_json
@@ -16,8 +16,8 @@ STYLES = ("open_clip", "transformers")
 
 
 def export(
-    folder: pathlib.Path, params: Mapping[str, Any], config: CLIPConfig, style: str = "open_clip"
-) -> pathlib.Path:
+    folder: storage.Path, params: Mapping[str, Any], config: CLIPConfig, style: str = "open_clip"
+) -> storage.Path:
     """Writes weights and configuration into `folder`, which is made if needed.
 
     Args:
@@ -88,7 +88,7 @@ def to_tensors(params: Mapping[str, Any], config: CLIPConfig, style: str) -> dic
     return tensors
 
 
-def _check_finite(folder: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+def _check_finite(folder: storage.Path, tensors: Mapping[str, np.ndarray]) -> None:
     bad = {name: np.count_nonzero(~np.isfinite(tensor)) for name, tensor in tensors.items()}
     bad = {name: count for name, count in bad.items() if count}
     if bad:

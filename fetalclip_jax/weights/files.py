@@ -1,12 +1,12 @@
 """Weight files and folders of other libraries: which tensors they hold, and of what model."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from fetalclip_jax import storage
 from fetalclip_jax.models import presets
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.weights import (
@@ -43,11 +43,11 @@ class WeightFile:
       is_openai: whether marks beside the tensors say that they are OpenAI's own.
     """
 
-    path: pathlib.Path
+    path: storage.Path
     entries: Mapping[str, Any]
     style: str
     config: CLIPConfig | None
-    described_by: pathlib.Path | None = None
+    described_by: storage.Path | None = None
     is_openai: bool = False
 
     def pieces(self, config: CLIPConfig) -> list[Piece]:
@@ -94,7 +94,7 @@ class ArrayEntry:
         return self.array[(*index, ...)]
 
 
-def open_weights(path: pathlib.Path) -> WeightFile:
+def open_weights(path: storage.Path) -> WeightFile:
     """Opens a `.pt` or `.safetensors` file, an open_clip folder or a `CLIPModel` folder.
 
     No tensor is read yet, and nothing in a file is ever run.
@@ -137,12 +137,14 @@ def resolve_config(config: CLIPConfig | Mapping | str) -> CLIPConfig:
         return description.open_clip_config(config)
     if not str(config).endswith(".json"):
         return presets.get(str(config))
-    return description.read_open_clip(pathlib.Path(config))
+    return description.read_open_clip(storage.path(config))
 
 
-def _open_file(path: pathlib.Path) -> WeightFile:
+def _open_file(path: storage.Path) -> WeightFile:
     reader = safetensors_file if path.suffix == ".safetensors" else torch_zip
-    entries = names.without_prefixes(reader.open_tensors(path))
+    # From a bucket it comes whole: tensors are read one by one, in any order.
+    copy = storage.local_copy(path) if path.is_file() else path
+    entries = names.without_prefixes(reader.open_tensors(copy))
     is_openai = entries.keys() >= set(_OPENAI_EXTRAS)
     for name in (*_OPENAI_EXTRAS, *transformers_clip.IGNORED):
         entries.pop(name, None)

@@ -1,11 +1,10 @@
 """What is asked of a file of weights besides its tensors: which model, and which tokenizer."""
 
-import pathlib
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from fetalclip_jax import tokenizers
+from fetalclip_jax import storage, tokenizers
 from fetalclip_jax.config import flatten
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -77,7 +76,7 @@ def _listed(differing: dict[str, tuple[Any, Any]], where: str) -> str:
     )
 
 
-def tokenizer(path: pathlib.Path, config: CLIPConfig, given: Any = None) -> tokenizers.Tokenizer:
+def tokenizer(path: storage.Path, config: CLIPConfig, given: Any = None) -> tokenizers.Tokenizer:
     """The tokenizer that was asked for, else the one beside the weights, else CLIP's own.
 
     Raises:
@@ -93,7 +92,7 @@ def tokenizer(path: pathlib.Path, config: CLIPConfig, given: Any = None) -> toke
                 "belongs to it"
             )
         return tokenizers.new("clip_bpe", config.text_cfg)
-    where = pathlib.Path(given or beside)
+    where = storage.path(given or beside)
     if where.is_dir():
         return tokenizers.load(where)
     return SentencePieceTokenizer.from_file(where, length)

@@ -3,12 +3,15 @@
 import dataclasses
 import os
 import pathlib
+import tempfile
 from collections.abc import Mapping
 
 import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from fetalclip_jax import storage
 
 _DTYPES = {
     "F64": np.float64,
@@ -35,7 +38,7 @@ class SafetensorsEntry:
       dtype: its NumPy data type (bfloat16 is that of ml_dtypes).
     """
 
-    path: pathlib.Path
+    path: storage.Path
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -51,14 +54,14 @@ class SafetensorsEntry:
         return np.ascontiguousarray(part) if index else np.asarray(part)
 
 
-def open_tensors(path: pathlib.Path) -> dict[str, SafetensorsEntry]:
+def open_tensors(path: storage.Path) -> dict[str, SafetensorsEntry]:
     """The tensors of a file by name, none of them read yet.
 
     Raises:
       ValueError: a file that is missing, damaged or of another format, or a data type this
         package does not know.
     """
-    path = pathlib.Path(path)
+    path = storage.path(path)
     entries = {}
     with _opened(path) as file:
         for name in file.keys():  # noqa: SIM118 (not a mapping)
@@ -73,8 +76,14 @@ def open_tensors(path: pathlib.Path) -> dict[str, SafetensorsEntry]:
     return entries
 
 
-def save(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+def save(path: storage.Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes a file whole or not at all, in the format tag PyTorch's readers ask for."""
+    if storage.is_bucket(path):
+        with tempfile.TemporaryDirectory() as folder:
+            written = pathlib.Path(folder) / path.name
+            save(written, tensors)
+            path.upload_from(written)
+        return
     temporary = path.with_suffix(".tmp")
     safetensors.numpy.save_file(dict(tensors), temporary, metadata={"format": "pt"})
     # The library makes files that only their owner may read.
@@ -87,7 +96,7 @@ def save(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
 class _opened:
     """`safe_open` whose errors are ValueErrors that name the file."""
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: storage.Path):
         self._path = path
 
     def __enter__(self):

@@ -9,7 +9,6 @@ import dataclasses
 import io
 import math
 import os
-import pathlib
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fetalclip_jax import storage
 from fetalclip_jax.weights.torch_pickle import RESAVE, Tensor, interpret
 
 # Bounds on what a file may ask for before any tensor is read; each is over 20 times what a
@@ -42,7 +42,7 @@ class TensorEntry:
       strides: per axis, in elements.
     """
 
-    path: pathlib.Path
+    path: storage.Path
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -116,7 +116,7 @@ def open_tensors(path: str | os.PathLike) -> dict[str, TensorEntry]:
       ValueError: a file that is missing, damaged, of another format, without a state dict, or
         whose pickle names anything but tensors and plain containers.
     """
-    path = pathlib.Path(path)
+    path = storage.path(path)
     if not path.is_file():
         raise ValueError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
     with _named_errors(path), _File(io.FileIO(path)) as file:
@@ -132,7 +132,7 @@ def open_tensors(path: str | os.PathLike) -> dict[str, TensorEntry]:
 
 
 @contextlib.contextmanager
-def _named_errors(path: pathlib.Path) -> Iterator[None]:
+def _named_errors(path: storage.Path) -> Iterator[None]:
     """Turns every error that bytes of a file can cause into a ValueError that names the file."""
     try:
         yield
@@ -251,7 +251,7 @@ def _innermost(content: dict, nesting: int) -> dict[Any, Tensor]:
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def _entry(path: pathlib.Path, archive: _Archive, name: str, tensor: Tensor) -> TensorEntry:
+def _entry(path: storage.Path, archive: _Archive, name: str, tensor: Tensor) -> TensorEntry:
     """Where a tensor lies in the file, once it is sure to lie within its storage."""
     offset, shape, strides = tensor.offset, tensor.shape, tensor.strides
     if (

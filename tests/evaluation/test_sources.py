@@ -5,6 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from fetalclip_jax.datasets import registry
+from fetalclip_jax.evaluation import studies
 from fetalclip_jax.evaluation.sources import DataSet, Sources
 
 
@@ -63,3 +64,28 @@ def test_whole_data_sets_say_what_the_model_was_trained_on(trained_on, hc18_fold
     learned_from = np.isin(store.patients(), list(sources.trained_patients("heads")))
     assert line.startswith(f"{learned_from.sum()} of 40 judged images are of patients")
     assert said == [f"heads: {line}"]
+
+
+def test_validation_patients_stand_in_for_the_test(trained_on, hc18_folder):
+    trained = trained_on("hc18", hc18_folder(patients=20))
+    by_role = {
+        judged: Sources({"heads": DataSet("hc18", judged=judged)}, trained, 32)
+        for judged in ("test", "validation")
+    }
+    split, judged = by_role["validation"].open("heads", "test")
+    assert split == "validation"
+    assert not patients(judged) & patients(by_role["test"].open("heads", "test")[1])
+    assert by_role["test"].notes("heads") == []
+    assert "by which models may be chosen" in by_role["validation"].notes("heads")[0]
+
+
+def test_no_study_learns_from_the_validation_patients_that_it_judges(trained_on):
+    sources = Sources(
+        {"phantom": DataSet("phantom", judged="validation")}, trained_on("phantom", ""), 32
+    )
+    assert "some of whom few_shot.planes would learn from" in sources.lacks(
+        "phantom", studies.create("few_shot.planes")
+    )
+    everyone = studies.create("zero_shot.planes", protocol="paper")
+    assert "validation patients, and zero_shot.planes on all" in sources.lacks("phantom", everyone)
+    assert sources.lacks("phantom", studies.create("zero_shot.planes")) == ""

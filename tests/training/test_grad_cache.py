@@ -53,7 +53,7 @@ def value_and_grad(kind, mesh, micro_batches, **options):
     encode = grad_cache.encoder(target, micro_batches, mesh)
 
     def loss(params, batch):
-        keys = step.example_keys(0, jnp.int32(3), batch["record"])
+        keys = step.example_keys(jax.random.key(0), jnp.int32(3), batch["record"])
         return target.compare(params, (), encode(params, (), batch, keys), jnp.int32(0))[0]
 
     _, shardings = state.abstract_state(MODEL, optax.identity(), mesh, seed=0)

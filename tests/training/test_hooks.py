@@ -134,7 +134,7 @@ class Recording(Checkpointer):
 @pytest.fixture
 def save(clock):
     judged = {20: {"val_loss": 1.5}}
-    return hooks.Save(4, Recording(), clock, lambda: {"skipped_steps": 3}, 8, judged)
+    return hooks.Save(4, Recording(), clock, lambda: {"skipped_steps": 3}, 8, judged, lambda: None)
 
 
 def test_a_checkpoint_holds_what_the_run_took_until_then(save, clock):

@@ -7,12 +7,12 @@ copies (`copy` 1, 2, ...). Studies train on augmented copies and judge clean row
 import dataclasses
 import json
 import os
-import pathlib
 import zipfile
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from fetalclip_jax import storage
 from fetalclip_jax.run import whole_folder
 
 _ARRAYS, _META = "arrays.npz", "meta.json"
@@ -103,7 +103,7 @@ class FeatureStore:
         """
         columns = {f"columns/{name}": values for name, values in self.columns.items()}
         meta = {"fingerprint": self.fingerprint, "left_out": self.left_out}
-        with whole_folder(pathlib.Path(directory)) as partial:
+        with whole_folder(storage.path(directory), _META) as partial:
             np.savez(
                 partial / _ARRAYS,
                 image_features=self.image_features,
@@ -120,13 +120,14 @@ class FeatureStore:
         Raises:
           ValueError: if the folder is no feature store or a file in it is damaged.
         """
-        directory = pathlib.Path(directory)
+        directory = storage.path(directory)
         for name in (_ARRAYS, _META):
             if not (directory / name).is_file():
                 raise ValueError(f"{directory} is no feature store: it has no {name}")
+        copy = storage.local_copy(directory)
         try:
-            meta = json.loads((directory / _META).read_text())
-            with np.load(directory / _ARRAYS, allow_pickle=False) as arrays:
+            meta = json.loads((copy / _META).read_text())
+            with np.load(copy / _ARRAYS, allow_pickle=False) as arrays:
                 prefix = "columns/"
                 return cls(
                     image_features=arrays["image_features"],

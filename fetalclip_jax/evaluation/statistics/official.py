@@ -7,10 +7,10 @@
 
 import dataclasses
 import os
-import pathlib
 
 import numpy as np
 
+from fetalclip_jax import storage
 from fetalclip_jax.evaluation.statistics import splits
 
 _FOLDERS = {
@@ -33,7 +33,7 @@ class Patients:
     test: np.ndarray
 
 
-def find(root: str | os.PathLike[str], kind: str, task: str) -> tuple[pathlib.Path, pathlib.Path]:
+def find(root: str | os.PathLike[str], kind: str, task: str) -> tuple[storage.Path, storage.Path]:
     """The file of training and validation ids and, beside it, that of the test ids.
 
     Args:
@@ -44,7 +44,7 @@ def find(root: str | os.PathLike[str], kind: str, task: str) -> tuple[pathlib.Pa
     Raises:
       ValueError: no such file; names the places that were tried.
     """
-    root = pathlib.Path(root)
+    root = storage.path(root)
     if root.is_file():
         return root, root.with_name(_TEST)
     below = [root]
@@ -61,13 +61,13 @@ def find(root: str | os.PathLike[str], kind: str, task: str) -> tuple[pathlib.Pa
     )
 
 
-def test_ids(path: pathlib.Path) -> np.ndarray | None:
+def test_ids(path: storage.Path) -> np.ndarray | None:
     """Listed test patients; None where there is no such file."""
     return splits.read_test_ids(path) if path.is_file() else None
 
 
 def check(
-    path: pathlib.Path, listed: np.ndarray, tested: np.ndarray | None, patients: Patients
+    path: storage.Path, listed: np.ndarray, tested: np.ndarray | None, patients: Patients
 ) -> None:
     """Refuses lists and data of which one trains on what the other tests.
 

@@ -6,10 +6,11 @@ numbers of HC18; the test ids are a list of their own.
 
 import json
 import os
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+
+from fetalclip_jax import storage
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -61,7 +62,7 @@ def read_folds(path: str | os.PathLike) -> list[Split]:
     Raises:
       ValueError: naming the file and what is wrong with it.
     """
-    path = pathlib.Path(path)
+    path = storage.path(path)
     content = _read_object(path)
     return [_split(path, f"fold {key!r}", content[key]) for key in _by_number(path, content)]
 
@@ -72,7 +73,7 @@ def read_support_sets(path: str | os.PathLike) -> dict[int, list[Split]]:
     Raises:
       ValueError: naming the file and what is wrong with it, such as a set of another size.
     """
-    path = pathlib.Path(path)
+    path = storage.path(path)
     content = _read_object(path)
     sizes = {}
     for key in _by_number(path, content):
@@ -94,7 +95,7 @@ def read_test_ids(path: str | os.PathLike) -> np.ndarray:
     Raises:
       ValueError: naming the file and what is wrong with it.
     """
-    path = pathlib.Path(path)
+    path = storage.path(path)
     content = _read(path)
     if isinstance(content, dict):
         strays = [key for key, value in content.items() if value != "test"]

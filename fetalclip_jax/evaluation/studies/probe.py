@@ -1,12 +1,12 @@
 """The linear-probe study: folds by patient, tested on a fixed set of other patients."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from fetalclip_jax import storage
 from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.features.store import FeatureStore
 from fetalclip_jax.evaluation.heads.linear import LinearProbes
@@ -163,7 +163,7 @@ def needs(task: str, settings: HeadSettings) -> tuple[Need, Need]:
 
 def take_lists(
     data: ProbeData,
-    path: pathlib.Path,
+    path: storage.Path,
     listed: np.ndarray,
     tested: np.ndarray | None,
     *,

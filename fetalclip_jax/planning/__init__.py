@@ -1,0 +1,1 @@
+"""What a training step costs on devices that need not be there: memory, time, communication."""

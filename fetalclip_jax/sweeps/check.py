@@ -1,0 +1,63 @@
+"""Everything that can be wrong with a point and shows without training it."""
+
+import json
+from collections.abc import Callable
+
+from fetalclip_jax.config import flatten
+from fetalclip_jax.evaluation import studies
+from fetalclip_jax.evaluation.sources import DataSet, Sources
+from fetalclip_jax.sweeps.folder import Folder
+from fetalclip_jax.sweeps.plan import SEED, Plan, Point
+from fetalclip_jax.training import inputs, loop
+
+
+def check(plan: Plan, folder: Folder) -> None:
+    """Builds every point on the devices of this process, and opens its data. Trains nothing.
+
+    Raises:
+      ValueError: a point that cannot train or be judged, or a folder of other points.
+    """
+    folder.check(plan)
+    built, opened = set(), set()
+    for point in plan.points:
+        fields = flatten(point.config)
+        fields.pop(SEED)
+        _once(built, fields, point, _check_training)
+        data = {name: value for name, value in fields.items() if name.startswith("data.")}
+        data["size"] = point.config.model.vision_cfg.image_size
+        data["batch"] = point.config.train.global_batch_size
+        _once(opened, data, point, lambda point: _check_data(plan, point))
+
+
+def _once(seen: set[str], settings: dict, point: Point, look: Callable[[Point], None]) -> None:
+    """Looks at a point unless one with the same settings was looked at."""
+    key = json.dumps(settings, sort_keys=True, default=str)
+    if key in seen:
+        return
+    seen.add(key)
+    try:
+        look(point)
+    except ValueError as error:
+        raise ValueError(f"point {point.index} ({point.name}): {error}") from error
+
+
+def _check_training(point: Point) -> None:
+    loop.check(point.config)
+
+
+def _check_data(plan: Plan, point: Point) -> None:
+    config = point.config
+    there, size = len(inputs.source(config, "train")), config.train.global_batch_size
+    used = config.data.train_images or there
+    if not size <= used <= there:
+        raise ValueError(
+            f"config.train.global_batch_size={size} and config.data.train_images={used} do not "
+            f"fit the {there} images of the training split: batch <= train_images <= split"
+        )
+    data = config.data
+    one = DataSet(data.source, data.root, judged=plan.judging.patients)
+    sources = Sources({data.source: one}, data, config.model.vision_cfg.image_size)
+    for name in plan.judging.studies:
+        study = studies.create(name, **plan.judging.options.get(name, {}))
+        if lacking := sources.lacks(data.source, study):
+            raise ValueError(f"study {name} cannot be run: {data.source} {lacking}")

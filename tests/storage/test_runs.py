@@ -1,0 +1,205 @@
+"""Runs and what is made of them, in buckets."""
+
+import json
+import os
+import socket
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from fetalclip_jax import cli, storage
+from fetalclip_jax.datasets import registry
+from fetalclip_jax.evaluation.features import FeatureStore
+from fetalclip_jax.run import RECORDED, Run, whole_folder
+from fetalclip_jax.storage import lease
+from fetalclip_jax.training import checkpoint, metrics
+from fetalclip_jax.training.loop import train
+from fetalclip_jax.weights import safetensors_file
+from tests.tiny import tiny_experiment
+from tests.training import test_checkpoint as disk
+
+
+def test_checkpoints_come_back_and_old_ones_go(bucket):
+    folder, proxy = bucket
+    proxy.every, failed = 60, proxy.failed
+    disk.write(folder, ema=True, keep=1)
+    assert checkpoint.latest_step(folder) == 8
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["8"]
+    state, seconds = disk.resume(folder, ema=True)
+    assert disk.equal(state, disk.make_state(8, ema=True))
+    assert seconds == 8.0
+    params = checkpoint.restore_params(folder, disk.abstract().params)
+    assert disk.equal(params, disk.make_state(8, ema=True).ema)
+    assert proxy.failed > failed
+
+
+@pytest.fixture
+def copied(bucket, tmp_path):
+    """A run on a disk with checkpoints at steps 4 and 8, copied into a bucket."""
+    folder, _ = bucket
+    on_disk = disk.write(tmp_path / "run")
+    for step in on_disk.iterdir():
+        storage.upload(step, folder / "checkpoints" / step.name, RECORDED)
+    return folder
+
+
+def test_a_run_that_was_copied_there_goes_on(copied):
+    half = copied / "checkpoints" / "12" / "params" / "d"
+    half.write_bytes(b"of a process that was killed")
+    assert checkpoint.latest_step(copied) == 8
+    params = checkpoint.restore_params(copied, disk.abstract().params)
+    assert disk.equal(params, disk.make_state(8).params)
+    state, _ = disk.resume(copied)
+    assert disk.equal(state, disk.make_state(8))
+    assert not half.exists()
+
+
+def test_a_damaged_checkpoint_is_renamed_and_the_one_before_it_used(copied, capsys):
+    largest = max((copied / "checkpoints/8/params").listing().items(), key=lambda item: item[1])
+    (copied / "checkpoints/8/params" / largest[0]).write_bytes(b"1")
+    state, _ = disk.resume(copied)
+    assert disk.equal(state, disk.make_state(4))
+    assert f"{copied}/checkpoints/8 is damaged" in capsys.readouterr().out
+    names = {path.name for path in (copied / "checkpoints").iterdir()}
+    assert names == {"4", "8.damaged"}
+
+
+@pytest.mark.parametrize("emulator", ["google"], indirect=True)
+def test_a_bucket_out_of_reach_is_not_taken_for_damage(copied, monkeypatch):
+    def out_of_reach(*_):
+        raise ValueError("UNAVAILABLE: HTTP 503 while reading manifest.ocdbt")
+
+    # Of s3:// a copy is read.
+    monkeypatch.setattr(checkpoint.Checkpointer, "_restore", out_of_reach)
+    with pytest.raises(ValueError, match="nothing is wrong with it: run the same command again"):
+        disk.resume(copied)
+    assert Run(copied).steps() == [4, 8]
+
+
+class Killed(BaseException):
+    """Ends a run where nothing expects it."""
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Runs of the same settings compile once."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    compilation_cache.reset_cache()  # whether there is one is looked up once
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory, compiled):
+    return train(tiny_experiment(), tmp_path_factory.mktemp("run"))
+
+
+# benchmarks/bucket_drill.py does it by SIGKILL, for s3:// too, and evaluates and reports.
+@pytest.mark.parametrize("emulator", ["google"], indirect=True)
+def test_a_run_that_is_killed_in_a_bucket_that_fails_ends_as_one_on_a_disk(
+    bucket, on_disk, monkeypatch
+):
+    folder, proxy = bucket
+    proxy.every, failed = 70, proxy.failed
+    write = metrics.MetricsWriter.write
+
+    def killed(self, step, values):
+        write(self, step, values)
+        if step == 10:
+            raise Killed
+
+    monkeypatch.setattr(metrics.MetricsWriter, "write", killed)
+    with pytest.raises(Killed):
+        train(tiny_experiment(), folder)
+    monkeypatch.setattr(metrics.MetricsWriter, "write", write)
+    assert checkpoint.latest_step(folder) == 8
+    final = train(tiny_experiment(), folder)
+    assert disk.equal(final.params, on_disk.params)
+    assert disk.equal(final.opt_state, on_disk.opt_state)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 8, 10, 12]
+    assert len(list((folder / "tensorboard").glob("events.out.tfevents*"))) == 2
+    assert json.loads((folder / "heartbeats/0.json").read_text())["phase"] == "stopped"
+    assert proxy.failed > failed
+
+
+def test_a_bucket_without_permission_ends_a_command_as_one_line(bucket, capsys):
+    folder, proxy = bucket
+    proxy.refuses = True
+    config = "configs/phantom_quickstart.py"
+    assert cli.main(["train", "--config", config, "--workdir", str(folder)]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{folder.parent} refuses to " in said
+    assert "or name another bucket" in said
+
+
+def test_records_features_and_weights_are_kept_in_buckets(bucket):
+    folder, _ = bucket
+    store = FeatureStore(
+        image_features=np.eye(3, dtype=np.float32),
+        columns={"example_id": np.array(["a", "b", "c"])},
+        raw_pixels=np.zeros((3, 4), np.uint8),
+        copy=np.zeros(3, int),
+        fingerprint={"model": "m"},
+    )
+    store.save(folder / "features")
+    again = FeatureStore.load(folder / "features")
+    assert np.array_equal(again.image_features, store.image_features)
+    with pytest.raises(ValueError, match="is there already"):
+        store.save(folder / "features")
+
+    safetensors_file.save(folder / "w.safetensors", {"x": np.arange(3.0)})
+    copy = storage.local_copy(folder / "w.safetensors")
+    assert safetensors_file.open_tensors(copy)["x"].read().tolist() == [0, 1, 2]
+
+    pixels = np.full((8, 9), 7, np.uint8)
+    (folder / "images/deep/a.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    source = registry.open_source("image_text", str(folder / "images"), "all")
+    assert source[0].example_id == "deep/a.png"
+    assert np.array_equal(source[0].image, pixels)
+
+
+def test_a_folder_without_its_last_file_is_not_there(bucket):
+    folder, _ = bucket
+    with whole_folder(folder / "t", "last.json") as partial:
+        (partial / "first").write_text("1")
+        (partial / "last.json").write_text("{}")
+        assert not (folder / "t").exists()
+    assert set((folder / "t").listing()) == {"first", "last.json"}
+
+
+def hold(path, monkeypatch, **other):
+    """A lease in another process's name."""
+    monkeypatch.setattr(lease, "_POLL_S", 0.05)
+    content = {"token": "x", "process": os.getpid(), "host": socket.gethostname()}
+    path.write_bytes(json.dumps(content | {"time": time.time()} | other).encode())
+
+
+def test_a_folder_in_use_is_refused_and_a_dead_holder_followed(bucket, monkeypatch, capsys):
+    path = bucket[0] / ".lock"
+    hold(path, monkeypatch)
+    with pytest.raises(ValueError, match=rf"is in use by process {os.getpid()} on "):
+        lease.Lease(path)
+    # Of this host it is known at once that it is dead; of another after a while.
+    hold(path, monkeypatch, process=2**22 + 1)
+    lease.Lease(path).release()
+    assert not path.exists()
+    monkeypatch.setattr(lease, "_LASTS_S", 0.5)
+    hold(path, monkeypatch, host="elsewhere")
+    lease.Lease(path).release()
+    assert "for a sign that it still is" in capsys.readouterr().out
+    assert not path.exists()
+
+
+def test_a_holder_elsewhere_that_renews_its_lease_is_alive(bucket, monkeypatch):
+    path = bucket[0] / ".lock"
+    hold(path, monkeypatch, host="elsewhere")
+    threading.Timer(0.3, lambda: hold(path, monkeypatch, host="elsewhere", renewed=1)).start()
+    with pytest.raises(ValueError, match=r"is in use by process \d+ on elsewhere"):
+        lease.Lease(path)
