@@ -183,3 +183,13 @@ def test_weights_that_say_nothing_of_themselves(weights, tmp_path):
         origin.tokenizer(config)
     shutil.copytree(weights[0] / "tokenizer", tmp_path / "tokenizer")
     assert origin.tokenizer(config).fingerprint == weights[1].tokenizer.fingerprint
+
+
+def test_a_plan_needs_the_description_of_the_model_alone(weights):
+    config = adapted("")
+    with pytest.raises(ValueError, match="name that, or the model alone"):
+        origin.with_described_model(config)
+    config.init_config = "ViT-B-16"
+    assert origin.with_described_model(config).model.vision_cfg.layers == 12
+    config = adapted(weights[0])
+    assert origin.with_described_model(config).model.vision_cfg.width == 32
