@@ -25,6 +25,7 @@ install() {
 begin() {
   rm -f status
   cp command.sh running.sh
+  : >log # what shows it may be quicker than what writes it
   echo "$attempt" >attempt
   # shellcheck disable=SC2016 # of the inner shell
   FETALCLIP_STOPPED_STATUS=75 PYTHONUNBUFFERED=1 PATH="$PWD/venv/bin:$PATH" \

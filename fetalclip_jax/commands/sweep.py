@@ -40,15 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_job(parser)
 
 
-def run(given: argparse.Namespace, overrides: list[str]) -> None:
+def run(given: argparse.Namespace, overrides: list[str]) -> int:
     if "://" in given.workdir:
         raise ValueError(
             f"--workdir={given.workdir}: the points of a sweep share locks and records, which a "
             "bucket has not; use a disk that all of them see"
         )
     if given.point is not None:
-        _run_point(given, overrides)
-        return
+        return _run_point(given, overrides)
     from fetalclip_jax.sweeps import plan as plans
     from fetalclip_jax.sweeps.folder import Folder
 
@@ -59,10 +58,11 @@ def run(given: argparse.Namespace, overrides: list[str]) -> None:
         folder.check(plan)
         _write(plan, folder)
     else:
-        _run_all(given, overrides, plan, folder)
+        return _run_all(given, overrides, plan, folder)
+    return 0
 
 
-def _run_point(given: argparse.Namespace, overrides: list[str]) -> None:
+def _run_point(given: argparse.Namespace, overrides: list[str]) -> int:
     began = time.time()
     from fetalclip_jax.training import preemption
 
@@ -76,7 +76,9 @@ def _run_point(given: argparse.Namespace, overrides: list[str]) -> None:
         folder.check(plan)
         one = plan.point(given.point)
         options = {"notice": notice, "stop_early": given.stop_early, "began": began}
-        print(f"{one.name}: {local.in_words(point.run(plan, one, folder, **options))}")
+        state = point.run(plan, one, folder, **options)
+        print(f"{one.name}: {local.in_words(state)}")
+        return notice.stopped_status if state.status == "interrupted" else 0
 
 
 def _list(plan, folder) -> None:
@@ -87,8 +89,9 @@ def _list(plan, folder) -> None:
         print(f"{point.index}\t{point.name}\t{folder.state(point, plan).status}")
 
 
-def _run_all(given: argparse.Namespace, overrides: list[str], plan, folder) -> None:
+def _run_all(given: argparse.Namespace, overrides: list[str], plan, folder) -> int:
     from fetalclip_jax.sweeps import local, slots
+    from fetalclip_jax.training import preemption
 
     shares = slots.divide(given.jobs)
     _check_elsewhere(given, overrides, shares[0])
@@ -104,7 +107,7 @@ def _run_all(given: argparse.Namespace, overrides: list[str], plan, folder) -> N
     outcome = _write(plan, folder)
     if not whole:
         print("Stopped; run the same command to go on")
-        return
+        return preemption.stopped_status()
     if failed := outcome.count("failed"):
         first = next(row for row in outcome.rows if row.state.status == "failed")
         raise ValueError(
@@ -112,6 +115,7 @@ def _run_all(given: argparse.Namespace, overrides: list[str], plan, folder) -> N
             f"{first.state.message} (see {folder.log(first.point)}); run the same command to try "
             "them again"
         )
+    return 0
 
 
 def _check_elsewhere(given: argparse.Namespace, overrides: list[str], slot) -> None:

@@ -20,6 +20,8 @@ from fetalclip_jax.sweeps.slots import Slot
 _POLL_SECONDS = 0.2
 # What a compiled step does not depend on.
 _ARGUMENTS = ("seed", "model.init_logit_scale", "data.train_images")
+# A point says by its state that it was stopped; what started the sweep hears it from the sweep.
+_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "FETALCLIP_STOPPED_STATUS": "0"}
 
 
 @dataclasses.dataclass
@@ -137,7 +139,7 @@ def _start(point: Point, folder: Folder, command: Sequence[str], slot: Slot) -> 
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(slot.environment),
+            env=os.environ | _ENVIRONMENT | dict(slot.environment),
             start_new_session=True,  # Ctrl-C is passed on once, and to what it started
         )
     return _Running(point, process, slot)

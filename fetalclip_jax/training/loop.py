@@ -140,7 +140,7 @@ def check(config: ConfigDict) -> None:
     """
     mesh = meshes.make_mesh(**config.mesh)
     _check_numbers(config, mesh)
-    _build(config, mesh)
+    program.build(config, mesh)
 
 
 def _steps(

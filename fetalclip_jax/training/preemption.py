@@ -20,6 +20,18 @@ _PATIENCE_SECONDS = 5.0
 _STATUS = "FETALCLIP_STOPPED_STATUS"
 
 
+def stopped_status() -> int:
+    """With which a process is to exit that was asked to end before it was done.
+
+    Raises:
+      ValueError: FETALCLIP_STOPPED_STATUS is no exit status.
+    """
+    text = os.environ.get(_STATUS) or "0"
+    if not (text.isdecimal() and int(text) < 256):
+        raise ValueError(f"{_STATUS}={text} is no exit status; set it to a number from 0 to 255")
+    return int(text)
+
+
 class Notice:
     """Whether this process, or in a job any of its processes, was asked to end.
 
@@ -27,10 +39,10 @@ class Notice:
     One that is never opened hears what the cluster says to JAX alone.
 
     Attributes:
-      stopped_status: with which a process is to exit that was asked to end before it was done.
+      stopped_status: as `stopped_status()`.
 
     Raises:
-      ValueError: FETALCLIP_STOPPED_STATUS is no exit status.
+      ValueError: as `stopped_status()`.
     """
 
     def __init__(self):
@@ -38,7 +50,7 @@ class Notice:
         self._starting = True
         self._before: dict[int, object] = {}
         self._wakeup: tuple[int, int] | None = None
-        self.stopped_status = _stopped_status(os.environ.get(_STATUS) or "0")
+        self.stopped_status = stopped_status()
 
     def __enter__(self) -> "Notice":
         # Once JAX connects the processes of a job it listens for SIGTERM itself, in all of them.
@@ -107,12 +119,6 @@ def _end(status: int) -> None:
     with contextlib.suppress(RuntimeError):  # the handler may have interrupted a print
         sys.stdout.flush()
     os._exit(status)
-
-
-def _stopped_status(text: str) -> int:
-    if not (text.isdecimal() and int(text) < 256):
-        raise ValueError(f"{_STATUS}={text} is no exit status; set it to a number from 0 to 255")
-    return int(text)
 
 
 def _in_job() -> bool:

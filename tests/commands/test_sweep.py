@@ -5,6 +5,9 @@ import csv
 import pytest
 
 from fetalclip_jax import cli
+from fetalclip_jax.commands import sweep
+from fetalclip_jax.sweeps import local, point
+from fetalclip_jax.sweeps.folder import State
 from tests.sweeps import experiments
 
 
@@ -17,8 +20,8 @@ def test_a_sweep_from_the_command_line(tmp_path, capsys):
     assert capsys.readouterr().out == "0\tseed=0\twaiting\n1\tseed=1\twaiting\n"
     assert cli.main([*command, "--point", "0"]) == 0
     assert "seed=0: done after" in capsys.readouterr().out
-    point = tmp_path / "work/points/seed=0"
-    assert not (point / "results/seed=0").exists()  # its results are of no test patients
+    trained = tmp_path / "work/points/seed=0"
+    assert not (trained / "results/seed=0").exists()  # its results are of no test patients
     assert cli.main([*command, "--collect"]) == 0
     printed = capsys.readouterr().out
     assert "1 of 2 points are done" in printed
@@ -26,9 +29,30 @@ def test_a_sweep_from_the_command_line(tmp_path, capsys):
     done, waiting = csv.DictReader((tmp_path / "work/sweep.csv").open())
     assert 0 <= float(done["zero_shot.planes/macro_f1"]) <= 1
     assert waiting["status"] == "waiting"
-    before = (point / "metrics.jsonl").stat().st_mtime_ns
+    before = (trained / "metrics.jsonl").stat().st_mtime_ns
     assert cli.main([*command, "--point", "0"]) == 0  # done already
-    assert (point / "metrics.jsonl").stat().st_mtime_ns == before
+    assert (trained / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(("said", "status"), [("interrupted", 75), ("done", 0), ("stopped", 0)])
+def test_a_point_that_was_told_to_end_differs_from_one_that_ended(
+    tmp_path, monkeypatch, said, status
+):
+    monkeypatch.setenv("FETALCLIP_STOPPED_STATUS", "75")
+    monkeypatch.setattr(point, "run", lambda *_, **__: State(said))
+    command = ["sweep", "--config", experiments.write(tmp_path)]
+    assert cli.main([*command, "--workdir", str(tmp_path / "work"), "--point", "0"]) == status
+
+
+@pytest.mark.parametrize(("whole", "status"), [(False, 75), (True, 0)])
+def test_a_sweep_that_was_told_to_end_differs_from_one_that_ended(
+    tmp_path, monkeypatch, whole, status
+):
+    monkeypatch.setenv("FETALCLIP_STOPPED_STATUS", "75")
+    monkeypatch.setattr(local, "run", lambda *_: whole)
+    monkeypatch.setattr(sweep, "_check_elsewhere", lambda *_: None)
+    command = ["sweep", "--config", experiments.write(tmp_path)]
+    assert cli.main([*command, "--workdir", str(tmp_path / "work")]) == status
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,9 @@ def test_the_kinds_add_up_to_what_the_compiler_said(planned, step):
 
 def test_a_gradient_cache_computes_the_forward_pass_again(config, planned):
     again = planned.device_flops * 8 / planned.model_flops
-    # Four thirds, less most of the last of three blocks, whose tokens nobody reads: once it would
-    # be three quarters of this.
-    assert 0.95 < again < 1.33
+    # Four thirds, less most of the last of three blocks, whose tokens nobody reads; with the parts
+    # of the batch counted once it would be half of this.
+    assert 0.8 < again < 1.33
 
 
 def test_what_parameters_send_goes_along_their_axes(planned):

@@ -23,11 +23,11 @@ CRASH = "import os, signal; print('all was well'); os.kill(os.getpid(), signal.S
 FAILS = "print('first'); raise SystemExit('no such thing')"
 # Saves when it is told to, as a run does.
 WAITS = """
-import json, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys, time
 def stop(*_):
     pathlib.Path(sys.argv[1], "point.json").write_text(json.dumps(
         {"status": "interrupted", "message": "", "step": 2, "seconds": None}))
-    sys.exit(0)
+    sys.exit(int(os.environ.get("FETALCLIP_STOPPED_STATUS", 0)))
 signal.signal(signal.SIGTERM, stop)
 pathlib.Path(sys.argv[1], "ready").touch()
 time.sleep(60)
@@ -70,7 +70,8 @@ def test_a_point_that_crashes_takes_no_other_with_it(sweep):
     assert len(said) == 4
 
 
-def test_what_was_killed_in_the_middle_goes_on_and_nothing_is_done_twice(sweep):
+def test_what_was_killed_in_the_middle_goes_on_and_nothing_is_done_twice(sweep, monkeypatch):
+    monkeypatch.setenv("FETALCLIP_STOPPED_STATUS", "75")  # the sweep's own, not of its points
     plan, folder = sweep
     ready = folder.run(plan.points[1]).workdir / "ready"
 

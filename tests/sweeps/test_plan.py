@@ -96,11 +96,15 @@ def test_a_file_without_sweep_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "count"),
-    [("batch_temperature.py", 18), ("batch_temperature.py:full", 108), ("pretraining_size.py", 15)],
+    ("config", "count", "each"),
+    [
+        ("batch_temperature.py", 18, 19200),
+        ("batch_temperature.py:full", 108, 19200),
+        ("pretraining_size.py", 15, 25600),
+    ],
 )
-def test_the_sweeps_of_the_repository_are_read(config, count):
+def test_points_of_the_repository_see_equally_many_images(config, count, each):
     sweep = plan.read(f"configs/sweeps/{config}")
     assert len(sweep.points) == count
     images = {p.config.train.steps * p.config.train.global_batch_size for p in sweep.points}
-    assert images == {25600}
+    assert images == {each}
