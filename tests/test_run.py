@@ -96,6 +96,9 @@ def test_a_change_can_be_allowed_and_is_kept(trained, config, capsys):
         ({"data.phantom.train_images": 48}, "the position in the data is one among those"),
         ({"tokenizer.kind": "clip_bpe"}, "the ids of that vocabulary"),
         ({"model.vision_cfg.layers": 4}, "its parameters have other names or shapes"),
+        ({"loss.kind": "classify"}, "its parameters have other names or shapes"),
+        ({"init_model": True}, "the run has started already"),
+        ({"lora.rank": 2}, "the optimiser keeps state of what was trained"),
     ],
 )
 def test_what_cannot_be_continued_is_refused_whatever_is_allowed(trained, config, changes, reason):

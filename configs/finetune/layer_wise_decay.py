@@ -2,6 +2,14 @@
 
     fetalclip train --config configs/finetune/layer_wise_decay.py --workdir runs/decayed \
         --config.init_from=runs/quickstart --config.data.root=FETAL_PLANES_DB
+
+FetalCLIP's own weights, on a GPU: `--config configs/finetune/layer_wise_decay.py:FetalCLIP
+--config.init_from=FetalCLIP_weights.pt --config.compute.dtype=bfloat16
+--config.compute.remat=dots`, and a lower rate: `--config.optimizer.learning_rate=1e-5`.
+
+Hardware: two CPU cores, 3 GiB, for the quickstart. Expect two to three minutes of training, and on
+patients that were left out (242 images, one seed; docs/finetuning.md) a macro F1 of the zero-shot
+planes of 0.888, of the linear probe of 0.913; the quickstart without it has 0.598 and 0.830.
 """
 
 from fetalclip_jax.config import default_config

@@ -2,6 +2,13 @@
 
     fetalclip train --config configs/finetune/lora.py --workdir runs/lora \
         --config.init_from=runs/quickstart --config.data.root=FETAL_PLANES_DB
+
+FetalCLIP's own weights, on a GPU: `--config.init_from=FetalCLIP_weights.pt
+--config.init_config=FetalCLIP --config.compute.dtype=bfloat16 --config.compute.remat=dots`.
+
+Hardware: two CPU cores, 3 GiB, for the quickstart. Expect two minutes of training, and on patients
+that were left out (242 images, one seed; docs/finetuning.md) a macro F1 of the zero-shot planes of
+0.834, of the linear probe of 0.850; the quickstart without it has 0.598 and 0.830.
 """
 
 from fetalclip_jax.config import default_config

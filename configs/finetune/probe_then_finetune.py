@@ -6,6 +6,14 @@
     fetalclip train --config configs/finetune/probe_then_finetune.py:finetune \
         --workdir runs/tuned --config.init_from=runs/probe \
         --config.data.root=FETAL_PLANES_DB
+
+FetalCLIP's own weights, on a GPU: `--config.init_from=FetalCLIP_weights.pt
+--config.init_config=FetalCLIP --config.compute.dtype=bfloat16` for the first, and
+`--config.optimizer.learning_rate=1e-5` for the second.
+
+Hardware: two CPU cores, 3 GiB, for the quickstart. Expect one and two minutes of training, and on
+patients that were left out (242 images, one seed; docs/finetuning.md) a macro F1 of the linear
+probe of 0.928, of the zero-shot planes of 0.667; the quickstart without it has 0.830 and 0.598.
 """
 
 from fetalclip_jax.config import default_config

@@ -48,8 +48,9 @@ def run(given: argparse.Namespace, overrides: list[str]) -> None:
     from fetalclip_jax import config
     from fetalclip_jax.planning import plan, search, terminal
     from fetalclip_jax.run import write_json
+    from fetalclip_jax.training import origin
 
-    asked = config.parse(given.config, overrides)
+    asked = origin.with_described_model(config.parse(given.config, overrides))
     if given.search:
         found = search.best(asked, topology, compiles=given.compiles)
     else:

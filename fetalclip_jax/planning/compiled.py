@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from fetalclip_jax.config import build_model
 from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.training import optimizer, program
 
@@ -54,7 +55,8 @@ def compile_step(config: ConfigDict, devices: Sequence[jax.Device]) -> Compiled:
 
 
 def _kinds(config: ConfigDict, state: Any, batch: Any) -> dict[str, int]:
-    trained = optimizer.trained(config.optimizer, state.params)
+    held = optimizer.left_as_it_is(build_model(config))
+    trained = optimizer.trained(config.optimizer, state.params, held)
     gradients = jax.tree.map(
         lambda leaf, is_trained: leaf if is_trained else None, state.params, trained
     )

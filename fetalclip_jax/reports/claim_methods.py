@@ -55,7 +55,7 @@ def initialisation(report: Report) -> Iterator[str]:
     for run in report.contents.runs:
         if start := run.config.get("init_from"):
             lora = run.config.get("lora", {})
-            adapted = f"; of them {_lora(lora)} is trained" if lora.get("targets") else ""
+            adapted = f"; trained is {_lora(lora)}" if lora.get("targets") else ""
             yield f"{run.name}: parameters and tokenizer of {start}{adapted}."
         elif "init_from" in run.config:
             yield f"{run.name}: random, seed {run.config.get('seed', 'not recorded')}."

@@ -42,6 +42,30 @@ def with_its_model(config: ConfigDict, workdir: storage.Path) -> ConfigDict:
     return config.lock()
 
 
+def with_described_model(config: ConfigDict) -> ConfigDict:
+    """The same for a plan, which needs no parameters: `config.init_config` alone will do.
+
+    Raises:
+      ValueError: neither it nor `config.init_from` says what model to take.
+    """
+    if not config.init_model:
+        return config
+    if not (config.init_from or config.init_config):
+        raise ValueError(
+            "config.init_model takes the model of config.init_from: name that, or the model alone, "
+            "as in --config.init_config=FetalCLIP"
+        )
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        described = (
+            _model(config, _open(config))
+            if config.init_from
+            else files.resolve_config(config.init_config)
+        )
+        config.model = model_fields(described)
+    return config.lock()
+
+
 def read_params(config: ConfigDict, fresh: Any, mesh: Mesh) -> Any:
     """The parameters that training starts with: the origin's, and fresh ones that it lacks.
 

@@ -74,6 +74,8 @@ def abstract_batch(
     """
     size, side = config.train.global_batch_size, config.model.vision_cfg.image_size
     length = text_length or config.model.text_cfg.context_length
+    if class_names(config):  # `inputs` gives one token where no text is read
+        length = 1
     shapes = {
         "image": ((size, side, side, 3), jnp.uint8),
         "tokens": ((size, length), jnp.int32),

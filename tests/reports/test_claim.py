@@ -139,6 +139,18 @@ def test_training_of_a_run_that_is_a_source(answers, workdir):
     assert told["32"].startswith("quickstart: phantom")
 
 
+def test_what_a_run_adapted_of_its_origin_is_told(answers, workdir):
+    config = json.loads((workdir / "config.json").read_text())
+    config |= {"init_from": "FetalCLIP_weights.pt"}
+    config["lora"] = {"targets": ["visual/.*/query", "text/.*"], "rank": 4, "alpha": 8.0}
+    (workdir / "config.json").write_text(json.dumps(config))
+    told, _ = answers(planes(), workdir=workdir)
+    assert told["24"] == (
+        "quickstart: parameters and tokenizer of FetalCLIP_weights.pt; trained is LoRA of rank 4 "
+        "and alpha 8 at visual/.*/query, text/.*."
+    )
+
+
 def test_what_nobody_recorded_is_for_the_authors_and_not_invented(answers):
     bare = dataclasses.replace(planes(), data={"name": "d"}, predictions=None, details={})
     told, authors = answers(bare)

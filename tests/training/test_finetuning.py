@@ -1,5 +1,6 @@
 """Runs that start from weights: with adapters, with a head for labels, and from files."""
 
+import functools
 import shutil
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 import fetalclip_jax
 from fetalclip_jax.config import build_model
@@ -21,22 +23,30 @@ pytestmark = pytest.mark.usefixtures("compiled")
 IMAGES = np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype(np.float32)
 
 
+def experiment(**train) -> ConfigDict:
+    """Texts of one length: of each step one program."""
+    config = tiny_experiment()
+    config.model.text_cfg.context_length = 16
+    config.optimizer.update({"warmup_steps": 0})
+    config.train.update(train)
+    return config
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """An open_clip folder of the tiny model with a vocabulary, and the model."""
     folder = tmp_path_factory.mktemp("weights") / "tiny"
-    model = fetalclip_jax.load("ViT-Mi-16-96-conv", tiny_experiment().model.to_dict())
+    model = fetalclip_jax.load("ViT-Mi-16-96-conv", experiment().model.to_dict())
     model.export(folder)
     return folder, model
 
 
-def adapted(start) -> object:
-    config = tiny_experiment()
+def adapted(start) -> ConfigDict:
+    config = experiment(steps=4, checkpoint_every=2, ema_decay=0.5)
     config.init_from, config.init_model = str(start), True
     config.model.vision_cfg.width = 48  # of no interest
     config.lora.update({"targets": ("visual/.*/(query|value)", "text/.*/1/mlp_in"), "rank": 2})
-    config.optimizer.update({"learning_rate": 0.05, "warmup_steps": 0})
-    config.train.update({"steps": 4, "checkpoint_every": 2, "ema_decay": 0.5})
+    config.optimizer.learning_rate = 0.05
     return config
 
 
@@ -80,7 +90,8 @@ def test_load_and_export_give_the_merged_model(weights, finetuned, tmp_path):
     model = fetalclip_jax.load(workdir)
     assert flat(model.params).keys() == flat(weights[1].params).keys()
     module = build_model(adapted(weights[0])).clone(config=model.config)
-    unmerged = module.apply(lora.collections(module, final.ema), IMAGES, method="encode_image")
+    encode = jax.jit(functools.partial(module.apply, method="encode_image"))
+    unmerged = encode(lora.collections(module, final.ema), IMAGES)
     features = model.encode_image(IMAGES)
     np.testing.assert_allclose(features, unmerged, atol=1e-5)
     assert np.abs(features - weights[1].encode_image(IMAGES)).max() > 1e-3
@@ -101,12 +112,11 @@ def test_it_goes_on_in_parts_on_another_mesh(finetuned, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 
-def labelled(start, steps=3, **changes):
-    config = tiny_experiment()
+def labelled(start, steps=3, **changes) -> ConfigDict:
+    config = experiment(steps=steps, checkpoint_every=steps)
     config.init_from = str(start)
     config.loss.kind = "classify"
-    config.optimizer.update({"learning_rate": 0.01, "warmup_steps": 0, **changes})
-    config.train.update({"steps": steps, "checkpoint_every": steps})
+    config.optimizer.update({"learning_rate": 0.01, **changes})
     return config
 
 
@@ -173,3 +183,13 @@ def test_weights_that_say_nothing_of_themselves(weights, tmp_path):
         origin.tokenizer(config)
     shutil.copytree(weights[0] / "tokenizer", tmp_path / "tokenizer")
     assert origin.tokenizer(config).fingerprint == weights[1].tokenizer.fingerprint
+
+
+def test_a_plan_needs_the_description_of_the_model_alone(weights):
+    config = adapted("")
+    with pytest.raises(ValueError, match="name that, or the model alone"):
+        origin.with_described_model(config)
+    config.init_config = "ViT-B-16"
+    assert origin.with_described_model(config).model.vision_cfg.layers == 12
+    config = adapted(weights[0])
+    assert origin.with_described_model(config).model.vision_cfg.width == 32
