@@ -1,6 +1,6 @@
 """Is the memory a plan states the memory a run takes? And the table of docs/scaling.md.
 
-    python benchmarks/plan.py [--devices 8] [--batch 64] [--remat none full]
+    python benchmarks/plan.py [--devices 8] [--batch 160] [--remat none full]
     pip install -e '.[plan]'; python benchmarks/plan.py --table [--compile]
 
 The memory of simulated CPU devices is compared with what the process grows by while it steps: the
@@ -145,7 +145,7 @@ def _cells(found, batch: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--devices", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=160)
     parser.add_argument("--remat", nargs="+", default=["none", "full"])
     parser.add_argument("--micro-batches", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--table", action="store_true")

@@ -1,6 +1,7 @@
 """`fetalclip plan`."""
 
 import argparse
+import os
 import pathlib
 
 from fetalclip_jax.commands import arguments
@@ -45,6 +46,8 @@ def run(given: argparse.Namespace, overrides: list[str]) -> None:
             raise ValueError(f"--{name} {getattr(given, name)} is not 1 or more")
     if given.search and topology is None:
         raise ValueError("--search compares with a chip's peaks: give --topology, not --devices")
+    # Nothing runs here: a TPU or a GPU of this machine is left to others.
+    os.environ["JAX_PLATFORMS"] = "cpu"
     from fetalclip_jax import config
     from fetalclip_jax.planning import plan, search, terminal
     from fetalclip_jax.run import write_json

@@ -3,11 +3,13 @@
 import importlib.util
 import json
 import math
+import pathlib
 
 import jax
 import pytest
 
 from fetalclip_jax import cli
+from fetalclip_jax.config import parse
 from fetalclip_jax.parallel.mesh import make_mesh
 from fetalclip_jax.planning import chips, compiled, estimate, libtpu, plan, search, store, terminal
 from fetalclip_jax.training import program
@@ -312,3 +314,37 @@ def test_a_real_tpu_slice_compiles(tmp_path):
     assert not found.all_pairs
     assert 0 < found.mfu < 1
     assert math.isfinite(found.time.sum)
+
+
+VITL14 = pathlib.Path(__file__).parents[2] / "configs" / "fetalclip_vitl14.py"
+
+
+@pytest.mark.parametrize(
+    ("argument", "batch", "micro_batches"),
+    [
+        ("", 1024, 1),
+        (":chips=16,batch=32768", 32768, 128),
+        (":chips=256,batch=32768,chip=v5p", 32768, 1),
+    ],
+)
+def test_the_proxy_recipe_takes_chips_and_batch(argument, batch, micro_batches):
+    config = parse(f"{VITL14}{argument}")
+    assert config.train.global_batch_size == batch
+    assert config.train.micro_batches == micro_batches
+    assert config.train.steps == 20 * 210_035 // batch  # twenty epochs
+    assert config.optimizer.learning_rate == 1e-5
+    assert config.optimizer.warmup_steps < config.train.steps
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("chips=7", "batch=1024 is not a multiple of chips=7"),
+        ("chips=0", "chips=0 is not a number from 1"),
+        ("chip=v9", "chip=v9 is not one of v5e, v6e, v5p"),
+        ("cores=4", "'cores' is not one of chips=N, chip=NAME and batch=N"),
+    ],
+)
+def test_a_mistake_in_chips_and_batch_is_named(argument, message):
+    with pytest.raises(ValueError, match=message):
+        parse(f"{VITL14}:{argument}")
