@@ -3,15 +3,17 @@
     python benchmarks/plan.py [--devices 8] [--batch 160] [--remat none full]
     pip install -e '.[plan]'; python benchmarks/plan.py --table [--compile]
 
-The memory of simulated CPU devices is compared with what the process grows by while it steps: the
-most that is resident of it, less what was before there were state and batch. Programs are compiled
-before that, and what is freed goes back to the system at once.
+The memory of simulated CPU devices is compared with what the process allocates while it steps: the
+most that glibc says is in use of it (asked every few milliseconds), less what was before there were
+state and batch. Programs are compiled before that. Beside it is how much more of the process is
+resident, in which the stacks and scratch pages of some dozens of threads are too.
 
 The table lists plans of `configs/fetalclip_vitl14.py`. A cell that has not been compiled by these
 versions of code and compiler says so; `--compile` compiles what is missing, some minutes each.
 """
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import json
@@ -19,6 +21,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "fetalclip_vitl14.py"
 TABLE_CHIPS = (8, 16, 32, 64, 128, 256, 512)
@@ -38,9 +41,46 @@ def experiment(batch: int, remat: str, micro_batches: int):
     return config.lock()
 
 
-def grown(batch: int, remat: str, micro_batches: int) -> tuple[int, int]:
-    """Bytes that a plan states for all devices of this process, and those it grew by."""
+class InUse(ctypes.Structure):
+    """glibc's `struct mallinfo2`, over all of its arenas."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def in_use(libc: ctypes.CDLL) -> int:
+    """Bytes that this process has from malloc."""
+    found = libc.mallinfo2()
+    return found.uordblks + found.hblkhd
+
+
+@contextlib.contextmanager
+def most_in_use(libc: ctypes.CDLL):
+    """A list whose one element is, after the block, the most bytes that were in use within it."""
+    most, over = [in_use(libc)], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.002):
+            most[0] = max(most[0], in_use(libc))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        thread.join()
+
+
+def measured(batch: int, remat: str, micro_batches: int) -> tuple[int, int, int]:
+    """Bytes that a plan states for all devices, that are allocated, and that become resident."""
     libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = InUse
     libc.mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: a buffer of its own for each array
     import jax
     import numpy as np
@@ -73,9 +113,11 @@ def grown(batch: int, remat: str, micro_batches: int) -> tuple[int, int]:
     run()  # what threads and libraries take once is no part of a step
     gc.collect()
     libc.malloc_trim(0)
-    before = resident("VmRSS")
-    run()
-    return stated.memory["total"] * jax.device_count(), resident("VmHWM") - before
+    before = in_use(libc), resident("VmRSS")
+    with most_in_use(libc) as most:
+        run()
+    grown = resident("VmHWM") - before[1]
+    return stated.memory["total"] * jax.device_count(), most[0] - before[0], grown
 
 
 def resident(name: str) -> int:
@@ -87,8 +129,8 @@ def resident(name: str) -> int:
 
 
 def memory(arguments) -> None:
-    print("| devices | batch | micro-batches | remat | stated, MiB | grown, MiB | stated / grown |")
-    print("|---|---|---|---|---|---|---|")
+    print("| devices | batch | micro-batches | remat | stated, MiB | allocated, MiB |", end="")
+    print(" stated / allocated | resident, MiB |\n|" + "---|" * 8)
     for remat in arguments.remat:
         for parts in arguments.micro_batches:
             command = [sys.executable, __file__, "--alone", "--batch", str(arguments.batch)]
@@ -96,10 +138,11 @@ def memory(arguments) -> None:
             count = f"--xla_force_host_platform_device_count={arguments.devices}"
             environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=count)
             said = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
-            stated, found = json.loads(said.stdout.splitlines()[-1])
+            stated, found, grown = json.loads(said.stdout.splitlines()[-1])
             print(
                 f"| {arguments.devices} | {arguments.batch} | {parts} | {remat} | "
-                f"{stated / 2**20:.0f} | {found / 2**20:.0f} | {stated / found:.3f} |",
+                f"{stated / 2**20:.0f} | {found / 2**20:.0f} | {stated / found:.3f} | "
+                f"{grown / 2**20:.0f} |",
                 flush=True,
             )
 
@@ -154,7 +197,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.alone:
-        found = grown(arguments.batch, arguments.remat[0], arguments.micro_batches[0])
+        found = measured(arguments.batch, arguments.remat[0], arguments.micro_batches[0])
         print(json.dumps(found))
     elif arguments.table:
         table(arguments)

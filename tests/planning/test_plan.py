@@ -309,7 +309,8 @@ def test_a_real_tpu_slice_compiles(tmp_path):
     found = plan.make(config, chips.topology("v5e:2x2"), folder=tmp_path)
     assert found.fits
     assert found.mesh == {"data": 4, "fsdp": 1, "tensor": 1}
-    assert 0.9 < found.device_flops * 4 / found.model_flops < 1.5
+    # Of two blocks the last has one token's queries, output and MLP alone.
+    assert 0.5 < found.device_flops * 4 / found.model_flops < 0.7
     assert {name.split()[0] for name in found.sent} == {"data"}
     assert not found.all_pairs
     assert 0 < found.mfu < 1
