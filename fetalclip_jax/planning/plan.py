@@ -139,8 +139,8 @@ def read(
     notes = _notes(module, target, topology)
     if all_pairs and config.model.embed_dim in (batch, batch // shards):
         notes.append(
-            f"features are {config.model.embed_dim} wide, as a side of a matrix of all pairs is long: "
-            "what is named as one may be features"
+            f"features are {config.model.embed_dim} wide, as a side of a matrix of all pairs is "
+            "long: what is named as one may be features"
         )
     time = mfu = None
     if chip is not None and module is not None:
