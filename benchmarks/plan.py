@@ -15,6 +15,7 @@ versions of code and compiler says so; `--compile` compiles what is missing, som
 import argparse
 import contextlib
 import ctypes
+import dataclasses
 import gc
 import json
 import os
@@ -100,7 +101,8 @@ def measured(batch: int, remat: str, micro_batches: int) -> tuple[int, int, int]
     mesh = make_mesh(**config.mesh)
     built = program.build(config, mesh)
     shapes = program.abstract_batch(config, mesh)
-    step = built.train_step.lower(built.abstract, shapes).compile()
+    program_of_step = built.train_step.lower(built.abstract, shapes).compile()
+    step = dataclasses.replace(built.train_step, compiled=program_of_step)
     local = {name: np.zeros(one.shape, one.dtype) for name, one in shapes.items()}
     local["tokens"][:, -1] = config.model.text_cfg.vocab_size - 1  # the end of text
 
@@ -108,7 +110,7 @@ def measured(batch: int, remat: str, micro_batches: int) -> tuple[int, int, int]
         state, placed = built.new_state(), sharding.global_batch(local, mesh)
         jax.block_until_ready((state, placed))
         pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
-        jax.block_until_ready(step(state, (), placed))
+        jax.block_until_ready(step(state, placed))
 
     run()  # what threads and libraries take once is no part of a step
     gc.collect()
@@ -148,40 +150,45 @@ def memory(arguments) -> None:
 
 
 def table(arguments) -> None:
-    from fetalclip_jax import config
-    from fetalclip_jax.planning import chips, plan, store
+    from fetalclip_jax.planning import chips
 
-    print(
-        "| batch | chips | | micro-batches | memory, GiB | sent, GB | TFLOP | compute, s |", end=""
-    )
-    print(" memory, s | links, s | pairs/s at most | MFU at most |\n|" + "---|" * 12)
+    print("| global batch | slice | micro-batches | memory, GiB | TFLOP | compute, s |", end="")
+    print(" memory, s | links, s | sent, GB | pairs/s at most | MFU at most |\n|" + "---|" * 11)
     for batch in arguments.batch_sizes:
         for kind in KINDS:
+            missing = []
             for count in TABLE_CHIPS:
                 topology = chips.slice_of(kind, count)
-                row = f"| {batch:,} | {count} | {topology or kind} |"
                 if topology is None:
-                    print(row, "a slice has 256 chips at most |" + " |" * 8)
-                    continue
-                spec = f"{CONFIG}:chips={count},chip={kind},batch={batch}"
-                asked = config.parse(spec)
-                target = plan.target_of(topology, count)
-                if not arguments.compile and store.find(asked, target) is None:
-                    print(row, "not compiled |" + " |" * 8)
-                    continue
-                print(row, _cells(plan.make(asked, topology), batch), flush=True)
+                    print(f"| {batch:,} | {kind}, {count} chips | no such slice |" + " |" * 8)
+                elif (row := _row(batch, topology, compile_it=arguments.compile)) is None:
+                    missing.append(topology.shape)
+                else:
+                    print(row, flush=True)
+            if missing:
+                print(f"| {batch:,} | {kind}:{', '.join(missing)} | not compiled |" + " |" * 8)
 
 
-def _cells(found, batch: int) -> str:
+def _row(batch: int, topology, *, compile_it: bool) -> str | None:
+    """A line of the table; None where it has not been compiled and is not to be."""
+    from fetalclip_jax import config
+    from fetalclip_jax.planning import plan, store
+
+    chip, count = topology.chip.name, topology.devices
+    asked = config.parse(f"{CONFIG}:chips={count},chip={chip},batch={batch}")
+    if not compile_it and store.find(asked, plan.target_of(topology, count)) is None:
+        return None
+    found = plan.make(asked, topology)
     parts = found.settings["config.train.micro_batches"]
-    total = f"{found.memory['total'] / 2**30:.1f}"
+    memory = f"{found.memory['total'] / 2**30:.1f} of {found.limit / 2**30:.4g}"
+    row = f"| {batch:,} | {topology} | {parts} | {memory}"
     if not found.fits:
-        return f"{parts} | {total}: does not fit |" + " |" * 7
+        return f"{row}: does not fit |" + " |" * 7
     time = found.time
     return (
-        f"{parts} | {total} | {sum(found.sent.values()) / 1e9:.1f} | "
-        f"{found.device_flops / 1e12:.0f} | {time.compute:.3f} | {time.memory:.3f} | "
-        f"{time.links:.3f} | {batch / time.bound:,.0f} | {found.mfu:.1%} |"
+        f"{row} | {found.device_flops / 1e12:.0f} | {time.compute:.3f} | {time.memory:.3f} | "
+        f"{time.links:.3f} | {sum(found.sent.values()) / 1e9:.1f} | {batch / time.bound:,.0f} | "
+        f"{found.mfu:.1%} |"
     )
 
 

@@ -261,7 +261,19 @@ def wide(config, sizes, monkeypatch):
 def test_the_estimate_knows_what_policies_keep(sizes):
     kept = sizes.per_example
     assert 0 < kept["full"] < kept["dots"] < kept["none"]
-    assert sizes.of_block < kept["none"]
+    assert sizes.trained == sizes.params
+
+
+def test_the_estimate_of_adapters_counts_no_gradients_of_what_they_adapt(config, sizes):
+    adapted = config.copy_and_resolve_references().unlock()
+    adapted.lora.update({"targets": ("(visual|text)/transformer/.*/(query|value)",), "rank": 2})
+    found = estimate.sizes(adapted)
+    assert found.params == sizes.params + found.trained
+    assert found.trained < sizes.trained / 5
+    assert found.per_example["dots"] < sizes.per_example["dots"]
+    less = 4 * (sizes.trained - found.trained) // 2 - found.trained // 2  # of two shards
+    kept = (sizes.per_example["dots"] - found.per_example["dots"]) * 2
+    assert 0 < estimate.memory(config, sizes, 8) - estimate.memory(adapted, found, 8) <= less + kept
 
 
 def test_the_search_names_the_best_that_fits(wide):
