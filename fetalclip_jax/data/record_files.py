@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import pathlib
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,7 @@ SUMMARY = "records.json"
 _METADATA = "metadata.npz"
 _BAD_EXAMPLES = "bad_examples.csv"
 _SOURCE_FILES = "source_files.csv"
+_UPLOADING = ".fetalclip_uploading"
 # Column of `extra` in the metadata file.
 _EXTRA = "extra/"
 # Name -> size in bytes and time of the last change in ns.
@@ -161,11 +163,27 @@ def read_summary(folder: storage.Path) -> Summary:
         ) from error
 
 
+def upload(records: pathlib.Path, folder: storage.BucketPath) -> None:
+    """Copies finished records to a bucket, in place of records that are there.
+
+    From beginning to end the folder holds a mark, for one without a summary may be a user's own.
+    """
+    (folder / _UPLOADING).touch()
+    # Without its summary the folder holds no records, whatever else is there.
+    (folder / SUMMARY).unlink(missing_ok=True)
+    for name in folder.listing():
+        if name != _UPLOADING:
+            (folder / name).unlink(missing_ok=True)
+    storage.upload(records, folder, SUMMARY)
+    (folder / _UPLOADING).unlink(missing_ok=True)
+
+
 def is_unfinished(folder: storage.BucketPath) -> bool:
     """Whether all it holds is of an upload of records that did not come to its end."""
     ours = {_METADATA, _BAD_EXAMPLES, _SOURCE_FILES, "dataset_info.json", "features.json"}
-    names = [path.name for path in folder.iterdir()]
-    return all(name in ours or ".array_record" in name for name in names)
+    names = {path.name for path in folder.iterdir()}
+    others = names - ours - {_UPLOADING}
+    return _UPLOADING in names and all(".array_record" in name for name in others)
 
 
 def read_columns(folder: storage.Path) -> dict[str, np.ndarray]:

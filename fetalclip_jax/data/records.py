@@ -158,10 +158,7 @@ def _make(source, directory, description, replace, **arguments) -> None:
         with tempfile.TemporaryDirectory(prefix="fetalclip-records-") as temporary:
             folder = pathlib.Path(temporary) / directory.name
             _make(source, folder, description, replace, **arguments)
-            # Without its summary the folder holds no records, whatever else is there.
-            (directory / record_files.SUMMARY).unlink(missing_ok=True)
-            storage.rmtree(directory)
-            storage.upload(folder, directory, record_files.SUMMARY)
+            record_files.upload(folder, directory)
         return
     directory.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(directory)

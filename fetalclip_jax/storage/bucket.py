@@ -20,6 +20,8 @@ from fetalclip_jax.storage import retrying
 SCHEMES = {"gs": "gcs", "s3": "s3"}
 # A file above this size is read in parts of it.
 _PART_BYTES = 32 << 20
+# The version of an object that is not there, as Google calls it.
+_NONE = "0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,10 @@ class BucketPath(gpath.PosixGPath):
             ) from error
 
     def listing(self) -> dict[str, tuple[int, str]]:
-        """Every object below it: name relative to it -> (bytes, what changes with its content)."""
+        """Every object below it: name relative to it -> (bytes, what changes with its content).
+
+        The latter is "<kind>:<value>", of the kinds crc32c, md5 and etag.
+        """
         found = self._call("list", "find", detail=True)
         return {
             posixpath.relpath(name, self.name_in_bucket): (int(info["size"]), _version(info))
@@ -183,7 +188,27 @@ class BucketPath(gpath.PosixGPath):
         Raises:
           FileExistsError: there is one.
         """
-        self._put(bytes(data), create=True)
+        self._put(bytes(data), version=_NONE)
+
+    def version(self) -> str | None:
+        """What `replace_version` asks for; None where there is no such object."""
+        info = self._info()
+        return (
+            None
+            if info is None
+            else str(info["ETag" if self._uri_scheme == "s3" else "generation"])
+        )
+
+    def replace_version(self, data: bytes, version: str) -> None:
+        """Writes it only where it still is what `version` gave.
+
+        Services that know no such condition write it in any case.
+
+        Raises:
+          FileExistsError: it is another by now.
+          FileNotFoundError: it is gone.
+        """
+        self._put(bytes(data), version=version)
 
     def upload_from(self, file: pathlib.Path) -> None:
         """Writes what a file on this host's disk holds."""
@@ -249,17 +274,20 @@ class BucketPath(gpath.PosixGPath):
         """As fsspec wants it: with the bucket's name, without the scheme."""
         return "/".join(self.parts[2:])
 
-    def _put(self, data: bytes, *, create: bool = False) -> None:
-        mode = "create" if create else "overwrite"
+    def _put(self, data: bytes, *, version: str | None = None) -> None:
+        # An object that is gone is no bucket that is gone.
+        what = "write" if version in (None, _NONE) else "replace"
         if self._uri_scheme == "s3" or not data:
-            self._call("write", "pipe_file", data, mode=mode)
+            mode = "create" if version == _NONE else "overwrite"
+            condition = {"IfMatch": version} if what == "replace" else {}
+            self._call(what, "pipe_file", data, mode=mode, **condition)
             return
         # gcsfs would put it between other lines, where a last byte "\r" counts as a line's end.
         _, _, bucket, *parts = self.parts
-        options = {"ifGenerationMatch": "0"} if create else {}
+        condition = {} if version is None else {"ifGenerationMatch": version}
         files = self.filesystem()
         retrying.call(
-            "write",
+            what,
             str(self),
             files.call,
             "POST",
@@ -270,7 +298,7 @@ class BucketPath(gpath.PosixGPath):
             headers={"Content-Type": "application/octet-stream"},
             data=data,
             json_out=True,
-            **options,
+            **condition,
         )
 
     def _call(self, what: str, method: str, *arguments: Any, name: str = ".", **options: Any):
@@ -340,7 +368,15 @@ class _Parts(io.RawIOBase):
 
 
 def _version(info: dict[str, Any]) -> str:
-    return str(info.get("crc32c") or info.get("md5Hash") or info.get("ETag") or info.get("etag"))
+    for kind, name in (
+        ("crc32c", "crc32c"),
+        ("md5", "md5Hash"),
+        ("etag", "ETag"),
+        ("etag", "etag"),
+    ):
+        if info.get(name):
+            return f"{kind}:{info[name]}"
+    return "none:"
 
 
 def _is_placeholder(info: dict[str, Any]) -> bool:

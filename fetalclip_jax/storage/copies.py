@@ -30,7 +30,7 @@ def local_copy(path: Path) -> pathlib.Path:
 
     Raises:
       FileNotFoundError: there is nothing of that name.
-      ValueError: no room for it.
+      ValueError: no room for it, or it changed while it was copied.
       BucketError: it cannot be read.
     """
     if not is_bucket(path):
@@ -45,11 +45,12 @@ def local_copy(path: Path) -> pathlib.Path:
         return copy
     with _made_by_one(folder):
         if not copy.exists():
-            _copy(path, sum(size for size, _ in listing.values()), copy)
+            _copy(path, listing, copy)
     return copy
 
 
-def _copy(path: BucketPath, size: int, copy: pathlib.Path) -> None:
+def _copy(path: BucketPath, listing: dict[str, tuple[int, str]], copy: pathlib.Path) -> None:
+    size = sum(size for size, _ in listing.values())
     room = shutil.disk_usage(copy.parent).free
     if size > room:
         raise ValueError(
@@ -59,6 +60,9 @@ def _copy(path: BucketPath, size: int, copy: pathlib.Path) -> None:
     partial = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=copy.parent))
     try:
         transfer.download(path, partial / path.name)
+        # Else what was written in the meantime would be kept as what was there before.
+        if path.listing() != listing:
+            raise ValueError(f"{path} changed while it was copied; try again")
         (partial / path.name).rename(copy)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import json
 import os
+import pathlib
 import secrets
 import socket
 import threading
@@ -17,13 +18,16 @@ from fetalclip_jax.storage.retrying import BucketError
 _LASTS_S = 60.0
 _RENEWED_EVERY_S = 15.0
 _POLL_S = 1.0
+# Between writing a lease and believing in it.
+_SETTLES_S = 1.0
 
 
 class Lease:
     """Holds an object until this process ends, however it ends.
 
-    Two processes that start at one time cannot both create it. Where one does not reach the bucket
-    for longer than a lease lasts, another can take it over; the one that lost it says so.
+    Two processes that start at one time cannot both have it: each writes it only in place of what
+    it read, and reads it again after a pause. Where one does not reach the bucket for longer than a
+    lease lasts, another can take it over; the one that lost it says so.
 
     Args:
       path: of the object.
@@ -52,12 +56,16 @@ class Lease:
                 files.rm_file(self._path.name_in_bucket)
 
     def _take(self) -> None:
+        # Whether any other that is there has written after it was looked at, and so is at work.
+        rival = False
         first, since = None, time.monotonic()
-        while (holder := self._holder()).get("token") != self._token:
-            if holder and not _is_gone(holder, time.monotonic() - since):
-                if first is None:
-                    first = holder
-                if _runs_here(holder) or first != holder:
+        while True:
+            holder, version = self._holder()
+            if holder.get("token") == self._token:
+                return
+            if holder and (rival or not _is_gone(holder, time.monotonic() - since)):
+                first = first or holder
+                if rival or _runs_here(holder) or first != holder:
                     raise ValueError(
                         f"{self._path.parent} is in use by {_words(holder)}; wait for it, or "
                         "choose another --workdir"
@@ -70,57 +78,100 @@ class Lease:
                     )
                 time.sleep(_POLL_S)
                 continue
-            if holder:
-                self._path.unlink(missing_ok=True)
-            with contextlib.suppress(FileExistsError):
-                self._path.create(self._content())
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                self._write(version)
+                # Where the service knows no conditions, the last of several writers has it.
+                time.sleep(_SETTLES_S)
+            rival = True
+
+    def _write(self, version: str | None) -> None:
+        """In place of what `_holder` read, and of nothing else."""
+        if version is None:
+            self._path.create(self._content())
+        else:
+            self._path.replace_version(self._content(), version)
 
     def _renew(self) -> None:
         while not self._over.wait(_RENEWED_EVERY_S):
-            with contextlib.suppress(BucketError):  # the next time may come in time
-                if self._holder().get("token") not in (self._token, None):
+            # The next time may come in time.
+            with contextlib.suppress(BucketError, FileNotFoundError, FileExistsError):
+                holder, version = self._holder()
+                if holder.get("token") not in (self._token, None):
                     print(
-                        f"{self._path.parent} was taken over by {_words(self._holder())}, for this "
+                        f"{self._path.parent} was taken over by {_words(holder)}, for this "
                         "process did not reach the bucket: end one of them",
                         flush=True,
                     )
                     return
-                self._path.write_bytes(self._content())
+                self._write(version)
 
-    def _holder(self) -> dict[str, Any]:
+    def _holder(self) -> tuple[dict[str, Any], str | None]:
+        """What the object says, empty where it says nothing, and its version or an earlier one."""
+        version = self._path.version()
+        if version is None:
+            return {}, None
         try:
-            return json.loads(self._path.read_bytes())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {}
+            content = json.loads(self._path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}, version
+        return (content if isinstance(content, dict) else {}), version
 
     def _content(self) -> bytes:
         content = {
             "token": self._token,
             "process": self._process,
+            "started": _started(self._process),
             "host": socket.gethostname(),
+            "system": _system(),
             "time": time.time(),
         }
         return json.dumps(content).encode()
 
 
 def _is_gone(holder: dict[str, Any], watched_s: float) -> bool:
-    """Whether a holder has ended, as far as can be known from here."""
+    """Whether a holder, which is not this process, has ended, as far as can be known from here."""
     # Twice, for clocks differ; what was watched itself needs no clock of others.
-    if watched_s > _LASTS_S or time.time() - holder["time"] > 2 * _LASTS_S:
+    if watched_s > _LASTS_S or time.time() - holder.get("time", 0) > 2 * _LASTS_S:
         return True
-    return holder["host"] == socket.gethostname() and not _runs_here(holder)
+    return _is_of_here(holder) and not _runs_here(holder)
+
+
+def _is_of_here(holder: dict[str, Any]) -> bool:
+    """Whether its process number means here what it meant there."""
+    return (holder.get("host"), holder.get("system")) == (socket.gethostname(), _system())
 
 
 def _runs_here(holder: dict[str, Any]) -> bool:
-    if holder["host"] != socket.gethostname():
+    # A container that is started again has the host's name and the number of the one before it.
+    if not _is_of_here(holder) or holder["process"] == os.getpid():
         return False
     try:
         os.kill(holder["process"], 0)  # signal 0 only asks
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    # Else its number is that of another process by now.
+    started = _started(holder["process"])
+    return started is None or started == holder["started"]
+
+
+def _system() -> str:
+    """Which numbering of processes this one is in: the boot and the container. "" if unknown."""
+    try:
+        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _started(process: int) -> str | None:
+    """When a process started, in ticks since the boot; None where the system does not say."""
+    try:
+        status = pathlib.Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    return status.rpartition(")")[2].split()[19]
 
 
 def _words(holder: dict[str, Any]) -> str:

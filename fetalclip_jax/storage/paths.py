@@ -13,13 +13,16 @@ Path = pathlib.Path | epath.Path
 
 
 def path(name: str | os.PathLike) -> Path:
-    """A `pathlib.Path`, or a `BucketPath` for what begins with gs:// or s3://.
+    """A `pathlib.Path`, or a `BucketPath` for what begins with gs:// or s3://, or GS:// or S3://.
 
     Raises:
       ValueError: another scheme, no bucket, or an address that has lost one of its slashes.
     """
     text = os.fspath(name)
-    scheme, slashes, rest = re.match(r"(?:([a-z][a-z0-9]+):(/+))?(.*)", text, re.DOTALL).groups()
+    scheme, slashes, rest = re.match(
+        r"(?:([A-Za-z][A-Za-z0-9]+):(/+))?(.*)", text, re.DOTALL
+    ).groups()
+    scheme = scheme and scheme.lower()
     if scheme is None or (scheme not in SCHEMES and slashes == "/"):
         return pathlib.Path(text)
     if scheme not in SCHEMES:
@@ -27,7 +30,7 @@ def path(name: str | os.PathLike) -> Path:
         raise ValueError(f"{text}: known are folders on disks, and buckets as {known}")
     if slashes != "//" or not rest:
         raise ValueError(f"{text} is no bucket; write {scheme}://BUCKET/FOLDER")
-    return BucketPath(text.rstrip("/"))
+    return BucketPath(f"{scheme}://{rest.rstrip('/')}")
 
 
 def is_bucket(path: Path) -> bool:

@@ -54,7 +54,7 @@ def call(what: str, path: str, function: Callable[..., _Result], *arguments, **o
 
     Raises:
       FileNotFoundError: there is no such object.
-      FileExistsError: there is one already.
+      FileExistsError: there is one already, or another than was to be replaced.
       BucketError: the bucket refuses, is not there, or fails every time.
     """
     quieten()
@@ -68,6 +68,8 @@ def call(what: str, path: str, function: Callable[..., _Result], *arguments, **o
                 raise missing(path) from error
             raise BucketError(_no_bucket(path)) from error
         except Exception as error:  # of the system, aiohttp, botocore, gcsfs, by what is wrong
+            if _is_unmet(error):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
             if _is_refusal(error):
                 raise BucketError(_refused(what, path, error)) from error
             if attempt + 1 == _ATTEMPTS:
@@ -98,6 +100,12 @@ def quieten() -> None:
     """Keeps the libraries from logging each failed request: what is final is said here."""
     for name in _LOGGED:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def _is_unmet(error: Exception) -> bool:
+    """Whether a condition on what is there did not hold, as s3fs says it."""
+    answer = getattr(error.__cause__, "response", None) or {}
+    return answer.get("Error", {}).get("Code") in ("PreconditionFailed", "412")
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -16,9 +16,6 @@ from fetalclip_jax import storage
 from fetalclip_jax.run import RECORDED, Run
 from fetalclip_jax.training import integrity, retention
 
-# Without it Orbax takes a folder in a bucket for half written.
-_COMMITTED = "commit_success.txt"
-
 
 def is_written_by_orbax(path: storage.Path) -> bool:
     """Whether Orbax can write and read there."""
@@ -29,7 +26,7 @@ def readable(folder: storage.Path) -> storage.Path:
     """A checkpoint where Orbax can read it: a copy, where it cannot in the bucket."""
     if not storage.is_bucket(folder):
         return folder
-    if is_written_by_orbax(folder) and (folder / _COMMITTED).is_file():
+    if is_written_by_orbax(folder) and (folder / retention.COMMITTED).is_file():
         return folder
     return storage.local_copy(folder)
 
@@ -43,11 +40,13 @@ def adopt(checkpoints: storage.Path) -> None:
         return
     for step in Run(checkpoints.parent).steps():
         folder = checkpoints / str(step)
-        if (folder / _COMMITTED).is_file() or integrity.damage(folder):
+        if (folder / retention.COMMITTED).is_file() or integrity.damage(folder):
             continue
-        for item in {name.split("/")[0] for name in folder.listing() if "/" in name}:
-            (folder / item / _COMMITTED).write_bytes(b"")
-        (folder / _COMMITTED).write_bytes(b"")
+        names = set(folder.listing())
+        for item in {name.split("/")[0] for name in names if "/" in name}:
+            if f"{item}/{retention.COMMITTED}" not in names:  # what is there was recorded
+                (folder / item / retention.COMMITTED).write_bytes(b"")
+        (folder / retention.COMMITTED).write_bytes(b"")
 
 
 class Mirror:

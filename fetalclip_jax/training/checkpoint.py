@@ -327,13 +327,11 @@ def save_params(workdir: storage.Path, params: Any) -> None:
     if not bucket_checkpoints.is_written_by_orbax(folder):
         with tempfile.TemporaryDirectory() as temporary:
             save_params(pathlib.Path(temporary), params)
-            written = Run(temporary).checkpoints / "0"
-            integrity.record(written)
-            storage.upload(written, folder, RECORDED)
+            storage.upload(Run(temporary).checkpoints / "0", folder, RECORDED)
         return
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "params", params)
-    if storage.is_bucket(folder):
+    if is_lead():
         integrity.record(folder)
 
 

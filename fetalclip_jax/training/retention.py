@@ -1,13 +1,16 @@
 """Which checkpoints of a run stay, and which of them is the best."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 from fetalclip_jax import storage
 from fetalclip_jax.run import Run
 from fetalclip_jax.training import integrity
+
+# What Orbax writes last; without it it takes a folder in a bucket for half written.
+COMMITTED = "commit_success.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +30,27 @@ class Kept:
 
 
 def remove_half_written(folder: storage.Path) -> None:
-    """Removes what a killed or failed save left: it holds space, and nobody reads it."""
+    """Removes what a killed or failed save left: it holds space, and nobody reads it.
+
+    What is whole though nothing was recorded of it, such as a copy of a checkpoint of an earlier
+    version, is recorded.
+    """
     for path in folder.glob("*"):
         # In a bucket a checkpoint has its name from the beginning.
-        named = storage.is_bucket(path) and path.name.isdigit()
-        if ".orbax-checkpoint-tmp" in path.name or (named and not integrity.is_recorded(path)):
+        named = storage.is_bucket(path) and path.name.isdigit() and not integrity.is_recorded(path)
+        if named and _is_marked(path.listing()):
+            integrity.record(path)
+        elif named or ".orbax-checkpoint-tmp" in path.name:
             storage.rmtree(path)
+
+
+def _is_marked(names: Iterable[str]) -> bool:
+    """Whether Orbax says that it wrote all of a checkpoint, or of parameters that are alone."""
+    items = {name.split("/")[0] for name in names if "/" in name}
+    wanted = {f"{item}/{COMMITTED}" for item in items}
+    if items != {"params"}:
+        wanted.add(COMMITTED)
+    return wanted <= set(names)
 
 
 def metrics(folder: storage.Path) -> dict[str, float]:

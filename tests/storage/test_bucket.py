@@ -6,6 +6,7 @@ import re
 import pytest
 
 from fetalclip_jax import storage
+from fetalclip_jax.storage import transfer
 
 
 def test_a_file_comes_back_as_it_was_written(bucket):
@@ -98,6 +99,23 @@ def test_a_copy_is_made_once_and_anew_when_its_object_changes(bucket, tmp_path):
         storage.local_copy(folder / "none")
 
 
+def test_what_changes_while_it_is_copied_is_not_kept_as_what_it_was(bucket, monkeypatch):
+    folder, _ = bucket
+    (folder / "set/a").write_text("one")
+    download = transfer.download
+
+    def overwritten(path, target):
+        (folder / "set/a").write_text("two")
+        download(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(transfer, "download", overwritten)
+        with pytest.raises(ValueError, match="set changed while it was copied; try again"):
+            storage.local_copy(folder / "set")
+    (folder / "set/a").write_text("one")
+    assert (storage.local_copy(folder / "set") / "a").read_text() == "one"
+
+
 def test_what_fails_now_and_then_loses_nothing(bucket, tmp_path):
     folder, proxy = bucket
     proxy.every = 4
@@ -139,7 +157,7 @@ def test_a_bucket_that_refuses_is_named_with_what_was_tried_and_the_fix(bucket):
         assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["gs:/bucket/x", "s3://", "az://bucket/x", "http://host/x"])
+@pytest.mark.parametrize("name", ["gs:/bucket/x", "s3://", "az://bucket/x", "HTTP://host/x"])
 def test_an_address_that_is_no_bucket_is_refused(name):
     with pytest.raises(ValueError, match=rf"^{name}"):
         storage.path(name)
@@ -152,6 +170,7 @@ def test_paths_on_disks_stay_what_they_were():
     path = storage.path("gs://bucket/a//b/")
     assert str(path / "d" / "e.txt") == "gs://bucket/a/b/d/e.txt"
     assert storage.path(path) == path
+    assert str(storage.path("GS://Bucket/A")) == "gs://Bucket/A"
     assert str(path.with_name("x").parent) == "gs://bucket/a"
 
 

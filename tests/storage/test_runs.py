@@ -13,11 +13,12 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from fetalclip_jax import cli, storage
+from fetalclip_jax.data import records
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.evaluation.features import FeatureStore
 from fetalclip_jax.run import RECORDED, Run, whole_folder
 from fetalclip_jax.storage import lease
-from fetalclip_jax.training import checkpoint, metrics
+from fetalclip_jax.training import checkpoint, integrity, metrics
 from fetalclip_jax.training.loop import train
 from fetalclip_jax.weights import safetensors_file
 from tests.tiny import tiny_experiment
@@ -194,21 +195,31 @@ def test_a_folder_without_its_last_file_is_not_there(bucket):
 
 
 def hold(path, monkeypatch, **other):
-    """A lease in another process's name."""
+    """A lease in another process's name, by default that of the process that started this one."""
     monkeypatch.setattr(lease, "_POLL_S", 0.05)
-    content = {"token": "x", "process": os.getpid(), "host": socket.gethostname()}
-    path.write_bytes(json.dumps(content | {"time": time.time()} | other).encode())
+    monkeypatch.setattr(lease, "_SETTLES_S", 0.05)
+    content = {
+        "token": "x",
+        "process": os.getppid(),
+        "started": lease._started(os.getppid()),
+        "host": socket.gethostname(),
+        "system": lease._system(),
+        "time": time.time(),
+    }
+    path.write_bytes(json.dumps(content | other).encode())
 
 
 def test_a_folder_in_use_is_refused_and_a_dead_holder_followed(bucket, monkeypatch, capsys):
     path = bucket[0] / ".lock"
     hold(path, monkeypatch)
-    with pytest.raises(ValueError, match=rf"is in use by process {os.getpid()} on "):
+    with pytest.raises(ValueError, match=rf"is in use by process {os.getppid()} on "):
         lease.Lease(path)
     # Of this host it is known at once that it is dead; of another after a while.
-    hold(path, monkeypatch, process=2**22 + 1)
-    lease.Lease(path).release()
-    assert not path.exists()
+    for dead in ({"process": 2**22 + 1}, {"process": os.getpid()}, {"started": "1"}):
+        hold(path, monkeypatch, **dead)
+        lease.Lease(path).release()
+        assert not path.exists()
+    assert not capsys.readouterr().out
     monkeypatch.setattr(lease, "_LASTS_S", 0.5)
     hold(path, monkeypatch, host="elsewhere")
     lease.Lease(path).release()
@@ -222,3 +233,161 @@ def test_a_holder_elsewhere_that_renews_its_lease_is_alive(bucket, monkeypatch):
     threading.Timer(0.3, lambda: hold(path, monkeypatch, host="elsewhere", renewed=1)).start()
     with pytest.raises(ValueError, match=r"is in use by process \d+ on elsewhere"):
         lease.Lease(path)
+
+
+def test_the_number_of_a_process_in_another_container_says_nothing(bucket, monkeypatch, capsys):
+    path = bucket[0] / ".lock"
+    monkeypatch.setattr(lease, "_LASTS_S", 0.5)
+    hold(path, monkeypatch, system="another", process=os.getpid())
+    lease.Lease(path).release()
+    assert "for a sign that it still is" in capsys.readouterr().out
+
+
+def test_what_is_no_lease_is_replaced(bucket, monkeypatch):
+    path = bucket[0] / ".lock"
+    hold(path, monkeypatch)
+    path.write_text("garbage")
+    held = lease.Lease(path)
+    assert json.loads(path.read_text())["process"] == os.getpid()
+    held.release()
+
+
+@pytest.mark.parametrize("conditions", [True, False])
+def test_of_two_that_find_a_dead_holder_one_takes_its_place(conditions, monkeypatch):
+    monkeypatch.setattr(lease, "_SETTLES_S", 0.5)
+    both_read, readers = threading.Barrier(2), []
+    objects = [b'{"token": "dead", "time": 0}']
+
+    class Object(storage.BucketPath):
+        """One of a service that knows conditions, or does not."""
+
+        def version(self):
+            return str(len(objects))
+
+        def read_bytes(self):
+            content = objects[-1]
+            if len(readers) < 2:
+                readers.append(self)
+                both_read.wait()
+            return content
+
+        def replace_version(self, data, version):
+            if conditions and version != self.version():
+                raise FileExistsError
+            objects.append(data)
+
+        def create(self, data):
+            objects.append(data)
+
+    held, refused = [], []
+
+    def take():
+        try:
+            held.append(lease.Lease(Object("gs://bucket/run/.lock")))
+        except ValueError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=take) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    held[0]._over.set()
+    assert (len(held), len(refused)) == (1, 1)
+    assert "gs://bucket/run is in use by process" in refused[0]
+
+
+def test_a_lease_replaces_what_was_read_and_nothing_else(bucket, monkeypatch):
+    path = bucket[0] / ".lock"
+    if str(path).startswith("gs:"):
+        pytest.skip("the emulator knows no preconditions")
+    hold(path, monkeypatch)
+    version = path.version()
+    path.replace_version(b"mine", version)
+    with pytest.raises(FileExistsError):
+        path.replace_version(b"yours", version)
+    assert path.read_bytes() == b"mine"
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        path.replace_version(b"yours", version)
+
+
+def test_google_is_asked_to_replace_what_was_read_alone(monkeypatch):
+    asked = []
+
+    class Files:
+        base = "https://host/storage/v1/"
+
+        def info(self, path):
+            return {"name": path, "type": "file", "size": 1, "generation": "17"}
+
+        def call(self, *_, **options):
+            asked.append(options["ifGenerationMatch"])
+
+    monkeypatch.setattr(storage.BucketPath, "filesystem", lambda self: Files())
+    path = storage.path("gs://bucket/run/.lock")
+    path.replace_version(b"mine", path.version())
+    path.create(b"mine")
+    assert asked == ["17", "0"]
+
+
+def copy_there(folder, target):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            (target / path.relative_to(folder).as_posix()).upload_from(path)
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["parameters", "run"])
+def test_a_whole_checkpoint_of_which_nothing_was_recorded_stays(bucket, tmp_path, alone):
+    folder, _ = bucket
+    if alone:
+        checkpoint.save_params(tmp_path / "run", disk.make_state(4).params)
+    else:
+        disk.write(tmp_path / "run", steps=(4,))
+    step = checkpoint.latest_step(tmp_path / "run")
+    (tmp_path / "run/checkpoints" / str(step) / RECORDED).unlink()  # as of an earlier version
+    copy_there(tmp_path / "run", folder)
+    (folder / "checkpoints/12/params/commit_success.txt").touch()
+    (folder / "checkpoints/12/data/metadata").write_text("of a process that was killed")
+    checkpoint.Checkpointer(folder).close()
+    assert Run(folder).steps() == [step]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [str(step)]
+    params = checkpoint.restore_params(folder, disk.abstract().params)
+    assert disk.equal(params, disk.make_state(4).params)
+
+
+def test_a_copy_from_another_service_is_not_taken_for_damaged(bucket):
+    folder, _ = bucket
+    (folder / "4/params/x").write_text("x")
+    integrity.record(folder / "4")
+    recorded = json.loads((folder / "4" / RECORDED).read_text())
+    assert integrity.damage(folder / "4") is None
+    here = recorded["params/x"][1].partition(":")[0]
+    for kind, found in (("crc32c", here == "crc32c"), ("etag", False)):
+        content = json.dumps({"params/x": [1, f"{kind}:AAAAAA=="]})
+        (folder / "4" / RECORDED).write_text(content)
+        assert (integrity.damage(folder / "4") is not None) == found
+
+
+def test_records_replace_nothing_but_records(bucket, monkeypatch, numbered_examples):
+    folder, _ = bucket
+    source = numbered_examples(2)
+    mine = folder / "mine"
+    names = {"dataset_info.json", "features.json", "mine-train.array_record-00000-of-00001"}
+    for name in names:
+        (mine / name).write_text("mine")
+    with pytest.raises(ValueError, match="it holds no prepared records"):
+        records.prepare(source, mine, image_size=16)
+    assert set(mine.listing()) == names
+
+    # An upload that was killed is begun again.
+    def killed(path, target, last):
+        (target / "metadata.npz").write_text("half")
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "upload", killed)
+        with pytest.raises(Killed):
+            records.prepare(source, folder / "ours", image_size=16)
+    assert len(records.prepare(source, folder / "ours", image_size=16)) == 2
+    assert not any("uploading" in name for name in (folder / "ours").listing())
