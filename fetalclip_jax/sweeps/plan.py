@@ -5,7 +5,7 @@ import difflib
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,14 +115,19 @@ def read(path: str, overrides: Sequence[str] = ()) -> Plan:
                 f"{point.name}; let them differ in a field, or give each a 'name'"
             )
         first[point.name] = point.index
-    for name in judging.studies:
-        studies.create(name, **judging.options.get(name, {}))
+    try:
+        for name in judging.studies:
+            studies.create(name, **judging.options.get(name, {}))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return Plan(path, points, judging)
 
 
 def _judging(given: Any, base: ConfigDict, path: str) -> Sweep:
     """What `sweep()` returned, as a Sweep."""
     points = given.points if isinstance(given, Sweep) else given
+    if isinstance(points, Iterator):
+        raise ValueError(f"{path}: sweep() gives a {type(points).__name__}; return a list")
     if isinstance(points, (str, Mapping)) or not isinstance(points, Sequence) or not points:
         raise ValueError(
             f"{path}: sweep() gives {type(points).__name__} {str(points)[:60]}; let it return a "
@@ -200,10 +205,17 @@ def _set(config: ConfigDict, field: str, value: Any, where: str) -> None:
             raise TypeError(f"expected {type(before).__name__}")
         group[last] = value
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{where}: {field}={value!r} is a {type(value).__name__}; the field is a "
-            f"{type(before).__name__} such as {before!r} ({one_line(error)})"
-        ) from error
+        given, wanted = type(value).__name__, type(before).__name__
+        if isinstance(value, Iterator):
+            said = f"{field} is a {given}; give a list"
+        elif given != wanted:
+            said = (
+                f"{field}={value!r} is of type {given}; the field is of type {wanted}, such as "
+                f"{before!r}"
+            )
+        else:
+            said = f"{field}={value!r}: {one_line(error)}"
+        raise ValueError(f"{where}: {said}") from error
 
 
 def _plain(value: Any) -> Any:
