@@ -6,7 +6,8 @@
 
 `chips` is how many there are, `chip` of which kind (v5e, v5p, v6e; v5e if left out) and `batch` the
 global batch size (1,024 if left out). They decide how many examples a device encodes at a time, so
-that the step fits into its memory: `fetalclip plan` says how well, docs/scaling.md has its table.
+that the step fits into its memory: `fetalclip plan` says how well. Only the v5e slices of the table
+in docs/scaling.md have been compiled.
 
 The recipe is a PROXY: the paper does not publish its own. It is the one that the same group gives
 for MobileFetalCLIP, trained on the same data: AdamW at 1e-5 with 500 steps of warm-up, 20 epochs of
@@ -21,7 +22,8 @@ from fetalclip_jax.config import default_config
 from fetalclip_jax.models import presets
 
 PAIRS, EPOCHS = 210_035, 20
-# Examples that a device encodes at a time, as `fetalclip plan` found them to fit.
+# Examples that a device encodes at a time. The v5e's have been compiled (docs/scaling.md); the
+# others' are guessed from their memory: ask `fetalclip plan` before you rely on them.
 AT_A_TIME = {"v5e": 16, "v6e": 32, "v5p": 128}
 
 

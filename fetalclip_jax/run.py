@@ -165,6 +165,18 @@ class Run:
             save_config(config, self.config)
         return plan
 
+    def in_use(self) -> str:
+        """Who works in the folder, on a disk; "" for nobody, or where that cannot be known."""
+        try:
+            with (self.workdir / ".lock").open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return file.read(200).strip() or "another process"
+        except OSError:
+            pass
+        return ""
+
     def accept(self, config: ConfigDict, changes: "continuation.Changes", step: int) -> None:
         """Makes `config` the run's from `step` on; says and keeps what changed."""
         from fetalclip_jax.config import save_config

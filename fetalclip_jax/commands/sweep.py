@@ -12,8 +12,8 @@ SUMMARY = "Train and judge every point of a sweep; goes on where it was stopped.
 EXAMPLE = """\
 fetalclip sweep --config configs/sweeps/batch_temperature.py --workdir runs/sweep --jobs 2
   fetalclip sweep --config configs/sweeps/batch_temperature.py --workdir runs/sweep --list
-  sbatch --array=0-17 --wrap 'fetalclip sweep --config configs/sweeps/batch_temperature.py \\
-      --workdir runs/sweep --point "$SLURM_ARRAY_TASK_ID"'"""
+  bash launch/slurm.sh --array 0-17%4 -- \\
+      fetalclip sweep --config configs/sweeps/batch_temperature.py --workdir runs/sweep"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,8 @@ def run(given: argparse.Namespace, overrides: list[str]) -> int:
     from fetalclip_jax.sweeps import plan as plans
     from fetalclip_jax.sweeps.folder import Folder
 
-    plan, folder = plans.read(given.config, overrides), Folder(given.workdir)
+    folder = Folder(given.workdir)
+    plan = folder.resolved(plans.read(given.config, overrides))
     if given.list:
         _list(plan, folder)
     elif given.collect:
@@ -72,7 +73,8 @@ def _run_point(given: argparse.Namespace, overrides: list[str]) -> int:
         from fetalclip_jax.sweeps import plan as plans
         from fetalclip_jax.sweeps.folder import Folder
 
-        plan, folder = plans.read(given.config, overrides), Folder(given.workdir)
+        folder = Folder(given.workdir)
+        plan = folder.resolved(plans.read(given.config, overrides))
         folder.check(plan)
         one = plan.point(given.point)
         options = {"notice": notice, "stop_early": given.stop_early, "began": began}

@@ -1,7 +1,7 @@
 """The arrays of a compiled program: the largest ones, and those that should not be there."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fetalclip_jax.planning import hlo
 
@@ -11,6 +11,8 @@ _NO_BUFFER = (
     *("call", "opt-barrier"),
 )
 _SMALL = 2**20
+# What a loss does on each of several devices is traced inside of it, and nothing else is.
+LOSS_ON_DEVICES = "shard_map"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +50,26 @@ def of_all_pairs(module: hlo.Module, global_batch: int, shards: int) -> list[Buf
       shards: parts that the batch is split into.
     """
     local, found = global_batch // shards, {}
+    loss = _of_the_loss(module)
     for shape, one in _arrays(module):
         dims = sorted(side for side in shape.dims if side > 1)
-        pairs = dims[-2:] in ([local, global_batch], [global_batch, global_batch])
-        # Features [B, E] look so where a device has as many examples as features are wide.
-        if pairs and len(dims) == 2 and "gather" not in one.op_name:
+        pairs = dims in ([local, global_batch], [global_batch, global_batch])
+        # Gathered features [B, E] look so where a device has as many examples as they are wide.
+        if pairs and loss(one.op_name) and "gather" not in one.op_name:
             found[str(shape)] = Buffer(str(shape), shape.bytes, short(one.op_name))
     return list(found.values())
+
+
+def _of_the_loss(module: hlo.Module) -> Callable[[str], bool]:
+    """Tells by the name of an instruction whether the loss makes it, not the model or its update.
+
+    Parameters and activations may have the sides of a matrix of all pairs.
+    """
+    if any(LOSS_ON_DEVICES in use.instruction.op_name for use in module.uses):
+        return lambda name: LOSS_ON_DEVICES in name
+    # On one device: what is differentiated outside of the model, but for sums of gradients.
+    sums = ("add_any", "broadcast_in_dim")
+    return lambda name: "jvp(" in name and "CLIP" not in name and not name.endswith(sums)
 
 
 def of_whole_batch(module: hlo.Module, examples: int, shards: int) -> list[Buffer]:

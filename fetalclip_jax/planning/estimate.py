@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-import functools
+import itertools
 import math
 from typing import Any
 
@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from fetalclip_jax.config import build_model
-from fetalclip_jax.models import flops
+from fetalclip_jax.models import flops, lora
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.models.transformer import REMAT_POLICIES
 from fetalclip_jax.planning.chips import Chip
-from fetalclip_jax.training import state
+from fetalclip_jax.training import optimizer, state
 
 # Forward passes beyond the first that a policy computes again: all of them, or attention's two
 # products, whose share of a block's arithmetic is small.
@@ -29,46 +29,52 @@ class Sizes:
 
     Attributes:
       params: of all float32 parameters.
+      trained: of those that are trained: all, or adapters.
       per_example: kept from the forward to the backward pass of one example, by policy.
-      of_block: of one example in one block, nothing left out.
     """
 
     params: int
+    trained: int
     per_example: dict[str, int]
-    of_block: int
 
 
 def sizes(config: ConfigDict) -> Sizes:
     """Traces both towers, for one example and for two: the difference is what an example adds."""
     model = build_model(config)
     params = nn.meta.unbox(jax.eval_shape(lambda: state.initial_params(model, jax.random.key(0))))
+    held = optimizer.left_as_it_is(model)
+    leaves, structure = jax.tree.flatten(params)
+    trained = jax.tree.leaves(optimizer.trained(config.optimizer, params, held))
     per_example = {}
     for policy in REMAT_POLICIES:
         tried = copy.deepcopy(config).unlock()
         tried.compute.remat = policy
-        one, two = (_kept(tried, params, batch) for batch in (1, 2))
+        one, two = (_kept(tried, leaves, structure, trained, batch) for batch in (1, 2))
         per_example[policy] = two - one
-    total = sum(leaf.size * 4 for leaf in jax.tree.leaves(params))
-    layers = config.model.vision_cfg.layers
-    return Sizes(total, per_example, per_example["none"] // layers)
+    sizes = [leaf.size * 4 for leaf in leaves]
+    total = sum(sizes), sum(itertools.compress(sizes, trained))
+    return Sizes(*total, per_example)
 
 
-def _kept(config: ConfigDict, params: Any, batch: int) -> int:
+def _kept(config: ConfigDict, leaves: list, structure: Any, trained: list[bool], batch: int) -> int:
     """Bytes between the forward and the backward pass."""
     model, side = build_model(config), config.model.vision_cfg.image_size
     images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.float32)
     tokens = jax.ShapeDtypeStruct((batch, config.model.text_cfg.context_length), jnp.int32)
 
-    def backward(params, images, tokens):
-        encode = functools.partial(_features, model, images=images, tokens=tokens)
-        return jax.vjp(encode, params)[1]
+    def backward(leaves, images, tokens):
+        def encode(changing):
+            of_trained = iter(changing)
+            pairs = zip(leaves, trained, strict=True)
+            params = structure.unflatten(
+                next(of_trained) if is_trained else leaf for leaf, is_trained in pairs
+            )
+            return model.apply(lora.collections(model, params), images, tokens)[:2]
 
-    kept = jax.eval_shape(backward, params, images, tokens)
+        return jax.vjp(encode, list(itertools.compress(leaves, trained)))[1]
+
+    kept = jax.eval_shape(backward, leaves, images, tokens)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
-
-
-def _features(model, params, images, tokens):
-    return model.apply({"params": params}, images, tokens)[:2]
 
 
 def memory(config: ConfigDict, found: Sizes, devices: int) -> int:
@@ -76,13 +82,13 @@ def memory(config: ConfigDict, found: Sizes, devices: int) -> int:
     shards = config.mesh.fsdp * config.mesh.tensor
     parts = config.train.micro_batches
     local = config.train.global_batch_size * config.mesh.tensor // devices
-    state_copies = 3 + (config.train.ema_decay > 0)
-    # Gradients, and with parts of the batch their sum so far.
-    copies = state_copies + 1 + (parts > 1)
-    activations = found.per_example[config.compute.remat] + found.of_block
+    copies = 1 + (config.train.ema_decay > 0)
+    # Two moments, gradients, and with parts of the batch their sum so far.
+    of_trained = 2 + 1 + (parts > 1)
+    activations = found.per_example[config.compute.remat]
     side = config.model.vision_cfg.image_size
     return (
-        copies * found.params // shards
+        (copies * found.params + of_trained * found.trained) // shards
         + activations * math.ceil(local / parts) // config.mesh.tensor
         + local * side**2 * 3
     )
@@ -96,7 +102,8 @@ def seconds(config: ConfigDict, chip: Chip, found: Sizes, devices: int) -> float
     forwards = 3 + (parts > 1) + _AGAIN[config.compute.remat]
     compute = batch / devices * pair / 3 * forwards / (chip.tflops * 1e12)
     # bfloat16 gradients are summed for each part; split parameters are gathered in each pass.
-    half = found.params / 2 / config.mesh.tensor
-    sent = parts * half * (2 if config.mesh.fsdp == 1 else 1 + forwards - 1)
+    gradients, params = (size / 2 / config.mesh.tensor for size in (found.trained, found.params))
+    whole = config.mesh.fsdp == 1
+    sent = parts * (2 * gradients if whole else gradients + (forwards - 1) * params)
     links = sent / (chip.link_gbs * 1e9) if chip.link_gbs and devices > 1 else 0.0
     return max(compute, links)

@@ -13,9 +13,6 @@ from fetalclip_jax.parallel.sharding import BATCH
 from fetalclip_jax.planning import arithmetic, buffers, chips, collectives, hlo, store
 from fetalclip_jax.planning.compiled import Compiled
 
-# What the loss says to the other devices is traced inside of it.
-_IN_THE_LOSS = "shard_map"
-
 
 @dataclasses.dataclass(frozen=True)
 class Time:
@@ -138,6 +135,13 @@ def read(
     memory = _memory(step, found)
     limit = step.needed[1] if step.needed else chip.usable_bytes if chip else None
     fits = None if limit is None else step.needed is None and memory["total"] <= limit
+    all_pairs = buffers.of_all_pairs(module, batch, shards) if module else []
+    notes = _notes(module, target, topology)
+    if all_pairs and config.model.embed_dim in (batch, batch // shards):
+        notes.append(
+            f"features are {config.model.embed_dim} wide, as a side of a matrix of all pairs is "
+            "long: what is named as one may be features"
+        )
     time = mfu = None
     if chip is not None and module is not None:
         links = sum(sent.values()) / (chip.link_gbs * 1e9) if chip.link_gbs else 0.0
@@ -158,13 +162,13 @@ def read(
         time=time,
         mfu=mfu,
         largest=buffers.largest(module) if module else [],
-        all_pairs=buffers.of_all_pairs(module, batch, shards) if module else [],
+        all_pairs=all_pairs,
         whole_batch=(
             buffers.of_whole_batch(module, batch // config.train.micro_batches, shards)
             if module
             else []
         ),
-        notes=_notes(module, target, topology),
+        notes=notes,
     )
 
 
@@ -196,7 +200,7 @@ def _memory(step: Compiled, found: list[collectives.Collective]) -> dict[str, in
         return kinds | {"total": max(step.needed[0], given)}
     given = sum(kinds[name] for name in ("parameters", "ema", "optimiser", "batch"))
     temporaries = step.memory["temporaries"]
-    gathered = sum(one.result for one in found if _IN_THE_LOSS in one.op_name)
+    gathered = sum(one.result for one in found if buffers.LOSS_ON_DEVICES in one.op_name)
     kinds["gathered_features"] = min(gathered, max(0, temporaries - kinds["gradients"]))
     kinds["activations"] = max(0, temporaries - kinds["gradients"] - kinds["gathered_features"])
     kinds["padding"] = step.memory["arguments"] - given  # below 0: what no instruction reads

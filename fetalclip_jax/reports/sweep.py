@@ -10,9 +10,9 @@ from fetalclip_jax.reports import naming, page, sweep_curves, sweep_figures
 from fetalclip_jax.reports.report import duration
 from fetalclip_jax.reports.sweep_figures import Cell, Grid
 from fetalclip_jax.sweeps.folder import Folder
-from fetalclip_jax.sweeps.grid import is_error
 from fetalclip_jax.sweeps.outcome import Outcome, Row, independent
 from fetalclip_jax.sweeps.plan import short
+from fetalclip_jax.sweeps.score import is_error
 
 # The axes of a heat map, where a sweep has them.
 _AXES = ("train.global_batch_size", "temperature")
@@ -241,8 +241,10 @@ def _comparisons(outcome: Outcome) -> str:
         f"{words(verdict.best)}, which has the best mean ({better} is better), minus every other "
         "setting. The interval and p hold the chance of the seeds, whose spread is taken to be "
         f"alike in all settings ({verdict.freedom} degrees of freedom), and that of the judged "
-        "patients, the same for both. p is adjusted for all rows by Holm's procedure; told "
-        "apart: below 0.05."
+        "patients, the same for both. p is adjusted for all rows by Holm's procedure: "
+        "where every row is below 0.05 the best is named. Else a setting is told apart only where "
+        "p would be below 0.05 adjusted for all pairs of settings, since the best was chosen by "
+        "the same numbers."
     )
     columns = (
         "Other setting",

@@ -79,7 +79,8 @@ def _figure(outcome: Outcome, folder: Folder, study: str) -> str:
     caption = (
         "Macro F1 of linear probes on few labelled patients, against the images that the model was "
         f"pretrained on. Mean of {seeds} pretraining seeds with its 95 % band over them (Student's "
-        "t); each seed's score is the mean over support sets. Both panels show the same numbers."
+        "t); each seed's score is the mean over support sets. The band leaves out the choice of "
+        "images: all seeds of a size learn from the same. Both panels show the same numbers."
     )
     below = judged_on(outcome, study)
     return page.picture(png, f"Data efficiency of {study}", caption, below) + _table(

@@ -16,7 +16,8 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from fetalclip_jax import continuation
 from fetalclip_jax import run as runs
@@ -24,8 +25,8 @@ from fetalclip_jax.config import load_config
 from fetalclip_jax.data import record_files
 from fetalclip_jax.evaluation import result as results
 from fetalclip_jax.evaluation.result import Result
-from fetalclip_jax.sweeps.plan import Plan, Point
-from fetalclip_jax.training import inputs
+from fetalclip_jax.sweeps.plan import TEMPERATURE, Plan, Point
+from fetalclip_jax.training import inputs, origin
 
 # Of a point: not begun, running (or ended without a word), ended early on a notice, given up by
 # early stopping, ended by an error, finished and judged.
@@ -42,12 +43,14 @@ class State:
       message: the last line of one that failed, why one was stopped; "" otherwise.
       step: training steps done, where that is known.
       seconds: of training and judging, where they are known.
+      options: of the studies that judged it, where any were given.
     """
 
     status: str
     message: str = ""
     step: int | None = None
     seconds: float | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Folder:
@@ -103,6 +106,8 @@ class Folder:
             said = State("waiting")
         if said.status == "done" and not self._is_whole(point, plan):
             return State("interrupted", "its results are not all there")
+        if said.status == "done" and said.options != options(plan):
+            return State("interrupted", "it was judged with other options of its studies")
         return said
 
     def found(self, point: Point, plan: Plan) -> dict[str, Result]:
@@ -115,6 +120,29 @@ class Folder:
         known = {point.name for point in plan.points}
         there = self.points.iterdir() if self.points.is_dir() else ()
         return sorted(one.name for one in there if one.is_dir() and one.name not in known)
+
+    def resolved(self, plan: Plan) -> Plan:
+        """The sweep with the model of its origin in every point that takes it.
+
+        Raises:
+          ValueError: a point whose origin is missing or does not say what model it is, or that
+            sets a part of the model it takes.
+        """
+        return dataclasses.replace(plan, points=tuple(map(self._resolved, plan.points)))
+
+    def _resolved(self, point: Point) -> Point:
+        config, where = point.config, f"point {point.index} ({point.name})"
+        for name in point.overrides if config.init_model else ():
+            if name == TEMPERATURE or name.startswith("model."):
+                raise ValueError(
+                    f"{where}: {name} is a part of the model, which config.init_model takes from "
+                    "config.init_from; leave out one of them"
+                )
+        try:
+            config = origin.with_its_model(config, self.run(point).workdir)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        return dataclasses.replace(point, config=config)
 
     def check(self, plan: Plan) -> None:
         """Makes sure that this is the folder of this sweep.
@@ -151,20 +179,32 @@ class Folder:
         """
         own, splits = self.run(point), ("train", inputs.validation_split(point.config))
         place = own.workdir / "records"
-        folder = self.workdir / "records" / _digest(point, splits)
         if runs.is_lead():
             own.workdir.mkdir(parents=True, exist_ok=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            if not place.exists():
-                # Relative, so that the whole folder can be moved.
-                place.symlink_to(os.path.relpath(folder, own.workdir))
-        with _locked(folder / ".lock") if runs.is_lead() else contextlib.nullcontext():
+            # What a run with checkpoints learned from stays, whatever became of the data; one
+            # without may lead to records that others learned from, which it must not replace.
+            if not place.exists() or (place.is_symlink() and not own.steps()):
+                self._link(place, _digest(point, splits))
+        with _locked(place / ".lock") if runs.is_lead() else contextlib.nullcontext():
             for split in splits:
                 inputs.open_records(point.config, own.workdir, split)
+
+    def _link(self, place: pathlib.Path, digest: str) -> None:
+        folder = self.workdir / "records" / digest
+        folder.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        # Relative, so that the whole folder can be moved.
+        place.symlink_to(os.path.relpath(folder, place.parent))
 
     def _is_whole(self, point: Point, plan: Plan) -> bool:
         there = {path.stem for path in results.find(self.results(point, plan))}
         return set(plan.judging.studies) <= there
+
+
+def options(plan: Plan) -> dict[str, Any]:
+    """The options of a sweep's studies as a file has them, without studies that have none."""
+    given = {name: dict(one) for name, one in plan.judging.options.items() if one}
+    return json.loads(json.dumps(given, sort_keys=True, default=str))
 
 
 def last_line(log: pathlib.Path) -> str:

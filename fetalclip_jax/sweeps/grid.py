@@ -102,9 +102,3 @@ def _joined(parts: Sequence[Overrides]) -> Overrides:
             raise ValueError(f"two axes set {twice[0]}; leave it to one of them")
         joined |= part
     return joined
-
-
-def is_error(score: str) -> bool:
-    """Whether less of a metric is better."""
-    metric = score.rpartition("/")[2]
-    return any(word in metric for word in ("error", "mae_", "loss"))

@@ -98,7 +98,7 @@ def run(
                 stopper.running.remove(one)
                 free.append(one.slot)
                 compiled.add(program(one.point))
-                state = _ended(one, plan, folder)
+                state = _ended(one, plan, folder, told=bool(stopper.signals))
                 bar.update()
                 bar.clear()
                 say(f"{one.point.name}: {in_words(state)}")
@@ -150,14 +150,20 @@ def _start(point: Point, folder: Folder, command: Sequence[str], slot: Slot) -> 
     return _Running(point, process, slot)
 
 
-def _ended(one: _Running, plan: Plan, folder: Folder) -> State:
-    """How a point's process left it, also where it had no time to say so."""
+def _ended(one: _Running, plan: Plan, folder: Folder, *, told: bool) -> State:
+    """How a point's process left it, also where it had no time to say so.
+
+    Args:
+      told: whether points were told to end.
+    """
     with contextlib.suppress(ProcessLookupError):
         os.killpg(one.process.pid, signal.SIGKILL)  # workers of one that crashed
     said, status = folder.state(one.point, plan), one.process.returncode
     if status == 0 and said.status in ("done", "stopped", "interrupted"):
         return said
-    if status == 0:  # ended by a notice before its first step
+    if status > 0 and (holder := folder.run(one.point).in_use()):
+        return dataclasses.replace(said, message=f"by {holder}, not by this sweep")
+    if status == 0 or (status < 0 and told):  # ended before its first step, or before it could hear
         state = State("interrupted", "", said.step)
     else:
         state = State("failed", _why(status, said, last_line(folder.log(one.point))))

@@ -16,9 +16,9 @@ from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.sweeps import plan as plans
 from fetalclip_jax.sweeps import repeats
 from fetalclip_jax.sweeps.folder import Folder, State
-from fetalclip_jax.sweeps.grid import is_error
 from fetalclip_jax.sweeps.plan import Plan, Point
 from fetalclip_jax.sweeps.repeats import Setting, Verdict
+from fetalclip_jax.sweeps.score import is_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def collect(plan: Plan, folder: Folder) -> Outcome:
     """Reads what the points of a sweep left.
 
     Raises:
-      ValueError: a result that is broken.
+      ValueError: a result that is broken, or that lacks the score.
     """
     rows = []
     for point in plan.points:
@@ -133,10 +133,7 @@ def _settings(plan: Plan, rows: list[Row]):
         told = {name: settings[name] for name in kept if name in settings} or settings
         name = plans.named(told, fields) or own[0].point.name
         study = plan.score.partition("/")[0]
-        # Points of one seed can differ in their names alone.
-        seeds = {
-            row.point.overrides.get(plans.SEED, row.point.name): row.found[study] for row in own
-        }
+        seeds = {row.point.config.seed: row.found[study] for row in own}
         yield repeats.setting(name, settings, plan.score, seeds)
 
 
@@ -202,7 +199,7 @@ def _row_json(row: Row) -> dict[str, Any]:
         "overrides": dict(point.overrides),
         "seed": point.config.seed,
         "images_seen": (row.state.step or 0) * point.config.train.global_batch_size,
-        **dataclasses.asdict(row.state),
+        **{name: value for name, value in vars(row.state).items() if name != "options"},
         "scores": {
             study: {name: dataclasses.asdict(one) for name, one in result.metrics.items()}
             for study, result in row.found.items()

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import hashlib
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from fetalclip_jax import config as configs
 from fetalclip_jax import config_files
 from fetalclip_jax.config_files import one_line
-from fetalclip_jax.evaluation import studies
+from fetalclip_jax.sweeps import score
 from fetalclip_jax.sweeps.grid import Overrides, Sweep
 
 SEED = "seed"
@@ -96,7 +97,8 @@ def read(path: str, overrides: Sequence[str] = ()) -> Plan:
 
     Raises:
       ValueError: what `config.parse` finds; no `sweep()` or one without points; a field that does
-        not exist or a value of the wrong type; two points of one name; an unknown study.
+        not exist or a value of the wrong type; two points of one name or that are the same
+        experiment; an unknown study, or a score that it does not measure.
     """
     base = configs.parse(path, overrides)
     judging = _judging(config_files.call(path, "sweep"), base, path)
@@ -107,20 +109,31 @@ def read(path: str, overrides: Sequence[str] = ()) -> Plan:
     points = tuple(
         _point(index, one, base, fields, path) for index, one in enumerate(judging.points)
     )
-    first: dict[str, int] = {}
-    for point in points:
-        if point.name in first:
-            raise ValueError(
-                f"{path}: points {first[point.name]} and {point.index} have one name, "
-                f"{point.name}; let them differ in a field, or give each a 'name'"
-            )
-        first[point.name] = point.index
+    _check_differ(points, path)
     try:
-        for name in judging.studies:
-            studies.create(name, **judging.options.get(name, {}))
+        score.check(judging)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return Plan(path, points, judging)
+
+
+def _check_differ(points: Sequence[Point], path: str) -> None:
+    names: dict[str, Point] = {}
+    experiments: dict[str, Point] = {}
+    for point in points:
+        there = names.setdefault(point.name, point)
+        if there is not point:
+            raise ValueError(
+                f"{path}: points {there.index} and {point.index} have one name, {point.name}; let "
+                "them differ in a field, or give each a 'name'"
+            )
+        same = json.dumps(configs.flatten(point.config), sort_keys=True, default=str)
+        there = experiments.setdefault(same, point)
+        if there is not point:
+            raise ValueError(
+                f"{path}: points {there.index} ({there.name}) and {point.index} ({point.name}) "
+                "are the same experiment with the same seed; leave one out"
+            )
 
 
 def _judging(given: Any, base: ConfigDict, path: str) -> Sweep:
@@ -153,6 +166,8 @@ def _point(
     name = plain.pop(_NAME, None)
     if name is not None and not re.fullmatch(r"[\w=.,+-]*\w[\w=.,+-]*", str(name)):
         raise ValueError(f"{where}: the name {name!r} is no folder's; use letters, digits and -_=,")
+    if str(name).isdigit():
+        raise ValueError(f"{where}: the name {name!r} reads as an index; use one with a letter")
     config = base.copy_and_resolve_references()
     for field, value in _real_fields(plain, config, where).items():
         _set(config, field, value, where)

@@ -10,6 +10,7 @@ from fetalclip_jax.evaluation.evaluate import Planned, evaluate
 from fetalclip_jax.evaluation.sources import DataSet
 from fetalclip_jax.parallel import distributed
 from fetalclip_jax.run import is_lead
+from fetalclip_jax.sweeps import folder as folders
 from fetalclip_jax.sweeps import stopping
 from fetalclip_jax.sweeps.folder import Folder, State
 from fetalclip_jax.sweeps.plan import Plan, Point
@@ -74,7 +75,8 @@ def _run(plan, point, folder, notice, stop_early: bool, began: float) -> State:
     summary = folder.run(point).results / "train.json"
     # Of all processes that trained it.
     training = json.loads(summary.read_text(encoding="utf-8"))["seconds"]
-    return State("done", "", reached, training + time.time() - judging)
+    seconds = training + time.time() - judging
+    return State("done", "", reached, seconds, folders.options(plan))
 
 
 def _with_rule(plan: Plan, point: Point, folder: Folder, notice):

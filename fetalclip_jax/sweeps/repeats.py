@@ -7,7 +7,9 @@ Which is best: the one with the best mean is held against every other. The diffe
 settings could have come out otherwise by their seeds and by the judged patients, who are the same
 for both. The spread over seeds is taken to be alike in all settings and pooled, for of two or three
 seeds alone nothing would ever be told apart. Holm's procedure adjusts the p-values of all these
-tests; the best is named where each is below 5 %, else those that it was not told apart from.
+tests; the best is named where each is below 5 %, for then it is better than all of them. Else those
+are named that it was not told apart from. It was chosen as the extreme of many by the same numbers,
+so a single one is told apart only where its p, adjusted for all pairs of settings, is below 5 %.
 """
 
 import dataclasses
@@ -72,6 +74,8 @@ class Against:
       name: of the other.
       difference, low, high: of the means, and the 95 % interval.
       p: two-sided, adjusted for all others by Holm; None where there is no interval.
+      decided: whether the best was told apart from it. Where not all p are below 5 % that takes
+        more than its p: see the module.
     """
 
     name: str
@@ -79,10 +83,7 @@ class Against:
     low: float | None
     high: float | None
     p: float | None
-
-    @property
-    def decided(self) -> bool:
-        return self.p is not None and self.p < ALPHA
+    decided: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,8 +151,17 @@ def setting(
       settings: the same as fields and values.
       score: "study/metric".
       found: seed -> result of the study; one or more.
+
+    Raises:
+      ValueError: a result without the score.
     """
     metric = score.partition("/")[2]
+    for result in found.values():
+        if metric not in result.metrics:
+            raise ValueError(
+                f"the score {score} was not measured of {name}; let sweep() compare by one of "
+                f"{', '.join(f'{result.study}/{one}' for one in result.metrics)}"
+            )
     values = tuple(result.metrics[metric].value for result in found.values())
     results, mean = tuple(found.values()), float(np.mean(values))
     low = high = None
@@ -182,11 +192,19 @@ def verdict(settings: Sequence[Setting], score: str, *, lower_is_better: bool) -
     )
     tests = [_test(best, other, score, pooled / freedom, freedom) for other in others]
     adjusted = holm([p for *_, p in tests])
+    told = adjusted if max(adjusted) < ALPHA else _of_all_pairs([p for *_, p in tests])
     against = tuple(
-        Against(other.name, best.mean - other.mean, low, high, p)
-        for other, (low, high, _), p in zip(others, tests, adjusted, strict=True)
+        Against(other.name, best.mean - other.mean, low, high, p, one < ALPHA)
+        for other, (low, high, _), p, one in zip(others, tests, adjusted, told, strict=True)
     )
     return Verdict(best.name, against, "", freedom)
+
+
+def _of_all_pairs(p_values: list[float]) -> list[float]:
+    """Adjusted for every pair of settings; the pairs without the best one count as no finding."""
+    settings = len(p_values) + 1
+    rest = settings * (settings - 1) // 2 - len(p_values)
+    return holm([*p_values, *[1.0] * rest])[: len(p_values)]
 
 
 def _test(

@@ -15,7 +15,7 @@ from typing import Any
 
 from fetalclip_jax.parallel import distributed
 from fetalclip_jax.run import Run
-from fetalclip_jax.sweeps.grid import is_error
+from fetalclip_jax.sweeps.score import is_error
 from fetalclip_jax.training import preemption
 
 _TIMES = 4

@@ -230,6 +230,20 @@ ENTRY %main (x: f32[8]) -> f32[32] {
 
 
 @pytest.mark.parametrize(("block", "there"), [(None, True), (16, False)])
+def test_a_model_as_wide_as_the_batch_makes_no_matrix_of_all_pairs(block, there):
+    def loss(weight, image):
+        with jax.named_scope("CLIP"):
+            text = jnp.tanh(image @ weight.T) @ weight  # 64 examples, 64 wide in between
+        return softmax_contrastive(image, text, jnp.float32(5), block_size=block)[0]
+
+    def step(weight, image):
+        return weight - 0.1 * jax.grad(loss)(weight, image)
+
+    sides = jax.ShapeDtypeStruct((64, 24), jnp.float32)
+    assert bool(buffers.of_all_pairs(module_of(step, sides, sides), 64, 1)) == there
+
+
+@pytest.mark.parametrize(("block", "there"), [(None, True), (16, False)])
 def test_a_matrix_of_all_pairs_is_found(block, there):
     mesh = make_mesh()
     where = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

@@ -1,5 +1,6 @@
 """Points as processes, with small programs in the place of training."""
 
+import fcntl
 import os
 import signal
 import sys
@@ -62,6 +63,14 @@ def run(plan, folder, points, programs, jobs=2):
     return whole, {p.index: folder.state(p, plan) for p in plan.points}, said
 
 
+def interrupt_after(path):
+    """Tells this process to end once a file is there."""
+    deadline = time.time() + 30
+    while not path.exists() and time.time() < deadline:
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_a_point_that_crashes_takes_no_other_with_it(sweep):
     plan, folder = sweep
     programs = [DONE, CRASH, FAILS, DONE]
@@ -79,13 +88,7 @@ def test_what_was_killed_in_the_middle_goes_on_and_nothing_is_done_twice(sweep, 
     plan, folder = sweep
     ready = folder.run(plan.points[1]).workdir / "ready"
 
-    def interrupt():
-        deadline = time.time() + 30
-        while not ready.exists() and time.time() < deadline:
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=interrupt_after, args=(ready,))
     thread.start()
     whole, states, _ = run(plan, folder, plan.points, [DONE, WAITS, DONE, DONE], jobs=1)
     thread.join()
@@ -96,6 +99,35 @@ def test_what_was_killed_in_the_middle_goes_on_and_nothing_is_done_twice(sweep, 
     assert whole
     assert {state.status for state in states.values()} == {"done"}
     assert len(said) == 3
+
+
+def test_a_point_that_is_ended_before_it_can_hear_it_is_interrupted(sweep):
+    plan, folder = sweep
+    (starting := folder.run(plan.points[0]).workdir).mkdir(parents=True)
+    program = (
+        "import pathlib, sys, time; pathlib.Path(sys.argv[1], 'ready').touch(); time.sleep(60)"
+    )
+    thread = threading.Thread(target=interrupt_after, args=(starting / "ready",))
+    thread.start()
+    whole, states, _ = run(plan, folder, plan.points[:1], [program])
+    thread.join()
+    assert not whole
+    assert states[0].status == "interrupted"
+
+
+def test_a_point_that_another_process_trains_is_not_called_failed(sweep):
+    plan, folder = sweep
+    own = folder.run(plan.points[0])
+    folder.write_state(plan.points[0], State("running"))
+    with (own.workdir / ".lock").open("w+") as lock:
+        lock.write("process 7 on a host")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _, states, said = run(plan, folder, plan.points[:1], [FAILS])
+    assert states[0] == State("running")
+    assert said == ["seed=0: running: by process 7 on a host, not by this sweep"]
+    assert own.in_use() == ""
+    assert run(plan, folder, plan.points[:1], [FAILS])[1][0].status == "failed"
 
 
 def test_a_point_without_all_its_results_is_not_done(sweep):

@@ -72,6 +72,8 @@ def test_a_point_is_found_by_index_and_name(tmp_path):
         ('[{"temperature_learned": "no"}]', "temperature_learned='no' is not True or False"),
         ('[{"temperature": 0.1, "model.init_logit_scale": 2.0}]', "are one; leave one out"),
         ('[{"name": "../up", "seed": 0}]', "the name '../up' is no folder's"),
+        ('[{"name": "1", "seed": 0}]', "the name '1' reads as an index"),
+        ('[{"name": "a"}, {"name": "b", "seed": 0}]', r"points 0 \(a\) and 1 \(b\) are the same"),
         ("[]", "sweep\\(\\) gives list"),
         ('{"seed": 1}', "sweep\\(\\) gives dict"),
         ("[3]", "point 0 is '3', not a dictionary"),

@@ -1,11 +1,13 @@
 """How far a point came, with training and judging replaced."""
 
+import dataclasses
 import json
 import types
 
 import pytest
 
 from fetalclip_jax import run as runs
+from fetalclip_jax.sweeps import outcome
 from fetalclip_jax.sweeps import point as points
 from fetalclip_jax.sweeps.folder import Folder, State
 from fetalclip_jax.training import loop, preemption
@@ -55,6 +57,21 @@ def test_a_finished_point_is_done_and_not_trained_again(sweep):
     assert points.run(plan, point, folder, notice=preemption.Notice()) == state
     assert len(calls) == 1
     assert calls[0].train.studies == ()
+
+
+def test_a_point_is_judged_again_when_the_options_of_its_studies_change(sweep):
+    plan, point, folder, _ = sweep
+    points.run(plan, point, folder, notice=preemption.Notice())
+    options = {"zero_shot.planes": {"top_k": (2,)}}
+    other = dataclasses.replace(plan, judging=dataclasses.replace(plan.judging, options=options))
+    before = folder.state(point, other)
+    assert (before.status, before.message[:29]) == ("interrupted", "it was judged with other opti")
+    assert not outcome.collect(other, folder).settings
+    (folder.run(point).results / "train.json").unlink()  # the replaced training makes it anew
+    folder.run(point).results.rmdir()
+    assert points.run(other, point, folder, notice=preemption.Notice()).status == "done"
+    assert folder.state(point, other).status == "done"
+    assert folder.state(point, plan).status == "interrupted"
 
 
 def test_a_point_that_was_told_to_end_is_interrupted(sweep):

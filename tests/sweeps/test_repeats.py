@@ -66,6 +66,24 @@ def test_p_is_adjusted_for_all_that_are_compared(monkeypatch):
         assert one.p == pytest.approx(4 * plain.p)
 
 
+def test_one_of_many_is_called_worse_only_where_it_holds_for_all_pairs():
+    close = [setting(f"a{k}", 0.83, 0.87) for k in range(4)]
+    found = verdict(setting("b", 0.84, 0.88), *close, setting("c", 0.76, 0.75))
+    worst = found.against[-1]
+    assert (worst.name, worst.decided) == ("c", False)
+    assert worst.p < 0.05
+    assert "are worse" not in found.in_words()
+    worse = verdict(setting("b", 0.84, 0.88), *close, setting("c", 0.5, 0.52))
+    assert worse.against[-1].decided
+    assert worse.in_words().endswith("1 of 5 others are worse than b.")
+
+
+def test_a_result_without_the_score_is_named():
+    found = saved.result(saved.answered([0, 1, 2], [0, 1, 2]), metrics=["macro_f1"])
+    with pytest.raises(ValueError, match=r"accuracy was not measured of a; .*planes/macro_f1"):
+        repeats.setting("a", {}, SCORE, {0: found})
+
+
 def test_of_an_error_the_least_is_best():
     found = repeats.verdict(
         (setting("a", 0.5, 0.51), setting("b", 0.9, 0.91)), SCORE, lower_is_better=True

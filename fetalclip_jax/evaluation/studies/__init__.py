@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 
 from fetalclip_jax.evaluation.answers import Answers
-from fetalclip_jax.evaluation.result import Result
+from fetalclip_jax.evaluation.result import Predictions, Result
 from fetalclip_jax.evaluation.statistics.measure import Measured
 from fetalclip_jax.evaluation.study import Study
 
@@ -88,9 +88,18 @@ def measures(result: Result) -> Mapping[str, Measured]:
     if result.study == SCORED:
         found = Answers.of(result.predictions).measures()
     else:
-        study, arguments = _found(result.study)
-        found = study.measures(result.predictions, *arguments)
+        found = of_predictions(result.study, result.predictions)
     return {name: one for name, one in found.items() if name in result.metrics}
+
+
+def of_predictions(name: str, predictions: Predictions) -> Mapping[str, Measured]:
+    """What a study measures of predictions like its own.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    study, arguments = _found(name)
+    return study.measures(predictions, *arguments)
 
 
 def check_predictions(result: Result) -> None:
