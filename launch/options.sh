@@ -53,6 +53,18 @@ parse() {
     fi
   done
   [ ${#command[@]} -gt 0 ] || fail "no command: give it after --, such as: -- fetalclip train ..."
+  check_command "${command[@]}"
+}
+
+# What is started again when it was stopped must know where it goes on.
+check_command() { # WORDS of the command
+  [ "${1##*/}" = fetalclip ] ||
+    fail "'$1' is not fetalclip; the command is one of fetalclip, such as: -- fetalclip train ..."
+  case "${2-}" in
+    train | sweep)
+      [ -n "$(value_of --workdir "$@")" ] || fail "fetalclip $2 needs --workdir, the folder it goes on in"
+      ;;
+  esac
 }
 
 whole_number() { # OPTION VALUE LEAST

@@ -30,6 +30,7 @@ logs sbatch" dry-run "$@"
 
 check() {
   local own option
+  local time_limit='^([0-9]+-)?[0-9]+(:[0-9]+){0,2}$|^(UNLIMITED|INFINITE)$'
   whole_number --nodes "$nodes" 1
   whole_number --save-seconds "$save_seconds" 1
   whole_number --restarts "$restarts" 0
@@ -49,6 +50,8 @@ check() {
         ;;
     esac
   done
+  [[ -z "$time" || "$time" =~ $time_limit ]] ||
+    fail "--time $time is no limit of Slurm; use MINUTES, HOURS:MINUTES:SECONDS or DAYS-HOURS"
   [ -n "$array" ] || return 0
   [[ "$array" =~ ^[0-9]+([,:-][0-9]+)*(%[0-9]+)?$ ]] ||
     fail "--array $array is not INDICES such as 0-17, 0-17%4 or 1,5,7"

@@ -54,6 +54,8 @@ tbody th { font-weight: 600; }
 .published td { min-width: 6.5rem; }
 .wordy td { min-width: 7rem; }
 .wordy td:nth-child(n+3) { min-width: 15rem; overflow-wrap: anywhere; }
+.points td { white-space: nowrap; }
+.points td:nth-child(5) { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
 .claim th { width: 30%; min-width: 11rem; font-weight: 500; }
 .claim td { overflow-wrap: anywhere; }
 .claim ul { margin: 0; padding-left: 1.1rem; }
@@ -119,7 +121,7 @@ pre { overflow-x: auto; font: .82rem/1.5 ui-monospace, Menlo, Consolas, monospac
   th, td { padding-right: .5rem; }
   thead th { white-space: normal; }
   th, td, .headline tbody th, .headline .baseline, .published td, .wordy td,
-    .wordy td:nth-child(n+3) { min-width: 0; }
+    .wordy td:nth-child(n+3), .dense tbody th, .points td:nth-child(5) { min-width: 0; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 7pt; }
   .grid { grid-template-columns: 1fr 1fr; gap: 0 6mm; }
   .grid > div { break-inside: avoid; }

@@ -85,7 +85,10 @@ def _heat_maps(outcome: Outcome, folder: Folder) -> str:
     if not found:
         return ""
     png = sweep_figures.heat_maps(
-        found, score_words(outcome), lower_is_better=is_error(outcome.plan.score)
+        found,
+        score_words(outcome),
+        lower_is_better=is_error(outcome.plan.score),
+        least=_undecided(outcome),
     )
     caption = (
         "Mean over seeds, darker where better. Below it the half width of the 95 % interval over "
@@ -99,6 +102,14 @@ def _heat_maps(outcome: Outcome, folder: Folder) -> str:
         caption,
         sweep_curves.judged_on(outcome, outcome.plan.score.partition("/")[0]),
     )
+
+
+def _undecided(outcome: Outcome) -> float:
+    """A difference of means that the chance of seeds and patients makes alone: half the width of
+    the middle interval of the comparisons; 0 without these."""
+    against = outcome.verdict.against if outcome.verdict else ()
+    widths = sorted(one.high - one.low for one in against if one.low is not None)
+    return widths[len(widths) // 2] / 2 if widths else 0.0
 
 
 def grids(outcome: Outcome) -> dict[str, Grid]:
@@ -257,9 +268,11 @@ def _points(outcome: Outcome, folder: Folder) -> str:
         rows.append(
             (row.point.name.replace(",", ", "), row.state.status, score, spent, row.state.message)
         )
-    columns = ("Point", "Status", "Score (95 % over patients)", "Time", "")
+    columns = ("Point", "Status", "Score (95 % over patients)", "Time", "What happened")
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     below = (
         f"Each lies in {folder.points.name}/ under its name (without spaces); what it printed is "
         "its log.txt."
     )
-    return page.plain_table(columns, rows, "dense wordy") + page.paragraph(below, "quiet")
+    return page.plain_table(columns, rows, "dense points") + page.paragraph(below, "quiet")

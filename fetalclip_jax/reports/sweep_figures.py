@@ -1,6 +1,7 @@
 """Figures of a sweep. Each function returns PNG bytes."""
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from fetalclip_jax.reports import style
 
 _HALO = (patheffects.withStroke(linewidth=2.5, foreground="white"),)
 _MOST_BANDS = 6
+_PHONE, _LONGEST_LINE = 4.0, 56
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
 
@@ -67,21 +69,17 @@ class Line:
     highs: Sequence[float]
 
 
-def heat_maps(grids: Mapping[str, Grid], score: str, *, lower_is_better: bool) -> bytes:
+def heat_maps(
+    grids: Mapping[str, Grid], score: str, *, lower_is_better: bool, least: float = 0.0
+) -> bytes:
     """Means of settings, darker where better; what is missing is hatched.
 
     Args:
       grids: title -> heat map; all share one scale.
       score: in words.
+      least: the difference of means that all colours together stand for at least.
     """
-    means = [
-        cell.mean
-        for grid in grids.values()
-        for row in grid.cells
-        for cell in row
-        if cell is not None and cell.mean is not None
-    ]
-    low, high = (min(means), max(means)) if means else (0.0, 1.0)
+    low, high = colour_range(grids, least)
     edge = 0.25 * (high - low) or 0.05
     shades = Normalize(low - edge, high + edge)
     colours = ScalarMappable(shades, "Blues_r" if lower_is_better else "Blues")
@@ -100,12 +98,31 @@ def heat_maps(grids: Mapping[str, Grid], score: str, *, lower_is_better: bool) -
             axes.set_title(title, fontsize=9.4)
         bar = fig.colorbar(colours, ax=list(places), shrink=0.85, pad=0.02, aspect=25)
         bar.outline.set_visible(False)
-        bar.ax.set_ylim(low if means and low < high else None, high if low < high else None)
+        if low < high:
+            bar.ax.set_ylim(low, high)
         fig.suptitle(f"{score}: mean over seeds", x=0.01, ha="left", weight="bold", fontsize=10.5)
         if hatched:
             patch = Patch(facecolor="white", edgecolor=style.GREY, hatch="////", lw=0.6)
             fig.legend([patch], ["no finished point"], loc="outside lower left")
         return style.png(fig)
+
+
+def colour_range(grids: Mapping[str, Grid], least: float) -> tuple[float, float]:
+    """The scores that colours stand for: those of the cells, and around them as far as `least`.
+
+    Colours of a narrower range would show differences between settings that chance makes.
+    """
+    means = [
+        cell.mean
+        for grid in grids.values()
+        for row in grid.cells
+        for cell in row
+        if cell is not None and cell.mean is not None
+    ]
+    if not means:
+        return 0.0, 1.0
+    wider = max(0.0, least - (max(means) - min(means))) / 2
+    return min(means) - wider, max(means) + wider
 
 
 def _heat_map(axes: Axes, grid: Grid, colours: ScalarMappable) -> bool:
@@ -158,22 +175,32 @@ def seeds(
       settings: name -> (values, mean, low, high), from above.
       score: in words.
     """
-    with style.figure(7.4, 0.46 * len(settings) + 1.1) as fig:
+    # As wide as the page of a telephone: names stand above their line, not beside it.
+    names = [textwrap.fill(name, _LONGEST_LINE) for name in settings]
+    lines = max((name.count("\n") for name in names), default=0) + 1
+    with style.figure(_PHONE, (0.36 + 0.14 * lines) * len(settings) + 1.2) as fig:
         axes = fig.add_subplot()
-        for k, (values, mean, low, high) in enumerate(settings.values()):
+        for k, (name, (values, mean, low, high)) in enumerate(
+            zip(names, settings.values(), strict=True)
+        ):
+            axes.annotate(
+                *(name, (0, k)),
+                xycoords=("axes fraction", "data"),
+                **{"xytext": (0, 8), "textcoords": "offset points", "fontsize": 8.6},
+                path_effects=_HALO,
+            )
             if low is not None:
                 axes.plot([low, high], [k, k], color=style.BLUE, lw=2.2, alpha=0.55)
-            axes.plot([mean], [k], "|", color=style.BLUE, ms=15, mew=2.2)
+            axes.plot([mean], [k], "|", color=style.BLUE, ms=11, mew=2.2)
             axes.plot(values, [k] * len(values), "o", color=style.VERMILLION, ms=4.6, alpha=0.85)
         handles = [
             axes.plot([], [], "o", color=style.VERMILLION, ms=4.6, label="a seed")[0],
             axes.plot([], [], "|", color=style.BLUE, ms=12, mew=2.2, ls="", label="mean")[0],
             axes.plot([], [], color=style.BLUE, lw=2.2, alpha=0.55, label="95 % over seeds")[0],
         ]
-        axes.set_yticks(range(len(settings)), list(settings), fontsize=8.4)
-        axes.set_ylim(len(settings) - 0.4, -0.6)
-        axes.grid(axis="y", visible=False)
-        axes.tick_params(axis="y", length=0)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(len(settings) - 0.6, -0.9)
         axes.set_xlabel(score)
         fig.legend(handles=handles, loc="outside lower center", ncols=3)
         return style.png(fig)

@@ -22,14 +22,21 @@ def check(plan: Plan, folder: Folder) -> None:
     for point in plan.points:
         fields = flatten(point.config)
         fields.pop(SEED)
-        _once(built, fields, point, _check_training)
+        # One that has begun may go on without what it started from.
+        fields["begun"] = bool(folder.run(point).steps())
+        _once(
+            *(built, fields, plan, point),
+            lambda point: loop.check(point.config, folder.run(point).workdir),
+        )
         data = {name: value for name, value in fields.items() if name.startswith("data.")}
         data["size"] = point.config.model.vision_cfg.image_size
         data["batch"] = point.config.train.global_batch_size
-        _once(opened, data, point, lambda point: _check_data(plan, point))
+        _once(opened, data, plan, point, lambda point: _check_data(plan, point))
 
 
-def _once(seen: set[str], settings: dict, point: Point, look: Callable[[Point], None]) -> None:
+def _once(
+    seen: set[str], settings: dict, plan: Plan, point: Point, look: Callable[[Point], None]
+) -> None:
     """Looks at a point unless one with the same settings was looked at."""
     key = json.dumps(settings, sort_keys=True, default=str)
     if key in seen:
@@ -38,11 +45,7 @@ def _once(seen: set[str], settings: dict, point: Point, look: Callable[[Point], 
     try:
         look(point)
     except ValueError as error:
-        raise ValueError(f"point {point.index} ({point.name}): {error}") from error
-
-
-def _check_training(point: Point) -> None:
-    loop.check(point.config)
+        raise ValueError(f"{plan.path}: point {point.index} ({point.name}): {error}") from error
 
 
 def _check_data(plan: Plan, point: Point) -> None:
@@ -60,4 +63,6 @@ def _check_data(plan: Plan, point: Point) -> None:
     for name in plan.judging.studies:
         study = studies.create(name, **plan.judging.options.get(name, {}))
         if lacking := sources.lacks(data.source, study):
-            raise ValueError(f"study {name} cannot be run: {data.source} {lacking}")
+            raise ValueError(
+                f"study {name} cannot be run: {data.source} {lacking}{studies.advice(name)}"
+            )

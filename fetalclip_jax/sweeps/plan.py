@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,10 @@ def read(path: str, overrides: Sequence[str] = ()) -> Plan:
         _point(index, one, base, fields, path) for index, one in enumerate(judging.points)
     )
     _check_differ(points, path)
-    score.check(judging)
+    try:
+        score.check(judging)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return Plan(path, points, judging)
 
 
@@ -136,6 +139,8 @@ def _check_differ(points: Sequence[Point], path: str) -> None:
 def _judging(given: Any, base: ConfigDict, path: str) -> Sweep:
     """What `sweep()` returned, as a Sweep."""
     points = given.points if isinstance(given, Sweep) else given
+    if isinstance(points, Iterator):
+        raise ValueError(f"{path}: sweep() gives a {type(points).__name__}; return a list")
     if isinstance(points, (str, Mapping)) or not isinstance(points, Sequence) or not points:
         raise ValueError(
             f"{path}: sweep() gives {type(points).__name__} {str(points)[:60]}; let it return a "
@@ -215,10 +220,17 @@ def _set(config: ConfigDict, field: str, value: Any, where: str) -> None:
             raise TypeError(f"expected {type(before).__name__}")
         group[last] = value
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{where}: {field}={value!r} is a {type(value).__name__}; the field is a "
-            f"{type(before).__name__} such as {before!r} ({one_line(error)})"
-        ) from error
+        given, wanted = type(value).__name__, type(before).__name__
+        if isinstance(value, Iterator):
+            said = f"{field} is a {given}; give a list"
+        elif given != wanted:
+            said = (
+                f"{field}={value!r} is of type {given}; the field is of type {wanted}, such as "
+                f"{before!r}"
+            )
+        else:
+            said = f"{field}={value!r}: {one_line(error)}"
+        raise ValueError(f"{where}: {said}") from error
 
 
 def _plain(value: Any) -> Any:

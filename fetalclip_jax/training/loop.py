@@ -69,6 +69,8 @@ def train(
     began, run = began or time.time(), Run(workdir)
     config = origin.with_its_model(config, run.workdir)
     notice = notice or preemption.Notice()
+    if not run.steps():  # one that has started has its parameters: the origin may be gone
+        origin.check(config)
     plan = _claim(run, config, allow_config_change)
     mesh = meshes.make_mesh(**config.mesh)
     _check_numbers(config, mesh)
@@ -132,12 +134,17 @@ def train(
     return current
 
 
-def check(config: ConfigDict) -> None:
-    """Looks at all that can be known of a run without its data.
+def check(config: ConfigDict, workdir: str | storage.Path) -> None:
+    """Looks at all that can be known of a run without its data, and writes nothing.
 
     Raises:
-      ValueError: a field of `config` that cannot work on the devices there are.
+      ValueError: a field of `config` that cannot work on the devices there are; an origin that
+        `config.init_from` does not find, or of another model.
     """
+    run = Run(workdir)
+    config = origin.with_its_model(config, run.workdir)
+    if not run.steps():
+        origin.check(config)
     mesh = meshes.make_mesh(**config.mesh)
     _check_numbers(config, mesh)
     program.build(config, mesh)

@@ -66,6 +66,23 @@ def with_described_model(config: ConfigDict) -> ConfigDict:
     return config.lock()
 
 
+def check(config: ConfigDict) -> None:
+    """Looks at what training starts from, without its parameters: a start that cannot be is known
+    before data is prepared for it.
+
+    Raises:
+      ValueError: as `read_params`, but for values that are not finite.
+    """
+    if not config.init_from:
+        _check_without(config)
+        return
+    origin, here = _open(config), CLIPConfig.from_dict(config.model.to_dict())
+    _check_model(config, origin, here)
+    if not isinstance(origin, saved.Saved):
+        origin.check_activation(here)
+        weights.check(origin, origin.pieces(here))
+
+
 def read_params(config: ConfigDict, fresh: Any, mesh: Mesh) -> Any:
     """The parameters that training starts with: the origin's, and fresh ones that it lacks.
 
@@ -80,8 +97,8 @@ def read_params(config: ConfigDict, fresh: Any, mesh: Mesh) -> Any:
     """
     origin = _open(config)
     here = CLIPConfig.from_dict(config.model.to_dict())
-    there, head = _model(config, origin), None
-    opening.check_agrees(f"config.init_from={config.init_from}", there, here, _ITS_MODEL)
+    head = None
+    _check_model(config, origin, here)
     towers = {name: leaf for name, leaf in fresh.items() if name not in ("lora", "head")}
     if isinstance(origin, saved.Saved):
         _, params, head = origin.read(mesh, whole=False)
@@ -146,6 +163,13 @@ def _model(config: ConfigDict, origin: saved.Saved | files.WeightFile) -> CLIPCo
             f"{weights.advice(origin)}"
         )
     return origin.config
+
+
+def _check_model(
+    config: ConfigDict, origin: saved.Saved | files.WeightFile, here: CLIPConfig
+) -> None:
+    there = _model(config, origin)
+    opening.check_agrees(f"config.init_from={config.init_from}", there, here, _ITS_MODEL)
 
 
 def _check_without(config: ConfigDict) -> None:

@@ -64,12 +64,16 @@ def test_a_sweep_that_was_told_to_end_differs_from_one_that_ended(
         ('[{"train.global_batch_size": 64}]', "do not fit the 48 images"),
         ('[{"data.train_images": 49}]', "config.data.train_images=49 do not fit the 48"),
         ('sweeps.Sweep([{}], studies=("few_shot.planes",))', "validation patients, some of whom"),
+        ('sweeps.Sweep([{}], studies=("zero_shot.plans",))', "; did you mean zero_shot.planes?"),
+        ('[{"init_from": "/nowhere/x.pt"}]', "init_from=/nowhere/x.pt: no such run, file or"),
     ],
 )
 def test_points_that_cannot_work_are_found_before_the_first_runs(tmp_path, capsys, body, message):
     path = experiments.write(tmp_path, f"    return {body}\n")
     assert cli.main(["sweep", "--config", path, "--workdir", str(tmp_path / "w"), "--list"]) == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error
+    assert f"{path}: " in error
     assert not (tmp_path / "w").exists()
 
 

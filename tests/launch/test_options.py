@@ -36,6 +36,9 @@ def test_shellcheck_finds_nothing_in_any_script():
         (["fetalclip", "train"], "unexpected 'fetalclip': options come first, then --"),
         (["--dry-run"], "no command: give it after --"),
         (["--dry-run", "--"], "no command: give it after --"),
+        (["--dry-run", "--", "python", "foo.py"], "'python' is not fetalclip; the command is one "),
+        (["--dry-run", *COMMAND[:-2]], "fetalclip train needs --workdir, the folder it goes on in"),
+        (["--dry-run", "--", "fetalclip", "sweep"], "fetalclip sweep needs --workdir"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(fakes, launcher, arguments, message):

@@ -73,6 +73,12 @@ def test_a_dry_run_prints_what_a_shell_would_submit_and_submits_nothing(slurm):
         assert f"\n#SBATCH {wanted}\n" in submitted
 
 
+@pytest.mark.parametrize("limit", ["90", "90:30", "4:00:00", "2-0", "2-12:30", "UNLIMITED"])
+def test_every_way_to_write_a_time_limit_is_taken(slurm, limit):
+    done = slurm.launch("slurm.sh", "--dry-run", "--time", limit, *TRAIN)
+    assert f"\n#SBATCH --time={limit}\n" in done.stdout
+
+
 def test_a_command_that_finishes_is_run_once(slurm):
     slurm.launch("slurm.sh", "--cpus-per-task=4", *TRAIN)
     slurm.write("steps", 0)
@@ -193,6 +199,7 @@ def test_jobs_of_an_array_run_a_point_each(slurm):
         (["--sbatch=--no-requeue", *TRAIN], "--sbatch=--no-requeue: slurm.sh sets --no-requeue"),
         (["--logs=a b", *TRAIN], "--logs a b: a name without spaces"),
         (["--time=1\n#SBATCH -x", *TRAIN], "a value has a line break"),
+        (["--time", "banana", *TRAIN], "--time banana is no limit of Slurm; use MINUTES, "),
     ],
 )
 def test_what_cannot_be_submitted_is_said(slurm, arguments, message):

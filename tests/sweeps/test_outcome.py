@@ -1,12 +1,15 @@
 import csv
 import io
+import re
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fetalclip_jax.config import save_config
 from fetalclip_jax.reports import sweep as page
+from fetalclip_jax.reports import sweep_figures
 from fetalclip_jax.sweeps import outcome
 from fetalclip_jax.sweeps.folder import Folder, State
 from fetalclip_jax.training import inputs
@@ -87,6 +90,35 @@ def test_the_page_shows_what_is_there_and_what_is_not(sweep):
     assert (grid.column_field, grid.columns) == ("temperature", ["0.05", "0.1"])
     assert [cell.count for row in grid.cells for cell in row] == [2, 2, 1, 0]
     assert [cell.missing for cell in grid.cells[1]] == ["1 failed", "1 stopped, 1 waiting"]
+
+
+def test_points_name_what_happened_only_where_something_did(sweep):
+    plan, folder, found = sweep
+    page.write(found, folder)
+    assert "<th>What happened</th>" in re.sub(r" scope=\S+?(?=>)", "", folder.page.read_text())
+    for point in plan.points[5:]:
+        judged(folder, plan, point, 5)
+    page.write(outcome.collect(plan, folder), folder)
+    assert "What happened" not in folder.page.read_text()
+
+
+def test_colours_stand_for_no_less_than_what_chance_makes():
+    def grid(*means):
+        cells = [sweep_figures.Cell(mean, None, 1) for mean in means]
+        return {"": sweep_figures.Grid("", "a", [""], ["1"] * len(means), [[*cells, None]])}
+
+    assert sweep_figures.colour_range(grid(0.5, 0.7), 0.1) == (0.5, 0.7)
+    assert sweep_figures.colour_range(grid(0.5, 0.6), 0.3) == pytest.approx((0.4, 0.7))
+    assert sweep_figures.colour_range(grid(None), 0.3) == (0.0, 1.0)
+
+
+def test_the_figure_of_seeds_is_as_wide_as_a_telephone_whatever_names_are():
+    score = ((0.5, 0.6), 0.55, 0.2, 0.9)
+    short = Image.open(io.BytesIO(sweep_figures.seeds({"a": score, "b": score}, "F1")))
+    long = {" ".join(["global batch size 32,"] * 9): score, "b": score}
+    wordy = Image.open(io.BytesIO(sweep_figures.seeds(long, "F1")))
+    assert short.width == wordy.width <= 600
+    assert wordy.height > short.height
 
 
 def test_fields_that_another_decides_are_no_axes(sweep):

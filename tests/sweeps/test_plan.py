@@ -59,10 +59,13 @@ def test_a_point_is_found_by_index_and_name(tmp_path):
     [
         ('[{"train.global_batchsize": 8}]', "is no field; there are train.global_batch_size"),
         ('[{"seed": 0}, {"train": 8}]', "point 1: train is a group of fields"),
-        ('[{"train.steps": "many"}]', "train.steps='many' is a str; the field is a int such as 4"),
-        ('[{"train.steps": True}]', "train.steps=True is a bool"),
-        ('[{"compute.scan_layers": 1}]', "scan_layers=1 is a int; the field is a bool"),
-        ('[{"train.steps": 2.5}]', "train.steps=2.5 is a float"),
+        (
+            '[{"train.steps": "many"}]',
+            "train.steps='many' is of type str; the field is of type int, such as 4$",
+        ),
+        ('[{"train.steps": True}]', "train.steps=True is of type bool"),
+        ('[{"compute.scan_layers": 1}]', "scan_layers=1 is of type int; the field is of type bool"),
+        ('[{"train.steps": 2.5}]', "train.steps=2.5 is of type float"),
         ('[{"seed": 0}, {"seed": 0}]', "points 0 and 1 have one name, seed=0"),
         ('[{"temperature": 0.001}]', "temperature=0.001 is not from 0.01 to 1"),
         ('[{"temperature": "low"}]', "temperature='low' is no number"),
@@ -74,7 +77,12 @@ def test_a_point_is_found_by_index_and_name(tmp_path):
         ("[]", "sweep\\(\\) gives list"),
         ('{"seed": 1}', "sweep\\(\\) gives dict"),
         ("[3]", "point 0 is '3', not a dictionary"),
-        ('sweeps.Sweep([{}], studies=("zero_shot",))', "study 'zero_shot' is unknown"),
+        ("({} for _ in range(2))", r"sweep\.py: sweep\(\) gives a generator; return a list$"),
+        ('[{"train.studies": (one for one in "ab")}]', "train.studies is a generator; give a list"),
+        (
+            'sweeps.Sweep([{}], studies=("zeroshot.planes",))',
+            r"sweep\.py: study 'zeroshot\.planes' is unknown; .*did you mean zero_shot\.planes\?$",
+        ),
     ],
 )
 def test_mistakes_are_found_before_anything_runs(tmp_path, overrides, message):

@@ -14,7 +14,7 @@ import fetalclip_jax
 from fetalclip_jax.config import build_model
 from fetalclip_jax.models import lora
 from fetalclip_jax.parallel.mesh import make_mesh
-from fetalclip_jax.training import origin
+from fetalclip_jax.training import inputs, loop, origin
 from fetalclip_jax.training.loop import train
 from tests.tiny import tiny_experiment
 
@@ -159,6 +159,28 @@ def test_starts_that_cannot_be_meant_are_refused(weights, tmp_path, changes, mes
     with pytest.raises(ValueError, match=message) as error:
         train(config, tmp_path / "run")
     assert "\n" not in str(error.value)
+
+
+def test_a_start_that_cannot_be_is_refused_before_data_is_prepared(weights, tmp_path, monkeypatch):
+    def prepared(*_, **__):
+        raise AssertionError("data was prepared")
+
+    monkeypatch.setattr(inputs, "examples", prepared)
+    alone = tmp_path / "alone.safetensors"
+    shutil.copy(weights[0] / "open_clip_model.safetensors", alone)
+    for start, changes, message in (
+        (tmp_path / "nowhere.pt", {}, "no such run, file or folder of weights"),
+        (weights[0], {"model.vision_cfg.width": 48}, r"another model: vision_cfg\.width: 32 there"),
+        (alone, {"model.vision_cfg.width": 48}, "does not fit the model"),
+    ):
+        config = labelled(start)
+        config.update_from_flattened_dict(changes)
+        with pytest.raises(ValueError, match=message):
+            train(config, tmp_path / "run")
+        with pytest.raises(ValueError, match=message):
+            loop.check(config, tmp_path / "run")
+    loop.check(labelled(weights[0]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_of_another_model_are_not_taken(weights):

@@ -1,6 +1,7 @@
 """The registry of studies: a name and its options make a `Study`."""
 
 import dataclasses
+import difflib
 import importlib
 from collections.abc import Mapping
 
@@ -38,6 +39,13 @@ def names() -> list[str]:
     return found
 
 
+def advice(name: str) -> str:
+    """What a name may have been meant to be: "; did you mean age?", or "" for one like no other."""
+    # Of two names in one family, most letters agree.
+    near = difflib.get_close_matches(name, names(), 1, 0.85)
+    return f"; did you mean {near[0]}?" if near and near[0] != name else ""
+
+
 def create(name: str, **options) -> Study:
     """A study, ready to say what it needs and to run.
 
@@ -49,7 +57,11 @@ def create(name: str, **options) -> Study:
       ValueError: an unknown name or option, or files among the options that cannot be used.
     """
     study, arguments = _found(name)
-    return study(*arguments, **options)
+    try:
+        return study(*arguments, **options)
+    except ValueError as error:
+        # Any name of a family is taken for a column, a slip too.
+        raise ValueError(f"{error}{advice(name)}") from error
 
 
 def option_names(name: str) -> set[str]:
@@ -121,6 +133,7 @@ def _found(name: str) -> tuple[type, tuple[str, ...]]:
         raise ValueError(
             f"study {name!r} is unknown; there are {', '.join(names())}, and with a column of the "
             f"data set {', '.join(one for one in STUDIES if one.endswith('*'))}"
+            f"{advice(name)}"
         )
     module, _, attribute = where.partition(":")
     return getattr(importlib.import_module(f"{_PACKAGE}.{module}"), attribute), arguments
