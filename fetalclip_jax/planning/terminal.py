@@ -83,7 +83,7 @@ def _memory(plan: Plan) -> list[str]:
     for kind, name in _KINDS.items():
         size = plan.memory.get(kind)
         if size is not None and (size or kind == "total"):
-            lines.append(f"    {name:<36}{size / GIB:>9.3f}")
+            lines.append(f"    {name:<36}{_short(size / GIB)}")
     return lines
 
 
@@ -96,12 +96,12 @@ def _work(plan: Plan) -> list[str]:
     again = plan.device_flops * devices / plan.model_flops
     lines = [
         "  work of a step on each device",
-        f"    {'products of matrices, TFLOP':<36}{plan.device_flops / 1e12:>9.1f}"
+        f"    {'products of matrices, TFLOP':<36}{_short(plan.device_flops / 1e12)}"
         f"   ({again:.2f} x what the model stands for)",
-        f"    {'memory traffic, GB':<36}{plan.traffic / 1e9:>9.1f}",
+        f"    {'memory traffic, GB':<36}{_short(plan.traffic / 1e9)}",
     ]
     for name, size in plan.sent.items():
-        lines.append(f"    {f'sent, {name}, GB':<36}{size / 1e9:>9.3f}")
+        lines.append(f"    {f'sent, {name}, GB':<36}{_short(size / 1e9)}")
     return lines
 
 
@@ -111,15 +111,15 @@ def _time(plan: Plan) -> list[str]:
     chip, parts = CHIPS[plan.chip], plan.time
     lines = [
         f"  least time of a step by the {chip.name}'s published peaks ({chip.source}), seconds",
-        f"    {f'compute, {chip.tflops:g} TFLOP/s':<36}{parts.compute:>9.3f}",
-        f"    {f'memory, {chip.memory_gbs:g} GB/s':<36}{parts.memory:>9.3f}",
+        f"    {f'compute, {chip.tflops:g} TFLOP/s':<36}{_short(parts.compute)}",
+        f"    {f'memory, {chip.memory_gbs:g} GB/s':<36}{_short(parts.memory)}",
     ]
     if chip.link_gbs:
-        lines.append(f"    {f'links, {chip.link_gbs:g} GB/s':<36}{parts.links:>9.3f}")
+        lines.append(f"    {f'links, {chip.link_gbs:g} GB/s':<36}{_short(parts.links)}")
     return [
         *lines,
-        f"    {'all at once (the bound)':<36}{parts.bound:>9.3f}",
-        f"    {'one after the other':<36}{parts.sum:>9.3f}",
+        f"    {'all at once (the bound)':<36}{_short(parts.bound)}",
+        f"    {'one after the other':<36}{_short(parts.sum)}",
         f"    {'MFU, at most':<36}{plan.mfu:>9.1%}",
     ]
 
@@ -127,7 +127,7 @@ def _time(plan: Plan) -> list[str]:
 def _arrays(plan: Plan) -> list[str]:
     lines = ["  largest arrays of a device, GiB"] if plan.largest else []
     for one in plan.largest:
-        lines.append(f"    {one.shape:<36}{one.bytes / GIB:>9.3f}   {one.where}")
+        lines.append(f"    {one.shape:<36}{_short(one.bytes / GIB)}   {one.where}".rstrip())
     if plan.largest and not plan.all_pairs:
         lines.append("  no matrix of all pairs of the global batch")
     for one in plan.all_pairs:
@@ -135,3 +135,8 @@ def _arrays(plan: Plan) -> list[str]:
     for one in plan.whole_batch[:3]:
         lines.append(f"  NOT SPLIT BY EXAMPLE {one.shape}, {one.bytes / GIB:.3f} GiB: {one.where}")
     return lines
+
+
+def _short(number: float) -> str:
+    """Three decimals, or two digits of what has none there, at the right of a column."""
+    return f"{number:>9.3f}" if number >= 0.1 or not number else f"{number:>9.2g}"
