@@ -6,11 +6,10 @@ from tests.storage import emulators
 @pytest.fixture(scope="session", params=["google", "amazon"])
 def emulator(request):
     """(scheme, proxy, environment) of a server that is up for all tests."""
-    package, scheme, start = {
-        "google": ("gcp_storage_emulator", "gs", emulators.google),
-        "amazon": ("moto", "s3", emulators.amazon),
+    scheme, start = {
+        "google": ("gs", emulators.google),
+        "amazon": ("s3", emulators.amazon),
     }[request.param]
-    pytest.importorskip(package)
     with start() as (proxy, environment):
         yield scheme, proxy, environment
 

@@ -60,7 +60,8 @@ def amazon() -> Iterator[tuple[FaultyProxy, dict[str, str]]]:
         with _set(environment):
             import s3fs
 
-            s3fs.S3FileSystem(skip_instance_cache=True).mkdir(BUCKET)
+            # What moto holds is of the process, and outlives its server.
+            s3fs.S3FileSystem(skip_instance_cache=True).makedirs(BUCKET, exist_ok=True)
         yield proxy, environment
     finally:
         proxy.close()
