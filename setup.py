@@ -62,6 +62,8 @@ setup(
             *S3,
             "gcp-storage-emulator>=2026.7",
             "moto[s3,server]>=5",
+            # References that metrics and heads are held against.
+            "scikit-learn>=1.5",
         ],
         "gcs": GCS,
         "s3": S3,

@@ -46,6 +46,7 @@ class Model:
       config: the towers (`models.presets.CLIPConfig`).
       params: parameters, float32 unless others were asked for or came with the file.
       tokenizer: ids as the text tower knows them.
+      module: the Flax module of these parameters, for programs of their own (gradients, blocks).
       fingerprint: changes when any parameter, the vocabulary or the function computed does.
       data: `config.data` of the run that trained it; None for other weights.
     """
@@ -64,6 +65,7 @@ class Model:
         """
         tokenizers.check_fits(tokenizer, model.config.text_cfg)
         self.config = model.config
+        self.module = model
         self._dtype = model.dtype
         self._mesh = meshes.make_mesh()
         whole = sharding.replicated(self._mesh)

@@ -25,6 +25,9 @@ KINDS = {
     "image_text": "fetalclip_jax.datasets.image_text",
 }
 
+# The option by which a data set that has outlines is asked for them.
+MASKS_OPTION = "with_masks"
+
 
 def open_source(
     kind: str,

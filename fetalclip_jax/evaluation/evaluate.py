@@ -1,6 +1,7 @@
 """Models x data sets x studies: encodes what the studies read, runs them, keeps the results.
 
 <output>/<model>/<data set>/<study>.json, .csv, .npz   see `evaluation.result`
+        <model>/<data set>/pictures/<study>/           what a study shows, see `evaluation.pictures`
         <model>/<data set>/examples/<study>/           pictures of right and wrong answers
         <model>/features/<data set>-<split>-<digest>/  stored features; reused when nothing changed
 """
@@ -16,9 +17,10 @@ import jax
 import numpy as np
 
 from fetalclip_jax import storage
-from fetalclip_jax.evaluation import environment, examples, features, terminal
+from fetalclip_jax.evaluation import environment, examples, terminal
 from fetalclip_jax.evaluation import result as result_files
-from fetalclip_jax.evaluation.features import FeatureStore
+from fetalclip_jax.evaluation.features import levels
+from fetalclip_jax.evaluation.features.store import FeatureStore
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.sources import DataSet, Sources
 from fetalclip_jax.evaluation.study import Need, Study
@@ -172,7 +174,7 @@ class _Judged:
         if is_lead() and _shows_pictures(result):
             first = result.predictions.example_id[0]
             shown = next(n for n in needs if first in views[n.name].columns["example_id"])
-            _, source = sources.open(data_name, shown.role)
+            _, source = sources.open(data_name, shown.role, bool(shown.masks))
             examples.keep(folder, result.study, result.predictions, source)
         self._say(terminal.lines(result))
         return result
@@ -205,7 +207,7 @@ class _Judged:
                 self._say(f"{path} was of protocol {before!r} and is replaced")
 
     def _store(self, data_name: str, sources: Sources, need: Need) -> FeatureStore:
-        split, source = sources.open(data_name, need.role)
+        split, source = sources.open(data_name, need.role, bool(need.masks))
         fingerprint = {
             "model": self._model.fingerprint,
             "data": source.description,
@@ -215,18 +217,21 @@ class _Judged:
             "only": {name: sorted(values) for name, values in need.only.items()},
             "seed": self._seed,
         }
+        if need.level not in ("feature", "metadata"):
+            fingerprint |= {"level": need.level, "masks": need.masks, "how": dict(need.how)}
         # Through JSON, so that what is read back compares equal.
         fingerprint = json.loads(json.dumps(fingerprint))
-        if need.level == "metadata":
-            return features.metadata_store(source, fingerprint)
+        level = levels.of(need.level)
+        if not level.KEPT:
+            return level.encode(self._model, source, need, self._working(fingerprint))
         digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:12]
         path = self._folder / "features" / f"{data_name}-{split}-{digest}"
         # The processes of a job encode together, all of them or none.
-        if distributed.on_lead(lambda: self._is_kept(path)):
+        if distributed.on_lead(lambda: self._is_kept(level, path)):
             distributed.wait_for_disk(path)
-            store = FeatureStore.load(path)
+            store = level.load(path)
         else:
-            store = self._encoded(source, need, fingerprint)
+            store = level.encode(self._model, source, need, self._working(fingerprint))
             if is_lead():
                 store.save(path)
         if store.left_out:
@@ -237,30 +242,21 @@ class _Judged:
             )
         return store
 
-    def _is_kept(self, path: storage.Path) -> bool:
+    def _is_kept(self, level, path: storage.Path) -> bool:
         """Whether the store of an earlier evaluation is there, whole."""
         if not path.is_dir():
             return False
         try:
-            FeatureStore.load(path)
+            level.load(path)
         except ValueError as error:
             self._say(f"{error}; encoding again")
             storage.rmtree(path)
             return False
         return True
 
-    def _encoded(self, source, need: Need, fingerprint: Mapping[str, Any]) -> FeatureStore:
-        return features.encode(
-            self._model,
-            source,
-            transform=need.transform,
-            copies=need.copies,
-            only=need.only,
-            batch_size=self._batch_size,
-            workers=self._workers,
-            seed=self._seed,
-            fingerprint=fingerprint,
-            progress=self._progress,
+    def _working(self, fingerprint: Mapping[str, Any]) -> levels.Working:
+        return levels.Working(
+            self._batch_size, self._workers, self._seed, fingerprint, self._progress
         )
 
     def _trained_on(self, name: str, sources: Sources, store: FeatureStore) -> list[str]:
@@ -289,7 +285,7 @@ class _Judged:
             "notes": sources.notes(name),
         }
         for need in needs:
-            split, source = sources.open(name, need.role)
+            split, source = sources.open(name, need.role, bool(need.masks))
             store = stores[need.name]
             about["stores"][need.name] = {
                 "split": split,
@@ -314,7 +310,8 @@ def _shows_pictures(result: Result) -> bool:
 
 
 def _key(need: Need) -> tuple:
-    return need.role, need.transform, need.level
+    how = json.dumps(dict(need.how), sort_keys=True)
+    return need.role, need.transform, need.level, need.masks, how
 
 
 def _merged(needs: Sequence[Need]) -> dict[tuple, Need]:

@@ -4,6 +4,7 @@
          <study>.csv    example_id, patient_id, label, prediction and whatever else a study adds
          <study>.npz    the same four, the scores of every candidate, the answers of every run
          <study>.validation.npz   the like for images that were not judged, to calibrate by
+         pictures/<study>/        what it shows, see `evaluation.pictures`
 """
 
 import csv
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from fetalclip_jax import run, storage
+from fetalclip_jax.evaluation import pictures as picture_files
+from fetalclip_jax.evaluation.pictures import Picture
 
 PREDICTION_COLUMNS = ("example_id", "patient_id", "label", "prediction")
 _VALIDATION = ".validation.npz"
@@ -138,6 +141,8 @@ class Result:
       predictions: None for studies that predict nothing of single images.
       validation: predictions for images that were learned from, each by a probe that had not seen
         its patient: what a temperature may be fitted on. None where a study learns nothing.
+      pictures: what a study shows beside its figures; `load` leaves them where they lie, for
+        `pictures.load` to read.
     """
 
     study: str
@@ -151,12 +156,13 @@ class Result:
     cost: Mapping[str, float] = dataclasses.field(default_factory=dict)
     predictions: Predictions | None = None
     validation: Predictions | None = None
+    pictures: Sequence[Picture] = ()
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the predictions."""
+        """Everything but the predictions and the pictures."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        del fields["predictions"], fields["validation"]
+        del fields["predictions"], fields["validation"], fields["pictures"]
         fields["metrics"] = {k: dataclasses.asdict(v) for k, v in self.metrics.items()}
         fields["baselines"] = {k: dataclasses.asdict(v) for k, v in self.baselines.items()}
         fields["curve"] = [dict(point) for point in self.curve]
@@ -174,6 +180,7 @@ class Result:
             run.write_bytes(validation, _npz(self.validation))
         else:
             validation.unlink(missing_ok=True)  # of the result that this one replaces
+        picture_files.save(folder, self.study, self.pictures)
         run.write_json(path, self.to_json())
         return path
 

@@ -51,7 +51,7 @@ class Sources:
         self._trained = trained
         self._image_size = image_size
         self._say = say
-        self._opened: dict[tuple[str, str], Source] = {}
+        self._opened: dict[tuple[str, str, bool], Source] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._data)
@@ -67,10 +67,10 @@ class Sources:
         """
         if name not in self._data:
             raise ValueError(f"data set {name!r} is not one of {', '.join(self._data)}")
-        if not any(opened == name for opened, _ in self._opened):
+        if not any(opened == name for opened, _, _ in self._opened):
             kind = self._data[name].kind
             self._split(name, registry.roles(kind)["all"])
-        return next(s.facts for (opened, _), s in self._opened.items() if opened == name)
+        return next(s.facts for (opened, *_), s in self._opened.items() if opened == name)
 
     def lacks(self, name: str, study: Study) -> str:
         """Why a data set cannot serve a study, or ""."""
@@ -88,6 +88,8 @@ class Sources:
                     f"is judged on its {self._judged(name)} patients, some of whom {study.name} "
                     "would learn from"
                 )
+            if lacking := [one for one in need.masks if one not in self._outlined(name, role)]:
+                return f"has no outline of {', '.join(lacking)}"
             missing = [column for column in need.columns if column not in facts.columns]
             if missing:
                 return f"knows no {', '.join(missing)}"
@@ -99,16 +101,16 @@ class Sources:
             return False
         if need.optional:
             try:
-                self.open(name, need.role)
+                self.open(name, need.role, bool(need.masks))
             except ValueError as error:
                 self._say(f"{name}: done without the images to {need.role}: {error}")
                 return False
         return True
 
-    def open(self, name: str, role: str) -> tuple[str, Source]:
-        """The split that a role means, and its source."""
+    def open(self, name: str, role: str, masks: bool = False) -> tuple[str, Source]:
+        """The split that a role means, and its source; `masks` asks for outlined examples."""
         split = self.facts(name).roles[self._role(name, role)]
-        return split, self._split(name, split)
+        return split, self._split(name, split, masks)
 
     def notes(self, name: str) -> list[str]:
         """What must be said of how a data set is judged."""
@@ -133,19 +135,27 @@ class Sources:
     def _role(self, name: str, role: str) -> str:
         return self._judged(name) if role == "test" else role
 
-    def _split(self, name: str, split: str) -> Source:
-        if (name, split) not in self._opened:
+    def _outlined(self, name: str, role: str) -> tuple[str, ...]:
+        """Structures that the examples of a data set have masks of."""
+        if registry.MASKS_OPTION not in registry.default_options()[self.kind(name)]:
+            return ()
+        return self.open(name, role, masks=True)[1].facts.masks
+
+    def _split(self, name: str, split: str, masks: bool = False) -> Source:
+        key = (name, split, masks)
+        if key not in self._opened:
             one = self._data[name]
+            options = dict(one.options) | ({registry.MASKS_OPTION: True} if masks else {})
             source = registry.open_source(
                 one.kind,
                 one.root,
                 split,
-                options=one.options,
+                options=options,
                 image_size=self._image_size,
                 seed=one.seed,
             )
-            self._opened[name, split] = source
-        return self._opened[name, split]
+            self._opened[key] = source
+        return self._opened[key]
 
 
 def _as_trained(one: DataSet, trained) -> DataSet:

@@ -24,8 +24,10 @@ class Need:
       columns: labels or numbers without which the study makes no sense, such as ("plane",).
       copies: augmented copies of each image beside the clean one.
       transform: one of `TRANSFORMS`.
-      level: "feature": one projected vector an image; "metadata": its columns alone, nothing is
-        encoded and `image_features` is [n, 0].
+      level: what is stored of an image, a key of `features.levels.LEVELS`: "feature": one projected
+        vector; "metadata": its columns alone, nothing is encoded and `image_features` is [n, 0].
+      masks: structures that have to be outlined, such as ("head",); the examples then hold `masks`.
+      how: further arguments of the level, such as which blocks are tapped.
       optional: a data set that has no split of this role is judged without it: the store is then
         missing from `stores`.
       only: column -> values; other images are not encoded. Empty keeps all.
@@ -39,6 +41,8 @@ class Need:
     level: str = "feature"
     optional: bool = False
     only: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    masks: tuple[str, ...] = ()
+    how: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ said by `report.missing.append("...")`.
 from collections.abc import Iterator, Sequence
 
 from fetalclip_jax import storage
+from fetalclip_jax.evaluation import pictures
 from fetalclip_jax.reports import page, provenance
 from fetalclip_jax.reports.naming import slug
 from fetalclip_jax.reports.reading import Contents, Evaluated
@@ -54,6 +55,25 @@ class Report:
         """
         (self._figures / f"{name}.png").write_bytes(png)
         return page.picture(png, alt, caption, provenance.stands_for(*of, intervals=intervals))
+
+    def shown(self, one: Evaluated) -> list[str]:
+        """The pictures that a study kept beside its result, as HTML.
+
+        Raises:
+          ValueError: one of them is damaged.
+        """
+        study = one.result.study
+        return [
+            self.picture(
+                self.figure_name(slug(f"{study}_{picture.name}"), one.label),
+                picture.png(),
+                picture.alt,
+                self.whose(one.label) + picture.caption,
+                of=[one],
+                intervals=False,
+            )
+            for picture in pictures.load(one.folder, study)
+        ]
 
     def table(
         self,

@@ -23,7 +23,12 @@ STUDIES = {
     "few_shot.*": "few_shot:FewShot",
 }
 
-_TASKS = ("planes", "brain")
+# Tasks of a family that need no more than a name. Others take any column of the data set.
+_TASKS = {
+    "zero_shot.*": ("planes", "brain"),
+    "probe.*": ("planes", "brain"),
+    "few_shot.*": ("planes", "brain"),
+}
 # What `fetalclip score` calls a result of someone's predictions.
 SCORED = "classification"
 # What is read off rounded scores may differ by so much.
@@ -34,8 +39,8 @@ def names() -> list[str]:
     """Studies that need no options; "zero_shot.*" and the like take any column of a data set."""
     found = []
     for name in STUDIES:
-        family, _, task = name.partition(".")
-        found += [f"{family}.{one}" for one in _TASKS] if task == "*" else [name]
+        family = name.removesuffix("*")
+        found += [f"{family}{one}" for one in _TASKS[name]] if name in _TASKS else [name]
     return found
 
 
