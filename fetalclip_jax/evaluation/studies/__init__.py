@@ -21,6 +21,7 @@ STUDIES = {
     "probe.raw_pixels": "probe:RawPixels",
     "probe.*": "probe:Probe",
     "few_shot.*": "few_shot:FewShot",
+    "retrieval": "retrieval:Retrieval",
 }
 
 # Tasks of a family that need no more than a name. Others take any column of the data set.
@@ -55,7 +56,7 @@ def create(name: str, **options) -> Study:
     """A study, ready to say what it needs and to run.
 
     Args:
-      name: one of `names()`, or "zero_shot.", "probe." or "few_shot." with a column of the data.
+      name: one of `names()`, or a family, such as "probe.", with a column of the data.
       **options: `protocol`, `resample_by`, `resamples`, `seed` and those of the study itself.
 
     Raises:
