@@ -21,6 +21,7 @@ STUDIES = {
     "probe.raw_pixels": "probe:RawPixels",
     "probe.*": "probe:Probe",
     "few_shot.*": "few_shot:FewShot",
+    "regression.*": "regression:Regression",
     "retrieval": "retrieval:Retrieval",
 }
 
@@ -29,6 +30,7 @@ _TASKS = {
     "zero_shot.*": ("planes", "brain"),
     "probe.*": ("planes", "brain"),
     "few_shot.*": ("planes", "brain"),
+    "regression.*": ("ga_days", "hc_mm"),
 }
 # What `fetalclip score` calls a result of someone's predictions.
 SCORED = "classification"

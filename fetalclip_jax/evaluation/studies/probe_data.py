@@ -49,14 +49,7 @@ class ProbeData:
           ValueError: stores of two models, patients in both, labels that are missing, or inputs
             that are not finite.
         """
-        test.check_model(fit.fingerprint.get("model"))
-        self.patients = Patients(np.unique(fit.patients()), np.unique(test.patients()))
-        leaked = np.intersect1d(self.patients.fit, self.patients.test)
-        if len(leaked):
-            raise ValueError(
-                f"{len(leaked)} patients are in the images to learn from and in the test set, such "
-                f"as {str(leaked[0])!r}: a probe would be tested on patients it trained on"
-            )
+        self.patients = check_apart(fit, test)
         self.task, self._settings = probe_task(task, fit), settings
         rows, self.labels = self.task.select(fit)
         pool = fit.select(rows)
@@ -233,6 +226,23 @@ class ProbeData:
         settings = self._settings
         groups = self.test.bootstrap_groups(settings.resample_by)
         return Bootstrap(groups, settings.resamples, settings.seed)
+
+
+def check_apart(fit: FeatureStore, test: FeatureStore) -> Patients:
+    """The patients of both stores.
+
+    Raises:
+      ValueError: stores of two models, or patients in both.
+    """
+    test.check_model(fit.fingerprint.get("model"))
+    found = Patients(np.unique(fit.patients()), np.unique(test.patients()))
+    leaked = np.intersect1d(found.fit, found.test)
+    if len(leaked):
+        raise ValueError(
+            f"{len(leaked)} patients are in the images to learn from and in the test set, such as "
+            f"{str(leaked[0])!r}: a probe would be tested on patients it trained on"
+        )
+    return found
 
 
 def _inputs(store: FeatureStore, inputs: str, scaling: str) -> Float[np.ndarray, "n d"]:
