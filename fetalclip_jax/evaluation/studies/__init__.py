@@ -21,6 +21,8 @@ STUDIES = {
     "probe.raw_pixels": "probe:RawPixels",
     "probe.*": "probe:Probe",
     "few_shot.*": "few_shot:FewShot",
+    "nearest_centroid.*": "nearest:NearestCentroid",
+    "knn.*": "nearest:Neighbours",
     "regression.*": "regression:Regression",
     "retrieval": "retrieval:Retrieval",
 }
@@ -30,6 +32,8 @@ _TASKS = {
     "zero_shot.*": ("planes", "brain"),
     "probe.*": ("planes", "brain"),
     "few_shot.*": ("planes", "brain"),
+    "nearest_centroid.*": ("planes", "brain"),
+    "knn.*": ("planes", "brain"),
     "regression.*": ("ga_days", "hc_mm"),
 }
 # What `fetalclip score` calls a result of someone's predictions.

@@ -17,7 +17,7 @@ from fetalclip_jax.evaluation.statistics.finite import require_finite
 from fetalclip_jax.evaluation.statistics.official import Patients
 from fetalclip_jax.evaluation.statistics.splits import Split
 from fetalclip_jax.evaluation.studies.classification import Classification
-from fetalclip_jax.evaluation.studies.probe_settings import HeadSettings
+from fetalclip_jax.evaluation.studies.settings import Settings
 from fetalclip_jax.evaluation.studies.tasks import probe_task
 
 INPUTS = ("features", "raw_pixels")
@@ -41,9 +41,12 @@ class ProbeData:
     """
 
     def __init__(
-        self, fit: FeatureStore, test: FeatureStore, task: str, settings: HeadSettings, inputs: str
+        self, fit: FeatureStore, test: FeatureStore, task: str, settings: Settings, inputs: str
     ):
         """Takes the rows of a task.
+
+        Args:
+          settings: those of a study, with `feature_scaling`; to `fit`, `HeadSettings`.
 
         Raises:
           ValueError: stores of two models, patients in both, labels that are missing, or inputs
@@ -183,13 +186,14 @@ class ProbeData:
         """Logits of every run for the test images; their mean probability is shown."""
         logits = probes.logits(self.test_features)
         # Runs are ranked by logits: probabilities near 0 and 1 would round to ties.
+        return self.classified(logits, _probabilities(logits).mean(0))
+
+    def classified(
+        self, scores: Float[np.ndarray, "runs n c"], shown: Float[np.ndarray, "n c"] | None = None
+    ) -> Classification:
+        """Scores of the test images, by which the classes compete; see `Classification`."""
         return Classification(
-            logits,
-            self.test_labels,
-            self.task.classes,
-            self.test,
-            self.bootstrap(),
-            shown=_probabilities(logits).mean(0),
+            scores, self.test_labels, self.task.classes, self.test, self.bootstrap(), shown
         )
 
     def out_of_fold(self, splits: Sequence[Split], probes: LinearProbes) -> Predictions:
