@@ -25,6 +25,7 @@ STUDIES = {
     "knn.*": "nearest:Neighbours",
     "regression.*": "regression:Regression",
     "retrieval": "retrieval:Retrieval",
+    "near_duplicates": "near_duplicates:NearDuplicates",
 }
 
 # Tasks of a family that need no more than a name. Others take any column of the data set.
