@@ -87,8 +87,11 @@ def analyse(contents: Contents, columns: Sequence[str] = ()) -> Reliability:
     splits = [*_within(judged, columns, left_out), *_across(judged, columns, left_out)]
     calibrations = []
     for one in judged:
-        # Ages and curves have no probabilities: nobody misses them.
-        if one.result.study == "age" or one.result.curve or one.result.predictions is None:
+        # Ages, curves and what answers without scores have no probabilities: nobody misses them.
+        predictions = one.result.predictions
+        if one.result.study == "age" or one.result.curve or predictions is None:
+            continue
+        if predictions.scores is None and not predictions.candidates:
             continue
         try:
             calibrations.append((one, calibration.calibrate(one.result)))
