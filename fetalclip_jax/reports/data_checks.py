@@ -49,7 +49,7 @@ def _list(
     if not listed:
         return
     rows = [(str(number), *row(entry)) for number, entry in enumerate(listed, 1)]
-    table = page.plain_table(columns, rows, "wordy")
+    table = page.plain_table(columns, rows)
     if len(rows) <= _AT_ONCE:
         yield table
     else:
@@ -61,8 +61,9 @@ def _said(details: Mapping[str, Any]) -> str:
     if "pairs" in details:
         if not details["pairs"]:
             return f"none among {details['count']:,} images."
+        pairs = "1 pair" if details["pairs"] == 1 else f"{details['pairs']:,} pairs"
         return (
-            f"{details['pairs']:,} pairs among {details['count']:,} images, "
+            f"{pairs} among {details['count']:,} images, "
             f"{details['pairs_across_splits']:,} across splits, "
             f"{details['pairs_across_patients']:,} across patients."
         )

@@ -1,4 +1,4 @@
-"""The section of supervised regression: predictions beside the truth, and Bland and Altman's plot."""
+"""The section of supervised regression: predictions beside the truth, and their differences."""
 
 from collections.abc import Iterator
 
@@ -14,6 +14,7 @@ from fetalclip_jax.reports.naming import display, slug
 from fetalclip_jax.reports.reading import Evaluated
 
 _FAMILY = "regression."
+_COLUMNS = {"ga_days": "age (days)", "hc_mm": "head circumference (mm)"}
 
 
 def parts(report: Report) -> Iterator[str]:
@@ -32,11 +33,12 @@ def parts(report: Report) -> Iterator[str]:
 
 def _picture(report: Report, one: Evaluated) -> str:
     result = one.result
-    title = naming.title(result.study)
+    title, column = naming.title(result.study), result.study.removeprefix(_FAMILY)
     png = agreement_figure(
         result.predictions.label.astype(np.float64),
         result.predictions.prediction.astype(np.float64),
-        display(str(result.details.get("column", result.study.removeprefix(_FAMILY)))),
+        _COLUMNS.get(column) or display(column),
+        title,
     )
     return report.picture(
         report.figure_name(slug(result.study), one.label),
@@ -52,20 +54,22 @@ def _caption(title: str, result: Result) -> str:
     for name in result.metrics:
         metric = naming.metric(name, str(result.data.get("ages_from") or ""))
         said.append(f"{metric.words} {metric.show(result.metrics[name].value)}")
-    words = f"{title}. {'; '.join(said)}. Dashed lines are the mean difference and the limits of "
-    words += "agreement, the mean difference -+ 1.96 standard deviations."
+    words = f"{title}: {'; '.join(said)}. Dashed lines are the mean difference and the limits of "
+    words += "agreement, 1.96 standard deviations to either side."
     if result.details.get("spacing", "none") != "none":
         words += " The regression sees the pixel spacing beside the features."
     return words
 
 
 def agreement_figure(
-    true: Float[np.ndarray, "n"], found: Float[np.ndarray, "n"], what: str
+    true: Float[np.ndarray, "n"], found: Float[np.ndarray, "n"], what: str, title: str
 ) -> bytes:
     """Predictions over the truth, and their differences over their means, as PNG.
 
     Args:
-      true, found: one or more values, in the unit that `what` names.
+      true, found: one or more values.
+      what: they are, with their unit.
+      title: of the study.
     """
     with style.figure(10.2, 4.4) as fig:
         first, second = fig.subplots(1, 2)
@@ -73,7 +77,7 @@ def agreement_figure(
         first.plot([low, high], [low, high], color=style.INK, lw=1.2, label="exact")
         _points(first, true, found)
         first.set(xlabel=f"true {what}", ylabel=f"predicted {what}")
-        first.set_title("Predicted against true")
+        first.set_title(title)
         first.legend(loc="upper left")
         _bland_altman(second, true, found, what)
         return style.png(fig)
@@ -91,7 +95,7 @@ def _bland_altman(axes: Axes, true: np.ndarray, found: np.ndarray, what: str) ->
             color=style.VERMILLION, fontsize=8.6, annotation_clip=False,
         )  # fmt: skip
     axes.set(xlabel=f"mean of both, {what}", ylabel="predicted - true")
-    axes.set_title("Difference against mean (Bland and Altman)")
+    axes.set_title("Differences (Bland and Altman)")
 
 
 def _points(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:

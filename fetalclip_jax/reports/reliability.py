@@ -13,6 +13,9 @@ from fetalclip_jax.evaluation.subgroups import DATA_SET, Gap, Subgroups
 from fetalclip_jax.reports import headline, naming
 from fetalclip_jax.reports.reading import Contents, Evaluated
 
+# Studies whose scores rank candidates, and promise no share of right answers.
+_NO_PROBABILITIES = ("age", "knn", "nearest_centroid")
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -88,8 +91,8 @@ def analyse(contents: Contents, columns: Sequence[str] = ()) -> Reliability:
     calibrations = []
     for one in judged:
         # Ages, curves and what answers without scores have no probabilities: nobody misses them.
-        predictions = one.result.predictions
-        if one.result.study == "age" or one.result.curve or predictions is None:
+        predictions, family = one.result.predictions, one.result.study.partition(".")[0]
+        if family in _NO_PROBABILITIES or one.result.curve or predictions is None:
             continue
         if predictions.scores is None and not predictions.candidates:
             continue

@@ -36,7 +36,7 @@ def _table(report: Report, one: Evaluated) -> str:
                 if baseline.metric == f"{way}_{name}":
                     shown = naming.metric(baseline.metric).show(baseline.estimate.value)
                     guesses.setdefault(baseline.description, []).append(shown)
-        rows += [[f"- {description}", *values] for description, values in guesses.items()]
+        rows += [[f"guess: {description}", *values] for description, values in guesses.items()]
     details = result.details
     title = one.label if report.contents.several else naming.title(result.study)
     title += (
