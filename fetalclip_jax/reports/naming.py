@@ -90,6 +90,7 @@ _METRICS = {
     "near_duplicate_share_across_splits": Metric("with one in another split", **_SHARE),
     "near_duplicate_share_across_patients": Metric("with one of another patient", **_SHARE),
     "label_noise": Metric("labels estimated to be wrong", **_SHARE),
+    "planted_f1": Metric("F1 of finding planted errors"),
     "planted_recall": Metric("planted errors that are found", percent=True),
     "planted_precision": Metric("planted errors among what is flagged", percent=True),
 }
