@@ -21,14 +21,17 @@ class View:
     Attributes:
       example: its `image` is empty.
       resized_spacing_mm: of the pixels, or None.
-      pixels: the clean image and its copies; empty where they are not needed any more.
+      pixels: the clean image and its copies, or frames of a clip; empty where they are not needed
+        any more.
       thumbnails: `shrink` of each of them.
+      frames: how many a clip has; None for an image.
     """
 
     example: Example
     resized_spacing_mm: float | None
     pixels: UInt8[np.ndarray, "copies s s *c"] | UInt8[np.ndarray, "0"]
     thumbnails: UInt8[np.ndarray, "copies p"]
+    frames: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +61,21 @@ class Views:
             example = self.source[index]
         except BadExampleError as error:
             return error
-        if any(_known(example, name) not in values for name, values in self.only.items()):
-            return None
+        return self.view(example, index) if self.keeps(example) else None
+
+    def keeps(self, example: Example) -> bool:
+        """Whether an example is one of those that are asked for."""
+        return all(_known(example, name) in values for name, values in self.only.items())
+
+    def view(self, example: Example, index: int) -> View:
+        """The image of an example, the one at `index`, clean and in copies."""
         square = self._shown(example.image)
         pixels = [self._resized(square)]
         for copy in range(1, self.copies + 1):
             rng = np.random.default_rng([self.seed, index, copy])
             pixels.append(self._resized(probe_augment(square, rng)))
         spacing_mm = example.resized_spacing_mm(self.image_size)
-        bare = dataclasses.replace(example, image=NO_IMAGE, masks=None)
+        bare = dataclasses.replace(example, image=NO_IMAGE, masks=None, frames=None)
         return View(bare, spacing_mm, np.stack(pixels), np.stack([shrink(one) for one in pixels]))
 
     def _shown(self, image: np.ndarray) -> np.ndarray:
