@@ -158,9 +158,13 @@ class Gathered:
 
     def why_empty(self, count: int) -> str:
         if not self.left_out:
-            return f"none of {count} {self._what} is of the kind the study judges: nothing to encode"
+            return (
+                f"none of {count} {self._what} is of the kind the study judges: nothing to encode"
+            )
         name, reason = self.left_out[0]
-        return f"{len(self.left_out)} of {count} {self._what} cannot be read, first {name}: {reason}"
+        return (
+            f"{len(self.left_out)} of {count} {self._what} cannot be read, first {name}: {reason}"
+        )
 
 
 def _batches(pixels: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

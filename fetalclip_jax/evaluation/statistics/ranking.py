@@ -14,9 +14,7 @@ from fetalclip_jax.evaluation.statistics.finite import require_finite
 from fetalclip_jax.evaluation.statistics.measure import Measure
 
 # Weights of the negatives and of the positives at each distinct score, ascending -> a number.
-Statistic = Callable[
-    [Float[np.ndarray, "r s"], Float[np.ndarray, "r s"]], Float[np.ndarray, "r"]
-]
+Statistic = Callable[[Float[np.ndarray, "r s"], Float[np.ndarray, "r s"]], Float[np.ndarray, "r"]]
 # Shares are sums of numbers in another order: a specificity of 0.9 may come out as 0.8999...
 _ROUNDING = 1e-9
 
@@ -127,7 +125,12 @@ class Ranking(Measure):
         self, weights: Float[np.ndarray, "r g"], groups: Int[np.ndarray, "n"]
     ) -> Bool[np.ndarray, "r"]:
         """The resamples in which no run has both classes."""
-        return np.isnan(self._in_resamples(weights, groups))
+        both = np.zeros(len(weights), bool)
+        for judged in np.unique(self.judged, axis=0):
+            drawn = weights[:, groups[judged]] > 0
+            labels = self.labels[judged]
+            both |= drawn[:, labels].any(1) & drawn[:, ~labels].any(1)
+        return ~both
 
     def weighted(self, weights, groups):
         values = self._in_resamples(weights, groups)

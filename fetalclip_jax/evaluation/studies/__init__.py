@@ -21,6 +21,8 @@ STUDIES = {
     "probe.raw_pixels": "probe:RawPixels",
     "probe.*": "probe:Probe",
     "few_shot.*": "few_shot:FewShot",
+    "chd.concatenated": "chd:Concatenated",
+    "chd.mean": "chd:Mean",
 }
 
 # Tasks of a family that need no more than a name. Others take any column of the data set.

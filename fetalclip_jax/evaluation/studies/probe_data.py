@@ -17,7 +17,7 @@ from fetalclip_jax.evaluation.statistics.finite import require_finite
 from fetalclip_jax.evaluation.statistics.official import Patients
 from fetalclip_jax.evaluation.statistics.splits import Split
 from fetalclip_jax.evaluation.studies.classification import Classification
-from fetalclip_jax.evaluation.studies.probe_settings import HeadSettings
+from fetalclip_jax.evaluation.studies.probe_settings import LinearHeadSettings
 from fetalclip_jax.evaluation.studies.tasks import probe_task
 
 INPUTS = ("features", "raw_pixels")
@@ -41,7 +41,12 @@ class ProbeData:
     """
 
     def __init__(
-        self, fit: FeatureStore, test: FeatureStore, task: str, settings: HeadSettings, inputs: str
+        self,
+        fit: FeatureStore,
+        test: FeatureStore,
+        task: str,
+        settings: LinearHeadSettings,
+        inputs: str,
     ):
         """Takes the rows of a task.
 

@@ -60,7 +60,9 @@ def test_a_row_holds_the_features_of_its_frames_in_order():
 
 def test_the_size_of_a_batch_changes_nothing():
     source = Clips([clip("a", 5), clip("b", 9)])
-    np.testing.assert_array_equal(encode(source, 1).image_features, encode(source, 64).image_features)
+    np.testing.assert_array_equal(
+        encode(source, 1).image_features, encode(source, 64).image_features
+    )
 
 
 def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
@@ -85,5 +87,5 @@ def test_features_that_are_not_finite_are_refused():
             return super().encode_pixels(batch) * np.nan
 
     need = Need("fit", "fit", level="frames", how={"num_frames": 4})
-    with pytest.raises(ValueError, match="features of 1 of 1 images are nan or infinite.* of a:"):
+    with pytest.raises(ValueError, match=r"features of 1 of 1 images are nan or infinite.* of a:"):
         frames.encode(Broken(), Clips([clip("a", 4)]), need, levels.Working(progress=False))
