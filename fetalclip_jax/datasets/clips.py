@@ -99,7 +99,7 @@ class ClipSource:
         present = [x for x in entries if x.path in self._frames or x.path in found]
         self.missing = tuple(x.path for x in entries if x not in present)
         self.notes = notes + files.missing_note(self.missing, len(entries), self._folder, "clips")
-        inside = {"all": (*listing.SPLITS,), "fit": _FIT} | {s: (s,) for s in listing.SPLITS}
+        inside = {name: (name,) for name in listing.SPLITS} | {"fit": _FIT, "all": listing.SPLITS}
         held = {splits[entry.example_id] for entry in present}
         available = tuple(name for name, parts in inside.items() if held & set(parts))
         if split not in available:

@@ -128,9 +128,10 @@ def judge(
         return _rotated(fit, settings, inputs)
     data = ProbeData(fit, test, _COLUMN, settings, inputs)
     if len(np.unique(data.test_labels)) < 2:
+        found = data.task.classes[data.test_labels[0]]
         raise ValueError(
-            f"all {len(data.test_labels)} clips to test are {data.task.classes[data.test_labels[0]]}"
-            ": normal and abnormal ones are needed; choose another split"
+            f"all {len(data.test_labels)} clips to test are {found}: normal and abnormal ones are "
+            "needed; test others"
         )
     folds = splits.folds_by_patient(data.owners, settings.folds, settings.seed, data.labels)
     for number, fold in enumerate(folds):
