@@ -18,6 +18,7 @@ LEVELS = {
     "feature": "fetalclip_jax.evaluation.features.projected",
     "metadata": "fetalclip_jax.evaluation.features.metadata",
     "frames": "fetalclip_jax.evaluation.features.frames",
+    "images": "fetalclip_jax.evaluation.features.images",
 }
 
 

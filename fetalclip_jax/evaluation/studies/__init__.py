@@ -23,6 +23,11 @@ STUDIES = {
     "few_shot.*": "few_shot:FewShot",
     "chd.concatenated": "chd:Concatenated",
     "chd.mean": "chd:Mean",
+    "nearest_centroid.*": "nearest:NearestCentroid",
+    "knn.*": "nearest:Neighbours",
+    "regression.*": "regression:Regression",
+    "retrieval": "retrieval:Retrieval",
+    "near_duplicates": "near_duplicates:NearDuplicates",
 }
 
 # Tasks of a family that need no more than a name. Others take any column of the data set.
@@ -30,6 +35,9 @@ _TASKS = {
     "zero_shot.*": ("planes", "brain"),
     "probe.*": ("planes", "brain"),
     "few_shot.*": ("planes", "brain"),
+    "nearest_centroid.*": ("planes", "brain"),
+    "knn.*": ("planes", "brain"),
+    "regression.*": ("ga_days", "hc_mm"),
 }
 # What `fetalclip score` calls a result of someone's predictions.
 SCORED = "classification"
@@ -57,7 +65,7 @@ def create(name: str, **options) -> Study:
     """A study, ready to say what it needs and to run.
 
     Args:
-      name: one of `names()`, or "zero_shot.", "probe." or "few_shot." with a column of the data.
+      name: one of `names()`, or a family, such as "probe.", with a column of the data.
       **options: `protocol`, `resample_by`, `resamples`, `seed` and those of the study itself.
 
     Raises:
