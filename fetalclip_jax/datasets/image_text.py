@@ -14,7 +14,11 @@ from fetalclip_jax.datasets.protocol import SourceFacts
 ONE_DATA_SET = False
 ROLES = {"train": "train", "validation": "validation", "fit": "train", "test": "test", "all": "all"}
 # `columns` says what the table calls a field; "" where it has the field's own name, or has not.
-DEFAULTS = {"table": "", "columns": dict.fromkeys(("image", *listing.FIELDS), "")}
+DEFAULTS = {
+    "table": "",
+    "columns": dict.fromkeys(("image", *listing.FIELDS), ""),
+    "with_masks": False,
+}
 # Of the patients, held out where the table has no such split.
 _SHARES = {"test": 0.1, "validation": 0.1}
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
@@ -28,6 +32,7 @@ def open_split(
     Options:
       table: file name in `root`; "" for its only .csv, .tsv or .jsonl, "none" for none.
       columns: field -> the table's name for it.
+      with_masks: examples carry the outlines of the columns "mask.<structure>".
 
     Raises:
       ValueError: for a folder that is not there, several tables, or as the sources.
@@ -42,7 +47,9 @@ def open_split(
     path = listing.find_table(folder, options["table"], "image_text")
     if path is None:
         return ImageFolder(folder, split)
-    return ImageTextSource(path, split, columns=options["columns"], seed=seed)
+    return ImageTextSource(
+        path, split, columns=options["columns"], seed=seed, with_masks=options["with_masks"]
+    )
 
 
 class ImageFolder:
@@ -94,8 +101,10 @@ class ImageTextSource:
 
     Fields: image (path from the table's folder; needed), example_id (else the image's path),
     caption, ga_days or ga_weeks ("20", "20.5", "20+3"), pixel_spacing_mm, plane, brain_plane,
-    hc_mm, patient_id, label, split. Every other column is kept as a label or group column, in
-    `Example.extra`; a name that records use themselves, such as "width", becomes "width_".
+    hc_mm, patient_id, label, split, and mask.STRUCTURE: path of an image of the same size that is
+    bright where the structure is, black throughout where it is not to be seen. Every other column
+    is kept as a label or group column, in `Example.extra`; a name that records use themselves, such
+    as "width", becomes "width_".
 
     Splits are those of the split column. Where it has no validation rows, or there is no such
     column, tenths of the patients (of the images, where patients are not known) are held out for
@@ -109,8 +118,11 @@ class ImageTextSource:
         *,
         columns: Mapping[str, str],
         seed: int = 0,
+        with_masks: bool = False,
     ):
         """`columns` maps fields to the table's names for them.
+
+        With `with_masks`, rows without an outline, or whose outlines are not there, are left out.
 
         Raises:
           ValueError: for a table that cannot be read, a column it lacks, two rows of one id, a
@@ -124,15 +136,28 @@ class ImageTextSource:
         available = (*(name for name in listing.SPLITS if name in splits.values()), "all")
         if split not in available:
             raise ValueError(f"{path} has no split {split!r}; it has {', '.join(available)}")
-        found = files.identities(self._folder, (entry.path for entry in entries))
-        self.missing = tuple(entry.path for entry in entries if entry.path not in found)
+        if with_masks:
+            entries = [entry for entry in entries if entry.masks]
+        needed = {
+            entry.path: (entry.path, *(entry.masks.values() if with_masks else ()))
+            for entry in entries
+        }
+        found = files.identities(self._folder, (one for all_ in needed.values() for one in all_))
+        self.missing = tuple(one for all_ in needed.values() for one in all_ if one not in found)
         self.notes += files.missing_note(self.missing, len(entries), self._folder)
-        present = [entry for entry in entries if entry.path in found]
+        present = [entry for entry in entries if found.keys() >= set(needed[entry.path])]
         self._entries = [x for x in present if split in ("all", splits[x.example_id])]
         if not self._entries:
-            raise ValueError(f"{self._folder} holds no image of the split {split!r} of {path.name}")
-        self.files = {entry.path: found[entry.path] for entry in self._entries}
-        self.facts = _facts(present, available)
+            what = "outlined image (columns mask.STRUCTURE)" if with_masks else "image"
+            raise ValueError(
+                f"{self._folder} holds no {what} of the split {split!r} of {path.name}"
+            )
+        self.files = {one: found[one] for entry in self._entries for one in needed[entry.path]}
+        self._with_masks = with_masks
+        outlined = dict.fromkeys(name for entry in present for name in entry.masks)
+        self.facts = dataclasses.replace(
+            _facts(present, available), masks=tuple(outlined) if with_masks else ()
+        )
         rows = [[x.example_id, x.path, x.fields, x.extra] for x in self._entries]
         self.description: dict[str, Any] = {
             "type": "image_text",
@@ -142,6 +167,9 @@ class ImageTextSource:
             "rows_sha256": files.digest(rows),
             "files_sha256": files.digest(self.files),
         }
+        if with_masks:
+            masks = [[x.example_id, x.masks] for x in self._entries]
+            self.description["masks_sha256"] = files.digest(masks)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -152,13 +180,31 @@ class ImageTextSource:
         example = self.bare(index)
         try:
             image = _read(self._folder, entry.path, entry.example_id)
-            return check_example(dataclasses.replace(example, image=image))
+            masks = None
+            if self._with_masks:
+                masks = {
+                    name: self._mask(entry, path, image.shape[:2])
+                    for name, path in entry.masks.items()
+                }
+            return check_example(dataclasses.replace(example, image=image, masks=masks))
         except BadExampleError as error:
             raise BadExampleError(entry.example_id, f"{error.reason} ({entry.where})") from error
 
     def bare(self, index: int) -> Example:
         """The example without its image; raises BadExampleError where a cell cannot be read."""
         return self._entries[checked_index(index, len(self))].bare()
+
+    def _mask(self, entry: listing.Entry, name: str, shape: tuple[int, int]):
+        """Where an outline's image is brighter than half of its brightest pixel."""
+        drawn = _read(self._folder, name, entry.example_id)
+        drawn = drawn if drawn.ndim == 2 else drawn.max(axis=2)
+        if drawn.shape != shape:
+            raise BadExampleError(
+                entry.example_id,
+                f"the mask {name} is {drawn.shape[0]} x {drawn.shape[1]} pixels and its image "
+                f"{shape[0]} x {shape[1]}; export it in the size of the image",
+            )
+        return drawn > drawn.max() / 2
 
 
 def _read(folder: storage.Path, name: str, example_id: str):

@@ -19,6 +19,8 @@ from fetalclip_jax.datasets import patients, tables
 _TEXTS = ("caption", "plane", "brain_plane", "patient_id", "label")
 _NUMBERS = ("ga_days", "pixel_spacing_mm", "hc_mm")
 FIELDS = ("example_id", *_TEXTS, *_NUMBERS, "ga_weeks", "split")
+# A column "mask.stomach" holds the paths of the images that outline the stomach.
+_MASK = "mask."
 _NO_TABLE = "none"
 SPLITS = ("train", "validation", "test")
 _SPLIT_WORDS = {
@@ -44,6 +46,7 @@ class Entry:
       where: file and line, for messages.
       fields: what the row says, by field.
       extra: its other columns.
+      masks: structure -> path of the image that outlines it.
     """
 
     example_id: str
@@ -51,6 +54,7 @@ class Entry:
     where: str
     fields: Mapping[str, str]
     extra: Mapping[str, str]
+    masks: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def group(self) -> str:
@@ -151,8 +155,14 @@ def entries(table: tables.Table, names: Mapping[str, str], file_field: str) -> l
                 f"{table.where(row)}: {example_id!r} is there already ({found[example_id].where})"
                 "; remove a row, or tell them apart in a column example_id"
             )
-        extra = {_free_name(column): row.cells[column] for column in others if row.cells[column]}
-        found[example_id] = Entry(example_id, path, where, fields, extra)
+        filled = {column: row.cells[column] for column in others if row.cells[column]}
+        extra = {_free_name(k): text for k, text in filled.items() if not k.startswith(_MASK)}
+        masks = {
+            column.removeprefix(_MASK): _file_path(table.where(row), column, text)
+            for column, text in filled.items()
+            if column.startswith(_MASK)
+        }
+        found[example_id] = Entry(example_id, path, where, fields, extra, masks)
     return list(found.values())
 
 
