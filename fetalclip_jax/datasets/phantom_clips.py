@@ -15,10 +15,10 @@ ONE_DATA_SET = True
 ROLES = {"train": "train", "validation": "validation", "fit": "pool", "test": "test", "all": "all"}
 # One clip a patient. Half of the abnormal hearts have a septal defect, half are hypoplastic.
 DEFAULTS = {
-    "pool_clips": 240,
-    "test_clips": 240,
+    "pool_clips": 600,
+    "test_clips": 300,
     "frames": 8,
-    "abnormal_share": 0.3,
+    "abnormal_share": 0.5,
 }
 _VALIDATION_SHARE = 0.1  # of the pool
 # The phantom's images begin at patient 0: clips show others, for a million of its patients.

@@ -8,7 +8,7 @@ import pytest
 
 from fetalclip_jax.datasets import registry
 
-OPTIONS = {"pool_clips": 20, "test_clips": 10, "frames": 4}
+OPTIONS = {"pool_clips": 20, "test_clips": 10, "frames": 4, "abnormal_share": 0.3}
 
 
 def opened(split="pool", image_size=64, seed=0, **options):

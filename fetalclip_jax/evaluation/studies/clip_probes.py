@@ -72,18 +72,18 @@ class Judged:
 def pooled(
     store: FeatureStore, num_frames: int, pool: Callable[[np.ndarray], np.ndarray]
 ) -> FeatureStore:
-    """The store of clips with one vector each.
+    """The store of clips with one vector each, of all their frames.
 
     Args:
       pool: [clips, frames, d] -> [clips, k], of features and of thumbnails.
     """
     features, pixels = (
-        pool(one.reshape(len(store), num_frames, -1))
+        pool(one.reshape(len(store), num_frames, -1).astype(np.float32))
         for one in (store.image_features, store.raw_pixels)
     )
     return dataclasses.replace(
         store,
-        image_features=features.astype(np.float32),
+        image_features=features,
         raw_pixels=np.rint(pixels).astype(np.uint8),
     )
 
