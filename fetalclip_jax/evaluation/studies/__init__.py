@@ -28,6 +28,7 @@ STUDIES = {
     "regression.*": "regression:Regression",
     "retrieval": "retrieval:Retrieval",
     "near_duplicates": "near_duplicates:NearDuplicates",
+    "mislabels.*": "mislabels:Mislabels",
 }
 
 # Tasks of a family that need no more than a name. Others take any column of the data set.
@@ -37,6 +38,7 @@ _TASKS = {
     "few_shot.*": ("planes", "brain"),
     "nearest_centroid.*": ("planes", "brain"),
     "knn.*": ("planes", "brain"),
+    "mislabels.*": ("planes", "brain"),
     "regression.*": ("ga_days", "hc_mm"),
 }
 # What `fetalclip score` calls a result of someone's predictions.

@@ -32,8 +32,8 @@ from fetalclip_jax.evaluation.study import Need
 # So many images' similarities to all others are held at a time.
 _BLOCK = 256
 LISTED, SHOWN = 100, 12
-# Labels that a pair may disagree on.
-_LABELS = ("plane", "brain_plane", "label")
+# Labels that a pair may disagree on, as the table calls them, and their columns.
+_LABELS = {"plane": "plane", "brain_plane": "brain_plane", "finding": "label"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,12 +293,10 @@ def _predictions(store: FeatureStore, split: np.ndarray, found: Found) -> Predic
         "partner_patient": of_partner(store.columns["patient_id"]),
         "partner_split": of_partner(split),
     }
-    for name in _LABELS:
-        if (store.columns[name] != "").any():
-            extra |= {
-                name: store.columns[name],
-                f"partner_{name}": of_partner(store.columns[name]),
-            }
+    for name, column in _LABELS.items():
+        values = store.columns[column]
+        if (values != "").any():
+            extra |= {name: values, f"partner_{name}": of_partner(values)}
     return Predictions(
         example_id=ids,
         patient_id=store.columns["patient_id"],

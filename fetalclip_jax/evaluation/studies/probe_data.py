@@ -186,7 +186,7 @@ class ProbeData:
         """Logits of every run for the test images; their mean probability is shown."""
         logits = probes.logits(self.test_features)
         # Runs are ranked by logits: probabilities near 0 and 1 would round to ties.
-        return self.classified(logits, _probabilities(logits).mean(0))
+        return self.classified(logits, probabilities(logits).mean(0))
 
     def classified(
         self, scores: Float[np.ndarray, "runs n c"], shown: Float[np.ndarray, "n c"] | None = None
@@ -211,7 +211,7 @@ class ProbeData:
             _, rows = self.rows(split)
             own = slice(fold * runs, (fold + 1) * runs)
             part = LinearProbes(folds.weight[own], folds.bias[own], folds.validation_loss[own])
-            total[rows] += _probabilities(part.logits(self.features[rows])).mean(0)
+            total[rows] += probabilities(part.logits(self.features[rows])).mean(0)
             times[rows] += 1
         rows = np.flatnonzero(times)
         scores, names = total[rows] / times[rows, None], np.array(self.task.classes, np.str_)
@@ -259,7 +259,8 @@ def _inputs(store: FeatureStore, inputs: str, scaling: str) -> Float[np.ndarray,
     return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
 
 
-def _probabilities(logits: Float[np.ndarray, "runs n c"]) -> Float[np.ndarray, "runs n c"]:
+def probabilities(logits: Float[np.ndarray, "runs n c"]) -> Float[np.ndarray, "runs n c"]:
+    """The softmax of logits, in float64."""
     exact = logits.astype(np.float64)
     odds = np.exp(exact - exact.max(-1, keepdims=True))
     return odds / odds.sum(-1, keepdims=True)
