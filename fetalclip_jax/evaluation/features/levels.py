@@ -17,6 +17,7 @@ from typing import Any
 LEVELS = {
     "feature": "fetalclip_jax.evaluation.features.projected",
     "metadata": "fetalclip_jax.evaluation.features.metadata",
+    "pixels": "fetalclip_jax.evaluation.features.pixels",
 }
 
 
