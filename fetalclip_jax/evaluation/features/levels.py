@@ -18,6 +18,7 @@ LEVELS = {
     "feature": "fetalclip_jax.evaluation.features.projected",
     "metadata": "fetalclip_jax.evaluation.features.metadata",
     "pixels": "fetalclip_jax.evaluation.features.pixels",
+    "tokens": "fetalclip_jax.evaluation.features.tokens",
 }
 
 
