@@ -93,6 +93,13 @@ class Outlines:
             found |= {"hc_mm": self.true_hc_mm, "hc_mm_of_ellipse": _over_runs(self.hc_mm)}
         return found
 
+    def of_run(self, run: int) -> "Outlines":
+        """What one run drew."""
+        own = {name: getattr(self, name) for name in ("intersection", "predicted")}
+        own |= {"hausdorff95_mm": self.hausdorff95_mm, "hc_mm": self.hc_mm}
+        chosen = {name: None if v is None else v[run : run + 1] for name, v in own.items()}
+        return dataclasses.replace(self, **chosen)
+
     @property
     def image_dice(self) -> Float[np.ndarray, "m n k"]:
         """Dice of each image; nan where truth and prediction are both empty."""
@@ -101,7 +108,7 @@ class Outlines:
     @property
     def hc_difference_mm(self) -> Float[np.ndarray, "m n"]:
         """Fitted minus measured circumference; nan where either is lacking."""
-        assert self.hc_mm is not None and self.true_hc_mm is not None
+        assert self.hc_mm is not None
         return self.hc_mm - self.true_hc_mm
 
     def run_dice(self) -> Float[np.ndarray, "m"]:
@@ -203,9 +210,7 @@ def _mean_defined(values: Float[np.ndarray, "m n k"], scale: str) -> OfSums:
     flat = [one.swapaxes(0, 1).reshape(images, -1) for one in parts]
 
     def of_sums(sums):
-        total, times = (
-            one.reshape(*sums.shape[:-1], runs, count) for one in np.split(sums, 2, -1)
-        )
+        total, times = (one.reshape(*sums.shape[:-1], runs, count) for one in np.split(sums, 2, -1))
         return _mean(np.where(times > 0, total / np.where(times > 0, times, 1), np.nan))
 
     return _steady(np.concatenate(flat, 1), of_sums, scale)

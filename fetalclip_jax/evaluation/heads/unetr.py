@@ -125,9 +125,7 @@ class Decoders:
         ]
         requests = list(_padded_batches(np.asarray(rows), self.batch_size))
         fetched = _fetched(data, ([request[0]] for request in requests))
-        with tqdm(
-            total=len(rows), desc="segmenting", unit=" images", disable=not progress
-        ) as bar:
+        with tqdm(total=len(rows), desc="segmenting", unit=" images", disable=not progress) as bar:
             for (padded, count), batch in zip(requests, fetched, strict=True):
                 inputs = batch["pixels"][0], batch["tokens"][0]
                 found = [_probabilities(group, *inputs, decoder=self.decoder) for group in groups]

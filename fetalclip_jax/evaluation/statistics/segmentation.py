@@ -5,7 +5,7 @@ All of it is computed where masks are compared, at the model's pixel size, as in
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from fetalclip_jax.biometry import ellipses
 from fetalclip_jax.data.checks import PLAUSIBLE
@@ -101,6 +101,15 @@ def head_circumference_mm(
     low, high = PLAUSIBLE["hc_mm"]
     oval = found.semi_minor >= _FLATTEST_HEAD * found.semi_major
     return float(hc_mm) if oval and low <= hc_mm <= high else np.nan
+
+
+def content(pixels: UInt8[np.ndarray, "s s *c"]) -> tuple[int, int, int, int]:
+    """Top, left, bottom and right (exclusive) of what is not black; of all where nothing is."""
+    lit = pixels if pixels.ndim == 2 else pixels.max(-1)
+    rows, columns = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))
+    if not len(rows):
+        return 0, 0, *lit.shape
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
 def outline_points(probability: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "k 2"]:

@@ -9,6 +9,7 @@ from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.result import Predictions, Result
 from fetalclip_jax.evaluation.statistics.measure import Measured
 from fetalclip_jax.evaluation.study import Study
+from fetalclip_jax.labels import OUTLINED
 
 _PACKAGE = "fetalclip_jax.evaluation.studies"
 
@@ -21,6 +22,8 @@ STUDIES = {
     "probe.raw_pixels": "probe:RawPixels",
     "probe.*": "probe:Probe",
     "few_shot.*": "few_shot:FewShot",
+    "segmentation.*": "segmentation:Segmentation",
+    "few_shot_segmentation.*": "few_shot_segmentation:FewShotSegmentation",
 }
 
 # Tasks of a family that need no more than a name. Others take any column of the data set.
@@ -28,6 +31,8 @@ _TASKS = {
     "zero_shot.*": ("planes", "brain"),
     "probe.*": ("planes", "brain"),
     "few_shot.*": ("planes", "brain"),
+    "segmentation.*": tuple(OUTLINED),
+    "few_shot_segmentation.*": tuple(OUTLINED),
 }
 # What `fetalclip score` calls a result of someone's predictions.
 SCORED = "classification"
