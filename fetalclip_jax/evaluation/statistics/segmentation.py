@@ -25,10 +25,10 @@ def areas(
 
 
 def dice(
-    intersection: Float[np.ndarray, "*n"] | Int[np.ndarray, "*n"],
-    predicted: Float[np.ndarray, "*n"] | Int[np.ndarray, "*n"],
-    true: Float[np.ndarray, "*n"] | Int[np.ndarray, "*n"],
-) -> Float[np.ndarray, "*n"]:
+    intersection: Float[np.ndarray, "*#n"] | Int[np.ndarray, "*#n"],
+    predicted: Float[np.ndarray, "*#n"] | Int[np.ndarray, "*#n"],
+    true: Float[np.ndarray, "*#n"] | Int[np.ndarray, "*#n"],
+) -> Float[np.ndarray, "..."]:
     """2 |A and B| / (|A| + |B|) of pixel counts; nan where both are empty, which no one got wrong.
 
     Of sums over all images it is the pooled Dice of the paper, of one image's pixels its own.
