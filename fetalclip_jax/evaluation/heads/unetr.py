@@ -119,15 +119,11 @@ class Decoders:
           [runs, b, S, S, classes].
         """
         size = runs_together()
-        groups = [
-            jax.tree.map(lambda one: jnp.asarray(one[start : start + size]), self.variables)
-            for start in range(0, len(self), size)
-        ]
+        parts = [self.select(slice(start, start + size)) for start in range(0, len(self), size)]
+        groups = [jax.tree.map(jnp.asarray, part.variables) for part in parts]
         requests = list(_padded_batches(np.asarray(rows), self.batch_size))
         fetched = _fetched(data, ([request[0]] for request in requests))
-        with tqdm(
-            total=len(rows), desc="segmenting", unit=" images", disable=not progress
-        ) as bar:
+        with tqdm(total=len(rows), desc="segmenting", unit=" images", disable=not progress) as bar:
             for (padded, count), batch in zip(requests, fetched, strict=True):
                 inputs = batch["pixels"][0], batch["tokens"][0]
                 found = [_probabilities(group, *inputs, decoder=self.decoder) for group in groups]
