@@ -13,10 +13,18 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from fetalclip_jax.models.separable import (
+    depthwise,
+    doubled,
+    doubled_pointwise,
+    normalised_relu,
+    pointwise,
+    rescaled_relu,
+)
+
 SCALE = 16  # the decoder doubles its grid of tokens four times
 TAPS = 4
 
-_EPSILON = 1e-5  # of every batch normalisation
 _MOMENTUM = 0.1  # the share of the newest batch in the running statistics
 
 
@@ -79,7 +87,7 @@ class UNETRDecoder(nn.Module):
             return x
 
         def up(name, x, width):
-            return _Up(width, self.dtype, name=name)(x)
+            return Up(width, self.dtype, name=name)(x)
 
         def joined(*parts):
             return jnp.concatenate(parts, axis=-1)
@@ -96,7 +104,8 @@ class UNETRDecoder(nn.Module):
         x = blocks("half", joined(first, x), 2 * f, 2 * f)
         x = up("half_up", x, f)  # B S S f
         x = blocks("full", joined(image, x), f, f)
-        return Pointwise(self.classes, jnp.float32, name="head")(x.astype(jnp.float32))
+        head = Weights((f, self.classes), f, jnp.float32, name="head")()
+        return pointwise(x.astype(jnp.float32), *head)
 
 
 class Block(nn.Module):
@@ -113,78 +122,51 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B _ _ D"]:
+        channels = x.shape[-1]
         if self.doubling:
-            x = Doubling(self.dtype, name="doubling")(x)
-        x = Depthwise(self.dtype, name="depthwise")(x)
-        x = nn.relu(BatchNorm(name="norm_1")(x, train))
-        x = Pointwise(self.width, self.dtype, name="pointwise")(x)
-        return nn.relu(BatchNorm(name="norm_2")(x, train))
+            x = doubled(x, *Weights((2, 2, channels), 4, self.dtype, name="doubling")())
+        x = depthwise(x, *Weights((3, 3, channels), 9, self.dtype, name="depthwise")())
+        x = BatchNormReLU(name="norm_1")(x, train)
+        shape = channels, self.width
+        x = pointwise(x, *Weights(shape, channels, self.dtype, name="pointwise")())
+        return BatchNormReLU(name="norm_2")(x, train)
 
 
-class _Up(nn.Module):
+class Up(nn.Module):
     """Twice as many rows and columns, then channels at every pixel."""
 
     width: int
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x):
-        x = Doubling(self.dtype, name="doubling")(x)
-        return Pointwise(self.width, self.dtype, name="pointwise")(x)
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W D"]:
+        channels = x.shape[-1]
+        doubling = Weights((2, 2, channels), 4, self.dtype, name="doubling")()
+        shape = channels, self.width
+        mixing = Weights(shape, channels, self.dtype, name="pointwise")()
+        return doubled_pointwise(x, *doubling, *mixing)
 
 
-class Depthwise(nn.Module):
-    """A 3 x 3 convolution of each channel, zeros around the image.
+class Weights(nn.Module):
+    """Kernel and bias of a layer, drawn as PyTorch draws them: U(+-1/sqrt(fan_in))."""
 
-    As a sum of shifted images: XLA's grouped convolutions are slow on a CPU, their gradients more.
-    """
-
+    shape: tuple[int, ...]
+    fan_in: int
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-        _, height, width, channels = x.shape
-        kernel = self.param("kernel", _uniform(9), (3, 3, channels)).astype(self.dtype)
-        bias = self.param("bias", _uniform(9), (channels,)).astype(self.dtype)
-        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        return bias + sum(
-            padded[:, i : i + height, j : j + width] * kernel[i, j]
-            for i in range(3)
-            for j in range(3)
-        )
+    def __call__(self) -> tuple[Float[Array, "..."], Float[Array, "D"]]:
+        kernel = self.param("kernel", self._drawn, self.shape)
+        bias = self.param("bias", self._drawn, self.shape[-1:])
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
+
+    def _drawn(self, key, shape):
+        bound = self.fan_in**-0.5
+        return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
-class Doubling(nn.Module):
-    """A 2 x 2 transposed convolution of each channel with stride 2: each pixel becomes four."""
-
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
-        batch, height, width, channels = x.shape
-        kernel = self.param("kernel", _uniform(4), (2, 2, channels)).astype(self.dtype)
-        bias = self.param("bias", _uniform(4), (channels,)).astype(self.dtype)
-        x = x[:, :, None, :, None] * kernel[:, None] + bias  # B H 2 W 2 C
-        return x.reshape(batch, 2 * height, 2 * width, channels)
-
-
-class Pointwise(nn.Module):
-    """The same linear map of the channels at every pixel."""
-
-    width: int
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W {self.width}"]:
-        *shape, channels = x.shape
-        kernel = self.param("kernel", _uniform(channels), (channels, self.width))
-        bias = self.param("bias", _uniform(channels), (self.width,))
-        x = x.reshape(-1, channels) @ kernel.astype(self.dtype)
-        return (x + bias.astype(self.dtype)).reshape(*shape, self.width)
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation that keeps PyTorch's running statistics.
+class BatchNormReLU(nn.Module):
+    """Batch normalisation that keeps PyTorch's running statistics, and ReLU.
 
     flax's keeps the biased variance, which for few small images is another number.
     """
@@ -196,26 +178,12 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_variance = self.variable("batch_stats", "variance", jnp.ones, (channels,))
-        mean, variance = running_mean.value, running_variance.value
-        if train:
+        if not train:
+            return rescaled_relu(x, scale, bias, running_mean.value, running_variance.value)
+        x, mean, variance = normalised_relu(x, scale, bias)
+        if not self.is_initializing():
             count = x.size // channels
-            values = x.astype(jnp.float32)
-            mean = values.mean((0, 1, 2))
-            # The deviations are squared, not the values: no cancellation of a large mean.
-            variance = jnp.square(values - mean).mean((0, 1, 2))
-            if not self.is_initializing():
-                unbiased = variance * (count / max(count - 1, 1))
-                running_mean.value += _MOMENTUM * (mean - running_mean.value)
-                running_variance.value += _MOMENTUM * (unbiased - running_variance.value)
-        factor = scale * jax.lax.rsqrt(variance + _EPSILON)
-        return (x * factor + (bias - mean * factor)).astype(x.dtype)
-
-
-def _uniform(fan_in: int):
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), which PyTorch draws kernels and biases from."""
-
-    def initialise(key, shape, dtype=jnp.float32):
-        bound = fan_in**-0.5
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return initialise
+            unbiased = variance * (count / max(count - 1, 1))
+            running_mean.value += _MOMENTUM * (mean - running_mean.value)
+            running_variance.value += _MOMENTUM * (unbiased - running_variance.value)
+        return x

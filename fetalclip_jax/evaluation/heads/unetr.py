@@ -119,10 +119,8 @@ class Decoders:
           [runs, b, S, S, classes].
         """
         size = runs_together()
-        groups = [
-            jax.tree.map(lambda one: jnp.asarray(one[start : start + size]), self.variables)
-            for start in range(0, len(self), size)
-        ]
+        parts = [self.select(slice(start, start + size)) for start in range(0, len(self), size)]
+        groups = [jax.tree.map(jnp.asarray, part.variables) for part in parts]
         requests = list(_padded_batches(np.asarray(rows), self.batch_size))
         fetched = _fetched(data, ([request[0]] for request in requests))
         with tqdm(total=len(rows), desc="segmenting", unit=" images", disable=not progress) as bar:
