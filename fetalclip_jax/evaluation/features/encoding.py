@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from fetalclip_jax.data.columns import columns
 from fetalclip_jax.data.example import BadExampleError
-from fetalclip_jax.data.views import View, Views
+from fetalclip_jax.data.views import NO_MASKS, View, Views
 from fetalclip_jax.data.workers import ordered_map
 from fetalclip_jax.evaluation.features.store import FeatureStore
 
 # Fewer examples than this are read before worker processes have started.
-_WORTH_WORKERS = 300
+WORTH_WORKERS = 300
 
 
 def encode(
@@ -91,7 +91,7 @@ def encode_views(
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size} must be >= 1")
     gathered = Gathered(what)
-    workers = workers if count * pixels_each >= _WORTH_WORKERS else 0
+    workers = workers if count * pixels_each >= WORTH_WORKERS else 0
     with (
         ordered_map(views, count, workers) as read,
         tqdm(total=count, desc="encoding", unit=f" {what}", disable=not progress) as bar,
@@ -120,7 +120,14 @@ def metadata_store(source, fingerprint: Mapping[str, Any]) -> FeatureStore:
 
 
 class Gathered:
-    """What is kept of the views while their pixels pass by."""
+    """What is kept of the views while their pixels pass by.
+
+    Attributes:
+      views: those of all images that could be read, without their pixels.
+      thumbnails: of each image and copy.
+      left_out: (example id, reason) of every image that could not be read.
+      passed: how many images were asked for.
+    """
 
     def __init__(self, what: str = "images"):
         self._what = what
@@ -132,12 +139,17 @@ class Gathered:
 
     def pixels(self, read) -> Iterator[np.ndarray]:
         """The pixels of every image and copy, uint8 [s, s] or [s, s, 3]."""
+        for view in self.whole(read):
+            yield from view.pixels
+
+    def whole(self, read) -> Iterator[View]:
+        """The views as they pass, of images of which there is one."""
         for view in read:
             if isinstance(view, BadExampleError):
                 self.left_out.append((view.example_id, view.reason))
             elif view is not None:
                 self._keep(view)
-                yield from view.pixels
+                yield view
             self.passed += 1
 
     def _keep(self, view: View) -> None:
@@ -150,13 +162,15 @@ class Gathered:
         self._ids.add(name)
         self.thumbnails.extend(view.thumbnails)
         # The pixels themselves are gone once encoded.
-        self.views.append(dataclasses.replace(view, pixels=np.zeros(0, np.uint8)))
+        self.views.append(dataclasses.replace(view, pixels=np.zeros(0, np.uint8), masks=NO_MASKS))
 
     def columns(self, copies: int) -> dict[str, np.ndarray]:
+        """Columns by name, a row for each image and copy."""
         found = columns((view.example, view.resized_spacing_mm) for view in self.views)
         return {name: np.repeat(values, copies + 1) for name, values in found.items()}
 
     def why_empty(self, count: int) -> str:
+        """What to say where nothing was kept of `count` images."""
         if not self.left_out:
             return (
                 f"none of {count} {self._what} is of the kind the study judges: nothing to encode"

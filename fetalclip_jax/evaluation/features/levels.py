@@ -19,6 +19,8 @@ LEVELS = {
     "metadata": "fetalclip_jax.evaluation.features.metadata",
     "frames": "fetalclip_jax.evaluation.features.frames",
     "images": "fetalclip_jax.evaluation.features.images",
+    "pixels": "fetalclip_jax.evaluation.features.pixels",
+    "tokens": "fetalclip_jax.evaluation.features.tokens",
 }
 
 

@@ -121,42 +121,6 @@ def read_test_ids(path: str | os.PathLike) -> np.ndarray:
     return _ids(path, "the test set", content)
 
 
-def hc18_test_ids(
-    test_ids: Sequence[str] | np.ndarray, splits: Sequence[Split], variant: str = "clean"
-) -> np.ndarray:
-    """Test ids of HC18 in the zero-padded form of its files, as published or without the leak.
-
-    The published test file writes "5" where the training file writes "005", so that 18 of its 161
-    images are also trained on. "clean" leaves those out; "official" keeps them.
-
-    Args:
-      test_ids: from `read_test_ids`.
-      splits: every split whose training and validation ids must not be tested.
-      variant: "clean" or "official".
-
-    Raises:
-      ValueError: for another variant or an id that is not a number.
-    """
-    if variant not in ("clean", "official"):
-        raise ValueError(f"variant must be 'clean' or 'official', found {variant!r}")
-    ids = np.array([pad_hc18_id(one) for one in test_ids])
-    if variant == "official":
-        return ids
-    seen = {pad_hc18_id(one) for split in splits for part in split for one in part}
-    return ids[[one not in seen for one in ids]]
-
-
-def pad_hc18_id(image_id: str) -> str:
-    """ "5" -> "005", the form of the file names.
-
-    Raises:
-      ValueError: if the id is not a number.
-    """
-    if not str(image_id).isdigit():
-        raise ValueError(f"HC18 id {str(image_id)!r} is not a number")
-    return f"{int(image_id):03d}"
-
-
 def _read(path):
     try:
         return json.loads(path.read_text())
