@@ -4,6 +4,7 @@ import copy
 import functools
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -77,6 +78,7 @@ class Model:
         self._encode_image = jit(functools.partial(_apply, model, CLIP.encode_image))
         self._encode_pixels = jit(functools.partial(_apply_to_pixels, model))
         self._encode_text = jit(functools.partial(_apply, model, CLIP.encode_text))
+        self._encode_patches = jit(functools.partial(_patches, model), static_argnames="taps")
 
     def with_params(self, params: Any) -> "Model":
         """The same model of other parameters; what was compiled for this one serves it too."""
@@ -131,6 +133,24 @@ class Model:
           ValueError: features that are not finite.
         """
         return _finite(self._encode_pixels(self.params, self._place(batch)), "images")
+
+    def encode_patches(
+        self,
+        batch: UInt8[np.ndarray, "n H W"] | UInt8[np.ndarray, "n H W 3"],
+        taps: Sequence[int],
+    ) -> Float[np.ndarray, "n taps G G W"]:
+        """What blocks of the image tower make of each patch, the class token left out.
+
+        Args:
+          batch: pixels of the model's size, normalised on the device.
+          taps: numbers of transformer blocks, the first being 1; one may occur twice.
+
+        Raises:
+          ValueError: a tap that is no block, or outputs that are not finite.
+        """
+        found = self._encode_patches(self.params, self._place(batch), taps=tuple(taps))
+        flat = _finite(found.reshape(len(batch), -1), "images")
+        return flat.reshape(found.shape)
 
     def encode_text(
         self, tokens: Int[Array, "n context"] | Int[np.ndarray, "n context"]
@@ -244,6 +264,15 @@ def _apply(model: CLIP, method, params, inputs):
 
 def _apply_to_pixels(model: CLIP, params, pixels):
     return _apply(model, CLIP.encode_image, params, images.normalise(pixels))
+
+
+def _patches(model: CLIP, params, pixels, *, taps):
+    _, outputs = model.apply(
+        {"params": params}, images.normalise(pixels), taps, method=CLIP.encode_image
+    )
+    tokens = jnp.stack([one[:, 1:] for one in outputs], axis=1).astype(jnp.float32)
+    side = math.isqrt(tokens.shape[2])
+    return tokens.reshape(*tokens.shape[:2], side, side, -1)  # B taps G G W
 
 
 def _finite(features: jax.Array, what: str) -> np.ndarray:

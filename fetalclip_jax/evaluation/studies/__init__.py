@@ -9,6 +9,7 @@ from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.result import Predictions, Result
 from fetalclip_jax.evaluation.statistics.measure import Measured
 from fetalclip_jax.evaluation.study import Study
+from fetalclip_jax.labels import OUTLINED
 
 _PACKAGE = "fetalclip_jax.evaluation.studies"
 
@@ -21,12 +22,16 @@ STUDIES = {
     "probe.raw_pixels": "probe:RawPixels",
     "probe.*": "probe:Probe",
     "few_shot.*": "few_shot:FewShot",
+    "chd.concatenated": "chd:Concatenated",
+    "chd.mean": "chd:Mean",
     "nearest_centroid.*": "nearest:NearestCentroid",
     "knn.*": "nearest:Neighbours",
     "regression.*": "regression:Regression",
     "retrieval": "retrieval:Retrieval",
     "near_duplicates": "near_duplicates:NearDuplicates",
     "mislabels.*": "mislabels:Mislabels",
+    "segmentation.*": "segmentation:Segmentation",
+    "few_shot_segmentation.*": "few_shot_segmentation:FewShotSegmentation",
 }
 
 # Tasks of a family that need no more than a name. Others take any column of the data set.
@@ -38,6 +43,8 @@ _TASKS = {
     "knn.*": ("planes", "brain"),
     "mislabels.*": ("planes", "brain"),
     "regression.*": ("ga_days", "hc_mm"),
+    "segmentation.*": tuple(OUTLINED),
+    "few_shot_segmentation.*": tuple(OUTLINED),
 }
 # What `fetalclip score` calls a result of someone's predictions.
 SCORED = "classification"

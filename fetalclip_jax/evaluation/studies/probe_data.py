@@ -46,7 +46,7 @@ class ProbeData:
         """Takes the rows of a task.
 
         Args:
-          settings: those of a study, with `feature_scaling`; to `fit`, `HeadSettings`.
+          settings: those of a study, with `feature_scaling`; to `fit`, `LinearHeadSettings`.
 
         Raises:
           ValueError: stores of two models, patients in both, labels that are missing, or inputs
