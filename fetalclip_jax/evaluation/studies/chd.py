@@ -116,6 +116,7 @@ class Concatenated:
             details=judged.details
             | _spread(found["auroc"].measure)
             | {
+                "unit": "clips",
                 "classes": [NORMAL, ABNORMAL],
                 "count": len(judged.store),
                 "patients": len(np.unique(judged.store.patients())),
