@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 
 from fetalclip_jax.evaluation import studies
@@ -21,6 +22,8 @@ from fetalclip_jax.reports.reading import Evaluated
 # Shares of normal clips that are called abnormal, at which a band is drawn.
 _FALSE_ALARMS = np.concatenate([[0.005, 0.01], np.arange(1, 40) / 40])
 _RESAMPLES = 300
+# Words stay legible where a line crosses them.
+_HALO = (patheffects.withStroke(linewidth=3, foreground="white"),)
 _ROC = (
     "Sensitivity over the share of normal clips that are called abnormal, the mean over the runs; "
     "the band holds 95 % of the bootstrap at each place. The area under the curve is the "
@@ -130,8 +133,8 @@ def _draw_roc(axes: Axes, found: Curve, result: Result) -> None:
     for point in result.details["operating_points"]:
         spot = 1 - point["specificity"]["value"], point["sensitivity"]["value"]
         axes.plot(*spot, "o", color=style.INK, ms=5)
-        axes.annotate(f"{100 * point['asked']:.0f} %", spot, xytext=(6, -3),
-                      textcoords="offset points", fontsize=7.8)  # fmt: skip
+        axes.annotate(f"{100 * point['asked']:.0f} %", spot, xytext=(7, -3), fontsize=7.8,
+                      textcoords="offset points", path_effects=_HALO)  # fmt: skip
     axes.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.01, 1), ylim=(0, 1.01))
     axes.set_aspect("equal")
     _legend(axes)
@@ -180,7 +183,7 @@ def _tables(report: Report, one: Evaluated) -> Iterator[str]:
         (naming.metric(name).words, *_difference(found))
         for name, found in details["against_raw_pixels"].items()
     ]
-    title = f"{whose}More than the same head finds in 16 x 16 raw pixels"
+    title = f"{whose}Compared with the same head on 16 x 16 raw pixels"
     columns = ("Metric", "Difference", "95 % interval")
     yield (
         page.paragraph(title, "title")
