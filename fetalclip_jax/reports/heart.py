@@ -106,7 +106,7 @@ def _picture(report: Report, one: Evaluated) -> str:
 
 def figure(result: Result, title: str) -> bytes:
     """PNG bytes: the ROC with its band, and precision over sensitivity."""
-    with style.figure(8.6, 4.5) as fig:
+    with style.figure(7.5, 4.1) as fig:
         left, right = fig.subplots(1, 2)
         fig.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10.5)
         found = curve(result)
@@ -196,12 +196,7 @@ def _tables(report: Report, one: Evaluated) -> Iterator[str]:
 
 def _short(details: Mapping[str, Any]) -> str:
     """What must be said of the frames, and of the runs."""
-    clips, words = details["clips"], ""
-    if clips["shorter"]:
-        words += (
-            f"{clips['shorter']:,} clips have fewer than the {clips['frames']} frames that are "
-            "shown, some of which come twice. "
-        )
+    words = "".join(f"{count:,} {what}. " for what, count in details.get("lacking", {}).items())
     if details.get("resamples_drawn_again"):
         words += (
             f"{details['resamples_drawn_again']} resamples held one class alone and were drawn "
