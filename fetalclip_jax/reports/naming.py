@@ -16,6 +16,8 @@ STUDIES = {
     "probe.raw_pixels": "Linear probe on 16 x 16 raw pixels",
     "few_shot.planes": "Few-shot planes",
     "few_shot.brain": "Few-shot brain planes",
+    "chd.concatenated": "Heart defects, frames one after another",
+    "chd.mean": "Heart defects, mean over frames",
 }
 _GROUPS = {"zero_shot": "Zero-shot", "probe": "Linear probe,", "few_shot": "Few-shot"}
 IMPLIED_AGES = "head circumference"
@@ -48,6 +50,8 @@ class Metric:
 
 _METRICS = {
     "macro_f1": Metric("macro F1"),
+    "auroc": Metric("AUROC"),
+    "auprc": Metric("area under precision and recall"),
     "valid_prediction_rate": Metric("valid prediction rate", percent=True),
     "mae_days": Metric("mean absolute error", lower_is_better=True, unit="days"),
     "median_implied_hc_error_percent": Metric(
@@ -64,6 +68,8 @@ def metric(name: str, ages_from: str = "") -> Metric:
     if name == "mae_days" and ages_from == IMPLIED_AGES:
         words = "mean distance to the age implied by the circumference"
         return dataclasses.replace(_METRICS[name], words=words)
+    if found := re.fullmatch(r"sensitivity_at_(\d+)_specificity", name):
+        return Metric(f"sensitivity at {found[1]} % specificity", percent=True)
     words = name.replace("_f1", " F1").replace("_", " ")
     return _METRICS.get(name) or Metric(words, lower_is_better="error" in name or "loss" in name)
 

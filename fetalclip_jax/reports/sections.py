@@ -11,6 +11,7 @@ from fetalclip_jax.reports import (
     classification,
     comparison,
     curves,
+    heart,
     images,
     naming,
     plots,
@@ -39,6 +40,7 @@ def add_all(
     report.add("Training", *(_training(report, run) for run in report.contents.runs))
     report.add("Classification", *classification.parts(report))
     report.add("Gestational age", *_ages(report))
+    report.add("Heart defects", *heart.parts(report))
     report.add("Data efficiency", *curves.parts(report, drawn))
     report.add("Subgroups", *subgroups.section(report, reliability.splits))
     report.add("Calibration and abstention", *calibration.section(report, reliability.calibrations))
