@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ class Dense:
     masks: Bool[np.ndarray, "b S S classes"]
 
 
+@runtime_checkable
 class DenseData(Protocol):
     """Images by row, whether they lie in memory, on a disk or are encoded when asked for."""
 

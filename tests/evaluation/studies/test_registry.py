@@ -8,6 +8,9 @@ def test_every_name_makes_a_study_that_says_what_it_needs():
     assert set(studies.names()) == {
         "zero_shot.planes", "zero_shot.brain", "zero_shot.merged", "age", "probe.planes",
         "probe.brain", "probe.raw_pixels", "few_shot.planes", "few_shot.brain",
+        "segmentation.head", "segmentation.abdomen", "segmentation.four_chamber",
+        "few_shot_segmentation.head", "few_shot_segmentation.abdomen",
+        "few_shot_segmentation.four_chamber",
     }  # fmt: skip
     for name in studies.names():
         study = studies.create(name, protocol="paper", seed=3)
