@@ -2,7 +2,8 @@ import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-import time
+
+import itertools
 
 import torch
 from torch import nn
@@ -34,7 +35,7 @@ def up(channels, width):
 
 
 def blocks(*widths, doubling=False):
-    pairs = zip(widths, widths[1:], strict=False)
+    pairs = itertools.pairwise(widths)
     return nn.Sequential(*(Block(a, b, doubling) for a, b in pairs))
 
 

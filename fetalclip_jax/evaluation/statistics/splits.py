@@ -16,9 +16,16 @@ Split = tuple[np.ndarray, np.ndarray]
 
 
 def folds_by_patient(
-    patient_ids: Sequence[str] | np.ndarray, folds: int = 5, seed: int = 0
+    patient_ids: Sequence[str] | np.ndarray,
+    folds: int = 5,
+    seed: int = 0,
+    classes: np.ndarray | None = None,
 ) -> list[Split]:
     """Splits of the distinct patients; each patient validates exactly once.
+
+    Args:
+      classes: [n] of each image: folds then share out the patients of every class as evenly as can
+        be, so that a rare one is in each. A patient's class is the highest of its images.
 
     Raises:
       ValueError: if there are fewer patients than folds, or fewer than two folds.
@@ -28,7 +35,16 @@ def folds_by_patient(
         raise ValueError(
             f"folds must lie between 2 and the number of patients ({len(patients)}), found {folds}"
         )
-    parts = np.array_split(np.random.default_rng([seed, folds]).permutation(patients), folds)
+    drawn = np.random.default_rng([seed, folds]).permutation(patients)
+    if classes is None:
+        parts = np.array_split(drawn, folds)
+    else:
+        highest: dict[str, int] = {}
+        for patient, one in zip(np.asarray(patient_ids, np.str_).tolist(), classes, strict=True):
+            highest[patient] = max(highest.get(patient, one), one)
+        of_patient = np.array([highest[patient] for patient in drawn.tolist()])
+        dealt = drawn[np.argsort(of_patient, kind="stable")]
+        parts = [dealt[start::folds] for start in range(folds)]
     return [
         (np.sort(np.concatenate(parts[:held_out] + parts[held_out + 1 :])), np.sort(validation))
         for held_out, validation in enumerate(parts)

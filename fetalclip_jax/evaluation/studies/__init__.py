@@ -22,6 +22,14 @@ STUDIES = {
     "probe.raw_pixels": "probe:RawPixels",
     "probe.*": "probe:Probe",
     "few_shot.*": "few_shot:FewShot",
+    "chd.concatenated": "chd:Concatenated",
+    "chd.mean": "chd:Mean",
+    "nearest_centroid.*": "nearest:NearestCentroid",
+    "knn.*": "nearest:Neighbours",
+    "regression.*": "regression:Regression",
+    "retrieval": "retrieval:Retrieval",
+    "near_duplicates": "near_duplicates:NearDuplicates",
+    "mislabels.*": "mislabels:Mislabels",
     "segmentation.*": "segmentation:Segmentation",
     "few_shot_segmentation.*": "few_shot_segmentation:FewShotSegmentation",
 }
@@ -31,6 +39,10 @@ _TASKS = {
     "zero_shot.*": ("planes", "brain"),
     "probe.*": ("planes", "brain"),
     "few_shot.*": ("planes", "brain"),
+    "nearest_centroid.*": ("planes", "brain"),
+    "knn.*": ("planes", "brain"),
+    "mislabels.*": ("planes", "brain"),
+    "regression.*": ("ga_days", "hc_mm"),
     "segmentation.*": tuple(OUTLINED),
     "few_shot_segmentation.*": tuple(OUTLINED),
 }
@@ -60,7 +72,7 @@ def create(name: str, **options) -> Study:
     """A study, ready to say what it needs and to run.
 
     Args:
-      name: one of `names()`, or "zero_shot.", "probe." or "few_shot." with a column of the data.
+      name: one of `names()`, or a family, such as "probe.", with a column of the data.
       **options: `protocol`, `resample_by`, `resamples`, `seed` and those of the study itself.
 
     Raises:
