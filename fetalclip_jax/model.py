@@ -68,12 +68,10 @@ class Model:
         self.module = model
         self._dtype = model.dtype
         self._mesh = meshes.make_mesh()
-        whole = sharding.replicated(self._mesh)
-        self.params = sharding.place(params, whole)
+        self.params = sharding.place(params, self.whole)
         self.tokenizer = tokenizer
         self.data = data
-        # Each process gets all features, whichever devices made them.
-        jit = functools.partial(jax.jit, out_shardings=whole)
+        jit = functools.partial(jax.jit, out_shardings=self.whole)
         self._encode_image = jit(functools.partial(_apply, model, CLIP.encode_image))
         self._encode_pixels = jit(functools.partial(_apply_to_pixels, model))
         self._encode_text = jit(functools.partial(_apply, model, CLIP.encode_text))
@@ -81,7 +79,7 @@ class Model:
     def with_params(self, params: Any) -> "Model":
         """The same model of other parameters; what was compiled for this one serves it too."""
         other = copy.copy(self)
-        other.params = jax.device_put(params, sharding.replicated(self._mesh))
+        other.params = jax.device_put(params, self.whole)
         other.__dict__.pop("fingerprint", None)  # that of these parameters
         return other
 
@@ -215,6 +213,11 @@ class Model:
         divides = len(batch) % mesh.size == 0
         where = sharding.batch_sharding(mesh) if divides else sharding.replicated(mesh)
         return sharding.place(batch, where)
+
+    @property
+    def whole(self) -> jax.sharding.Sharding:
+        """Of results that each process gets, whichever devices made them."""
+        return sharding.replicated(self._mesh)
 
     @property
     def logit_scale(self) -> float:

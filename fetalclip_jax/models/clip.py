@@ -73,7 +73,7 @@ class CLIP(nn.Module):
           tokens, the class token first, in `dtype`.
 
         Raises:
-          ValueError: images of another size than the model's; a tap or an offset of what is no block.
+          ValueError: images of another size than the model's; a tap or an offset of no block.
         """
         if not taps:
             return self.visual(images, keys=keys, offsets=offsets).astype(jnp.float32)

@@ -165,7 +165,7 @@ class Transformer(nn.Module):
           The tokens; with `taps` a pair of them and the outputs of these blocks, in their order.
 
         Raises:
-          ValueError: an unknown `remat`; a tap or an offset of what is no block.
+          ValueError: an unknown `remat`; a tap or an offset of no block.
         """
         if self.remat not in REMAT_POLICIES:
             raise ValueError(

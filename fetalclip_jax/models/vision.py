@@ -50,7 +50,7 @@ class VisionTransformer(nn.Module):
           tokens, the class token first, as the block made them.
 
         Raises:
-          ValueError: images of another size; a tap or an offset of what is no block.
+          ValueError: images of another size; a tap or an offset of no block.
         """
         c = self.config
         batch, *shape = images.shape

@@ -21,6 +21,7 @@ STUDIES = {
     "probe.raw_pixels": "probe:RawPixels",
     "probe.*": "probe:Probe",
     "few_shot.*": "few_shot:FewShot",
+    "explanation.*": "explanation:Explanation",
 }
 
 # Tasks of a family that need no more than a name. Others take any column of the data set.
@@ -28,6 +29,7 @@ _TASKS = {
     "zero_shot.*": ("planes", "brain"),
     "probe.*": ("planes", "brain"),
     "few_shot.*": ("planes", "brain"),
+    "explanation.*": ("head", "abdomen", "heart"),
 }
 # What `fetalclip score` calls a result of someone's predictions.
 SCORED = "classification"
