@@ -83,7 +83,7 @@ def gradients(model, image, target, block, step=0.1):
     return slope.reshape(-1, WIDTH), tokens[1:]
 
 
-@pytest.mark.parametrize(("pool", "block"), [("tok", 2), ("grid", 1), ("grid", 3)])
+@pytest.mark.parametrize(("pool", "block"), [("tok", 2), ("grid", 3)])
 def test_maps_of_gradients_are_those_of_finite_differences(models, pixels, targets, pool, block):
     model = models[pool]
     plain = cam.grad_cam(model, pixels, targets, block, batch_size=2)

@@ -7,7 +7,8 @@ from fetalclip_jax.evaluation import studies
 def test_every_name_makes_a_study_that_says_what_it_needs():
     assert set(studies.names()) == {
         "zero_shot.planes", "zero_shot.brain", "zero_shot.merged", "age", "probe.planes",
-        "probe.brain", "probe.raw_pixels", "few_shot.planes", "few_shot.brain",
+        "probe.brain", "probe.raw_pixels", "few_shot.planes", "few_shot.brain", "explanation.head",
+        "explanation.abdomen", "explanation.heart", "embedding_map",
     }  # fmt: skip
     for name in studies.names():
         study = studies.create(name, protocol="paper", seed=3)
