@@ -22,8 +22,10 @@ class View:
     Attributes:
       example: its `image` is empty.
       resized_spacing_mm: of the pixels, or None.
-      pixels: the clean image and its copies; empty where they are not needed any more.
+      pixels: the clean image and its copies, or frames of a clip; empty where they are not needed
+        any more.
       thumbnails: `shrink` of each of them.
+      frames: how many a clip has; None for an image.
       masks: of the structures that were asked for, in each of the copies; empty where none were.
     """
 
@@ -31,6 +33,7 @@ class View:
     resized_spacing_mm: float | None
     pixels: UInt8[np.ndarray, "copies s s *c"] | UInt8[np.ndarray, "0"]
     thumbnails: UInt8[np.ndarray, "copies p"]
+    frames: int | None = None
     masks: Bool[np.ndarray, "copies k s s"] | Bool[np.ndarray, "0"] = dataclasses.field(
         default_factory=lambda: NO_MASKS
     )
@@ -66,10 +69,16 @@ class Views:
             example = self.source[index]
         except BadExampleError as error:
             return error
-        if any(_known(example, name) not in values for name, values in self.only.items()):
-            return None
-        if any(name not in (example.masks or {}) for name in self.masks):
-            return None
+        return self.view(example, index) if self.keeps(example) else None
+
+    def keeps(self, example: Example) -> bool:
+        """Whether an example is one of those that are asked for."""
+        return all(_known(example, name) in values for name, values in self.only.items()) and all(
+            name in (example.masks or {}) for name in self.masks
+        )
+
+    def view(self, example: Example, index: int) -> View | BadExampleError:
+        """The image of an example, the one at `index`, clean and in copies."""
         try:
             outlines = [_padded_mask(example, name) for name in self.masks]
         except BadExampleError as error:
@@ -82,11 +91,11 @@ class Views:
             pixels.append(self._resized(changed))
             masks.append(self._resized_masks(moved))
         return View(
-            dataclasses.replace(example, image=NO_IMAGE, masks=None),
+            dataclasses.replace(example, image=NO_IMAGE, masks=None, frames=None),
             example.resized_spacing_mm(self.image_size),
             np.stack(pixels),
             np.stack([shrink(one) for one in pixels]),
-            np.stack(masks) if self.masks else NO_MASKS,
+            masks=np.stack(masks) if self.masks else NO_MASKS,
         )
 
     def _shown(self, image: np.ndarray) -> np.ndarray:

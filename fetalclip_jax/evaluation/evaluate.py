@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from fetalclip_jax import storage
+from fetalclip_jax.data.columns import CAPTION
 from fetalclip_jax.evaluation import environment, examples, terminal
 from fetalclip_jax.evaluation import result as result_files
 from fetalclip_jax.evaluation.features import levels
@@ -219,6 +220,8 @@ class _Judged:
         }
         if need.level not in ("feature", "metadata"):
             fingerprint |= {"level": need.level, "masks": need.masks, "how": dict(need.how)}
+        if CAPTION in source.facts.columns:
+            fingerprint["captions"] = True  # stores of earlier versions kept none
         # Through JSON, so that what is read back compares equal.
         fingerprint = json.loads(json.dumps(fingerprint))
         level = levels.of(need.level)

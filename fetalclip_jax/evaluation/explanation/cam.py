@@ -114,7 +114,7 @@ def grad_cam(
             chosen = slice(start, start + batch_size)
             count = len(pixels[chosen])
             batch = _filled(pixels[chosen], batch_size), _filled(targets[chosen], batch_size)
-            found.append(np.asarray(program(model.params, *map(model._place, batch)))[:count])
+            found.append(np.asarray(program(model.params, *map(model.place, batch)))[:count])
             bar.update(count)
     return _finite(np.concatenate(found))
 
@@ -149,7 +149,6 @@ def score_cam(
     block = _checked(model, block)
     if channels < 0:
         raise ValueError(f"channels={channels}: how many are shown, or 0 for all")
-    tapped = _taps(model.module, block, model.whole)
     scored = _darkened_scores(model.module, model.whole)
     width = model.config.vision_cfg.width
     shown = min(channels, width) if channels else width
@@ -160,8 +159,8 @@ def score_cam(
         together = max(1, -(-batch_size // shown))
         for start in range(0, len(pixels), together):
             image, target = pixels[start : start + together], targets[start : start + together]
-            tokens = np.asarray(tapped(model.params, model._place(_filled(image, together))))
-            maps = _strongest(tokens[: len(image)], shown)  # i k g g
+            tokens = model.encode_patches(_filled(image, together), (block,))[: len(image), 0]
+            maps = _strongest(tokens, shown)  # i k g g
             scores = []
             for at in _chunks(len(image) * shown, batch_size):
                 batch = (
@@ -169,7 +168,7 @@ def score_cam(
                     target[at // shown],
                     maps[at // shown, at % shown],
                 )
-                batch = [model._place(_filled(one, batch_size)) for one in batch]
+                batch = [model.place(_filled(one, batch_size)) for one in batch]
                 scores.append(np.asarray(scored(model.params, *batch))[: len(at)])
                 bar.update(len(at))
             scores = np.concatenate(scores).reshape(len(image), shown)
@@ -229,19 +228,6 @@ def _gradients(module: CLIP, block: int, by_patch: bool, whole: Sharding):
 
 
 @functools.lru_cache(maxsize=4)
-def _taps(module: CLIP, block: int, whole: Sharding):
-    """(params, pixels) -> outputs of the block for the patches, [b, n, d]."""
-
-    def program(params, pixels: UInt8[Array, "b s s 3"]):
-        _, (tokens,) = module.apply(
-            {"params": params}, normalise(pixels), taps=(block,), method=CLIP.encode_image
-        )
-        return tokens[:, 1:].astype(jnp.float32)
-
-    return jax.jit(program, out_shardings=whole)
-
-
-@functools.lru_cache(maxsize=4)
 def _darkened_scores(module: CLIP, whole: Sharding):
     """(params, pixels, targets, maps) -> similarity of each image, seen through its map."""
 
@@ -267,12 +253,11 @@ def _grid(values: Float[Array, "b n"]) -> Float[Array, "b g g"]:
     return values.reshape(-1, side, side)
 
 
-def _strongest(tokens: Float[np.ndarray, "i n d"], count: int) -> Float[np.ndarray, "i k g g"]:
+def _strongest(tokens: Float[np.ndarray, "i g g d"], count: int) -> Float[np.ndarray, "i k g g"]:
     """The channels that vary most over the patches of each image, as maps; equal ones by number."""
-    order = np.argsort(-tokens.var(axis=1), axis=1, kind="stable")[:, :count]  # i k
-    chosen = np.take_along_axis(tokens, order[:, None], axis=2).swapaxes(1, 2)  # i k n
-    side = round(tokens.shape[1] ** 0.5)
-    return chosen.reshape(*chosen.shape[:2], side, side)
+    order = np.argsort(-tokens.var(axis=(1, 2)), axis=1, kind="stable")[:, :count]  # i k
+    chosen = np.take_along_axis(tokens, order[:, None, None], axis=3)  # i g g k
+    return np.ascontiguousarray(np.moveaxis(chosen, 3, 1))
 
 
 def _chunks(count: int, size: int) -> Iterator[Int[np.ndarray, "k"]]:

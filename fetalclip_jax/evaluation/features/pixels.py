@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import pathlib
 import zipfile
 from collections.abc import Sequence
 
@@ -68,18 +69,22 @@ class PixelStore(Rows):
         Raises:
           ValueError: if `directory` exists.
         """
+        with whole_folder(storage.path(directory), _META) as partial:
+            self.write(partial)
+
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes the files of `save` into a folder that is there."""
         meta = {
             "fingerprint": self.fingerprint,
             "left_out": self.left_out,
             "structures": self.structures,
             "candidates": self.candidates,
         }
-        with whole_folder(storage.path(directory), _META) as partial:
-            np.save(partial / _PIXELS, self.pixels)
-            np.save(partial / _MASKS, self.masks)
-            columns = {f"columns/{name}": values for name, values in self.columns.items()}
-            np.savez(partial / _COLUMNS, copy=self.copy, **columns)
-            (partial / _META).write_text(json.dumps(meta, indent=2))
+        np.save(folder / _PIXELS, self.pixels)
+        np.save(folder / _MASKS, self.masks)
+        columns = {f"columns/{name}": values for name, values in self.columns.items()}
+        np.savez(folder / _COLUMNS, copy=self.copy, **columns)
+        (folder / _META).write_text(json.dumps(meta, indent=2))
 
 
 def load(directory: str | os.PathLike) -> PixelStore:

@@ -31,6 +31,8 @@ _WITHOUT_MODEL = {
     "centre": "a Gaussian spot in the middle of the content of the image",
 }
 _BY_HASH = 3
+# The paper publishes pictures alone: there is nothing else of its own to take over.
+PROTOCOLS = {"default": {}, "paper": {"resample_by": "image"}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Explanation:
 
     def __init__(self, structure: str, **options):
         self.name, self.structure = f"explanation.{structure}", structure
-        self.settings = resolve(self.name, self.settings_type, {"default": {}}, options)
+        self.settings = resolve(self.name, self.settings_type, PROTOCOLS, options)
         self.prompts = prompt_files.load_prompts(self.settings.prompts)
         self.plane = self.settings.plane or _plane_of(structure)
         if self.plane not in self.prompts:

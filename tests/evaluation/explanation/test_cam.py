@@ -29,12 +29,18 @@ def models():
         module = CLIP(config)
         shapes = jnp.zeros((1, SIZE, SIZE, 3)), jnp.zeros((1, 10), jnp.int32)
         params = jax.jit(lambda: nn.meta.unbox(module.init(jax.random.key(3), *shapes)))()
+
+        def encode_patches(pixels, taps):
+            tokens = tapped(module, params["params"], normalise(pixels), taps[0], None)[1][0]
+            return np.asarray(tokens)[:, 1:].reshape(len(pixels), 1, GRID, GRID, WIDTH)
+
         return types.SimpleNamespace(
             config=config,
             module=module,
             params=params["params"],
+            encode_patches=encode_patches,
             whole=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
-            _place=jnp.asarray,
+            place=jnp.asarray,
             logit_scale=20.0,
         )
 

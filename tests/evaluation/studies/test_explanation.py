@@ -72,9 +72,9 @@ def store(count=4, empty=(), candidates=None):
     )
 
 
-def run(model, prompts, images, **options):
+def run(model, prompts, judged, **options):
     study = studies.create("explanation.head", prompts=prompts, progress=False, **options)
-    return study.run({"images": images}, model)
+    return study.run({"images": judged}, model)
 
 
 def test_mass_and_hits_stand_beside_those_without_a_model(model, prompts, maps):
