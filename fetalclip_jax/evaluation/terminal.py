@@ -17,9 +17,10 @@ def lines(result: Result) -> str:
             f"  to compare with: {baseline.description}, {_words(baseline.metric)} "
             f"{shown(baseline.estimate)}"
         )
+    unit = result.details.get("unit") or "patients"
     for point in result.curve:
         estimate = Estimate(point["mean"], point["low"], point["high"])
-        parts.append(f"  {point['patients']:>4} patients: {shown(estimate)}")
+        parts.append(f"  {point['patients']:>4} {unit}: {shown(estimate)}")
     if "confusion" in result.details:
         details = result.details
         parts += _matrix(details["labels"], details["classes"], details["confusion"])
@@ -27,6 +28,7 @@ def lines(result: Result) -> str:
         parts.append(f"  not judged: {count} images, {_words(reason)}")
     for reason, count in _counts(result.details.get("lacking")):
         parts.append(f"  lacking: {_words(reason)}: {count}")
+    parts += [f"  note: {note}" for note in result.details.get("notes") or ()]
     return "\n".join(parts)
 
 

@@ -20,6 +20,7 @@ from fetalclip_jax.evaluation.studies.mask_settings import PAPER, MaskSettings
 from fetalclip_jax.evaluation.studies.probe import deviation
 from fetalclip_jax.evaluation.studies.segmentation import about, pictures, run_values
 from fetalclip_jax.evaluation.studies.settings import resolve
+from fetalclip_jax.evaluation.study import AtSize
 
 Sets = Mapping[int, Sequence[splits.Split]]
 
@@ -110,9 +111,10 @@ class FewShotSegmentation:
         return outlines.of_result(predictions)
 
     @staticmethod
-    def at(predictions: Predictions, size: str) -> Outlines:
-        """What the runs of one size drew."""
-        return Outlines.of(predictions, size)
+    def at(predictions: Predictions, size: str) -> AtSize:
+        """The pooled Dice of the runs of one size; see `evaluation.study.Study`."""
+        found = Outlines.of(predictions, size)
+        return AtSize(found.pooled_dice(), found.run_dice())
 
     def _point(
         self, size: int, draws: Sequence[splits.Split], found: Outlines, data: MaskData

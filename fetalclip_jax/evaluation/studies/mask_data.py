@@ -1,7 +1,7 @@
 """What decoders learn from and are tested on: rows of two stores of tokens, for one task."""
 
 import dataclasses
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from fetalclip_jax.labels import OUTLINED, Outlined
 
 HEAD = "head"
 _ROWS_AT_ONCE = 256
+_IMAGES_AT_ONCE = 32
 _HALF = 0.5
 
 
@@ -206,44 +207,61 @@ class MaskData:
         found = decoders.probabilities(self._read(self.test), rows)
         return np.concatenate([(one >= _HALF).mean(0) >= _HALF for _, one in found])
 
-    def baselines(self, splits: Sequence[Split], metrics: Container[str]) -> dict[str, Baseline]:
-        """One mask for all images, one circumference, and the annotated outline measured alike.
+    def baselines(
+        self, splits: Sequence[Split], measured: Mapping[str, object]
+    ) -> dict[str, Baseline]:
+        """One mask for all images, and one circumference.
 
         Args:
           splits: whose training images the constants are of.
-          metrics: names of those that there are to compare with.
+          measured: by the names of the metrics that there are to compare with.
         """
         rows = np.unique(np.concatenate([self.rows(split)[0] for split in splits]))
         share = _mean_mask(self.fit, rows)
-        batches = np.array_split(np.arange(len(self.test)), -(-len(self.test) // 32))
-        one_mask, truth = (
-            self._outlines([self._compared(shown(batch), batch, True) for batch in batches])
-            for shown in (
-                lambda batch: np.broadcast_to(share, (1, len(batch), *share.shape)),
-                lambda batch: self.test.masks(batch)[None].astype(np.float32),
-            )
+        one_mask = self._outlines(
+            [
+                self._compared(np.broadcast_to(share, (1, len(batch), *share.shape)), batch, True)
+                for batch in self._batches()
+            ]
         )
-        constant = "one mask for all images: every pixel that most training images have"
+        words = "one mask for all images: every pixel that most training images have"
         given = [
-            (f"constant_mask_{name}", name, one_mask, constant)
+            (f"constant_mask_{name}", name, one_mask, words)
             for name in ("dice", "image_dice", "hausdorff95_mm")
         ]
-        if truth.hc_mm is not None:
-            words = "the ellipse through the annotated outline, at this size of pixels"
-            given.append(("annotation_hc_error_mm", "hc_absolute_error_mm", truth, words))
-            known = self.fit.columns["hc_mm"][rows]
-            if np.isfinite(known).any():
-                always = float(np.nanmean(known))
-                one = dataclasses.replace(truth, hc_mm=np.full_like(truth.hc_mm, always))
-                words = f"always the mean circumference of the training images, {always:.0f} mm"
-                given.append(("constant_hc_error_mm", "hc_absolute_error_mm", one, words))
+        known = self.fit.columns["hc_mm"][rows]
+        if one_mask.hc_mm is not None and np.isfinite(known).any():
+            always = float(np.nanmean(known))
+            one = dataclasses.replace(one_mask, hc_mm=np.full_like(one_mask.hc_mm, always))
+            words = f"always the mean circumference of the training images, {always:.0f} mm"
+            given.append(("constant_hc_mae_mm", "hc_mae_mm", one, words))
         bootstrap, found = self.bootstrap(), {}
         for name, metric, drawn, words in given:
-            measured = drawn.measures().get(metric)
-            if measured is not None and metric in metrics:
-                estimate = bootstrap.select(measured.rows).estimate(measured.measure)
+            one = drawn.measures().get(metric)
+            if one is not None and metric in measured:
+                estimate = bootstrap.select(one.rows).estimate(one.measure)
                 found[name] = Baseline(metric, estimate, words)
         return found
+
+    def annotation_error(self) -> dict[str, float]:
+        """Mean and mean absolute error of ellipses through the annotated outlines, mm.
+
+        What the size of pixels, and the width of an annotated line, cost the best of decoders;
+        empty where nothing is known of circumferences.
+        """
+        if HEAD not in self.structures:
+            return {}
+        k = self.structures.index(HEAD)
+        true = [self.test.masks(batch)[..., k].astype(np.float64) for batch in self._batches()]
+        pairs = zip(true, self._batches(), strict=True)
+        hc_mm = np.concatenate(
+            [self._circumferences(masks[None], rows)[0] for masks, rows in pairs]
+        )
+        difference = hc_mm - self.test.columns["hc_mm"]
+        difference = difference[np.isfinite(difference)]
+        if not len(difference):
+            return {}
+        return {"bias_mm": float(difference.mean()), "mae_mm": float(np.abs(difference).mean())}
 
     def predictions(self, outlines: dict[str, Outlines]) -> Predictions:
         """The table of the last of `outlines`, and what every run drew, by key."""
@@ -281,20 +299,32 @@ class MaskData:
         runs, images, structures = both.shape
         away = np.full(both.shape, np.nan)
         hc_mm = np.full((runs, images), np.nan)
-        for run in range(runs if distances else 0):
-            for k in range(structures):
+        if distances:
+            for run, k in np.ndindex(runs, structures):
                 away[run, :, k] = segmentation.hausdorff95(
                     drawn[run, ..., k], true[..., k], spacing
                 )
             if HEAD in self.structures:
                 k = self.structures.index(HEAD)
-                for i, shown in enumerate(self.test.pixels(rows)):
-                    hc_mm[run, i] = segmentation.head_circumference_mm(
-                        probability[run, i, ..., k].astype(np.float64),
-                        float(spacing[i]),
-                        segmentation.content(shown),
-                    )
+                hc_mm = self._circumferences(probability[..., k].astype(np.float64), rows)
         return both, predicted, away, hc_mm
+
+    def _circumferences(self, probability: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Of heads, [runs, b], from the probability of each pixel [runs, b, s, s]."""
+        spacing = self.test.columns["resized_spacing_mm"][rows]
+        content = [segmentation.content(shown) for shown in self.test.pixels(rows)]
+        return np.array(
+            [
+                [
+                    segmentation.head_circumference_mm(one, float(mm), place)
+                    for one, mm, place in zip(own, spacing, content, strict=True)
+                ]
+                for own in probability
+            ]
+        )
+
+    def _batches(self) -> list[np.ndarray]:
+        return np.array_split(np.arange(len(self.test)), -(-len(self.test) // _IMAGES_AT_ONCE))
 
     def _outlines(self, batches) -> Outlines:
         both, predicted, away, hc_mm = (

@@ -130,6 +130,13 @@ def spreads(values: Mapping[str, list[float]]) -> dict[str, list[Spread]]:
 
 def about(data: MaskData, found: Outlines) -> dict[str, Any]:
     """What every result of segmentation says."""
+    annotation = data.annotation_error()
+    notes = []
+    if annotation:
+        notes.append(
+            f"ellipses through the annotated outlines themselves, at this size of pixels, are "
+            f"{annotation['mae_mm']:.1f} mm off, on average {annotation['bias_mm']:+.1f} mm"
+        )
     undefined = {f"{reason}, pairs of image and run": n for reason, n in found.undefined().items()}
     return data.said | {
         "structures": list(data.structures),
@@ -138,6 +145,8 @@ def about(data: MaskData, found: Outlines) -> dict[str, Any]:
         "pixels": int(data.test.images.pixels.shape[1]),
         "taps": list(data.fit.taps),
         "unit": data.unit,
+        "annotation_hc_error": annotation,
+        "notes": data.said["notes"] + notes,
         "lacking": data.said["lacking"] | undefined,
         "scores": "pixels of at least probability 0.5, at the model's size of pixels",
     }
