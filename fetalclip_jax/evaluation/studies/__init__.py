@@ -32,6 +32,7 @@ STUDIES = {
     "mislabels.*": "mislabels:Mislabels",
     "segmentation.*": "segmentation:Segmentation",
     "few_shot_segmentation.*": "few_shot_segmentation:FewShotSegmentation",
+    "explanation.*": "explanation:Explanation",
 }
 
 # Tasks of a family that need no more than a name. Others take any column of the data set.
@@ -45,6 +46,7 @@ _TASKS = {
     "regression.*": ("ga_days", "hc_mm"),
     "segmentation.*": tuple(OUTLINED),
     "few_shot_segmentation.*": tuple(OUTLINED),
+    "explanation.*": ("head", "abdomen", "heart"),
 }
 # What `fetalclip score` calls a result of someone's predictions.
 SCORED = "classification"
