@@ -16,6 +16,7 @@ from fetalclip_jax.evaluation.statistics import image_lists, splits
 from fetalclip_jax.evaluation.statistics.image_lists import Lists
 from fetalclip_jax.evaluation.statistics.intervals import Spread, variance
 from fetalclip_jax.evaluation.statistics.measure import Measured
+from fetalclip_jax.evaluation.studies import mask_judge
 from fetalclip_jax.evaluation.studies.mask_data import MaskData, needs
 from fetalclip_jax.evaluation.studies.mask_settings import PAPER, MaskSettings
 from fetalclip_jax.evaluation.studies.settings import resolve
@@ -63,14 +64,14 @@ class Segmentation:
         data = MaskData(stores, model, settings, lists)
         folds = self._folds(data, lists)
         decoders = data.fit_decoders(folds)
-        found = data.judge(decoders)
+        found = mask_judge.judge(data, decoders)
         measured = found.measures()
         by_run = run_values(found)
         return Result(
             study=self.name,
             metrics=data.bootstrap().estimates(measured, spreads(by_run)),
             protocol=settings.effective(),
-            baselines=data.baselines(folds, measured),
+            baselines=mask_judge.baselines(data, folds, measured),
             details=about(data, found)
             | {
                 "runs": len(decoders),
@@ -79,7 +80,7 @@ class Segmentation:
                 "median_best_epoch": float(np.median(decoders.best_epoch)),
                 "train_images": int(np.mean([len(data.rows(fold)[0]) for fold in folds])),
             },
-            predictions=data.predictions({"": found}),
+            predictions=mask_judge.predictions(data, {"": found}),
             pictures=pictures(data, found, decoders),
         )
 
@@ -130,7 +131,7 @@ def spreads(values: Mapping[str, list[float]]) -> dict[str, list[Spread]]:
 
 def about(data: MaskData, found: Outlines) -> dict[str, Any]:
     """What every result of segmentation says."""
-    annotation = data.annotation_error()
+    annotation = mask_judge.annotation_error(data)
     notes = []
     if annotation:
         notes.append(
@@ -159,7 +160,7 @@ def pictures(data: MaskData, found: Outlines, decoders: Decoders) -> list[Pictur
         overlays.picture(
             data.test.pixels(rows),
             data.test.masks(rows),
-            data.drawn(decoders, rows),
+            mask_judge.drawn(data, decoders, rows),
             data.structures,
             dice,
             data.test.columns["example_id"][rows].tolist(),
