@@ -17,6 +17,7 @@ from fetalclip_jax.models.separable import (
     depthwise,
     doubled,
     doubled_pointwise,
+    exact,
     normalised_relu,
     pointwise,
     rescaled_relu,
@@ -38,7 +39,7 @@ class UNETRDecoder(nn.Module):
     Attributes:
       classes: masks to make, each its own yes or no.
       width: channels at full resolution; 8, 4 and 2 times as many at an eighth, a quarter, a half.
-      dtype: of maps between layers; statistics and logits are float32.
+      dtype: of maps between layers; statistics and logits are float32 at least.
     """
 
     classes: int
@@ -104,8 +105,8 @@ class UNETRDecoder(nn.Module):
         x = blocks("half", joined(first, x), 2 * f, 2 * f)
         x = up("half_up", x, f)  # B S S f
         x = blocks("full", joined(image, x), f, f)
-        head = Weights((f, self.classes), f, jnp.float32, name="head")()
-        return pointwise(x.astype(jnp.float32), *head)
+        x = exact(x)
+        return pointwise(x, *Weights((f, self.classes), f, x.dtype, name="head")())
 
 
 class Block(nn.Module):
