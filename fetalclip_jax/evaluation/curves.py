@@ -187,7 +187,7 @@ def metric_of(result: Result) -> str:
 
 def unit_of(result: Result) -> str:
     """What the sizes of a curve count: "patients", or "images" of lists that name these."""
-    return str(result.details.get("unit") or "patients")
+    return str(result.details.get("sizes_count") or "patients")
 
 
 def _images(result: Result) -> int | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from fetalclip_jax.evaluation.curves import unit_of
 from fetalclip_jax.evaluation.result import Estimate, Result
 
 _WIDEST_NAME = 18
@@ -17,10 +18,9 @@ def lines(result: Result) -> str:
             f"  to compare with: {baseline.description}, {_words(baseline.metric)} "
             f"{shown(baseline.estimate)}"
         )
-    unit = result.details.get("unit") or "patients"
     for point in result.curve:
         estimate = Estimate(point["mean"], point["low"], point["high"])
-        parts.append(f"  {point['patients']:>4} {unit}: {shown(estimate)}")
+        parts.append(f"  {point['patients']:>4} {unit_of(result)}: {shown(estimate)}")
     if "confusion" in result.details:
         details = result.details
         parts += _matrix(details["labels"], details["classes"], details["confusion"])

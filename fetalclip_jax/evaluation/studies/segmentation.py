@@ -138,14 +138,14 @@ def about(data: MaskData, found: Outlines) -> dict[str, Any]:
             f"ellipses through the annotated outlines themselves, at this size of pixels, are "
             f"{annotation['mae_mm']:.1f} mm off, on average {annotation['bias_mm']:+.1f} mm"
         )
-    undefined = {f"{reason}, pairs of image and run": n for reason, n in found.undefined().items()}
+    undefined = {f"{reason} (images x runs)": n for reason, n in found.undefined().items()}
     return data.said | {
         "structures": list(data.structures),
         "count": len(data.test),
         "patients": len(np.unique(data.test.patients())),
         "pixels": int(data.test.images.pixels.shape[1]),
         "taps": list(data.fit.taps),
-        "unit": data.unit,
+        "sizes_count": data.unit,
         "annotation_hc_error": annotation,
         "notes": data.said["notes"] + notes,
         "lacking": data.said["lacking"] | undefined,

@@ -301,7 +301,7 @@ def test_official_lists_choose_images_and_say_what_is_amiss(trained, write, tmp_
     assert result.details["lacking"]["images listed to learn from that the data lacks"] == 1
     assert result.details["lacking"]["images listed to test that the data lacks"] == 1
     assert result.details["unlisted"] == {"images that no list names": 6}
-    assert result.details["unit"] == "images"
+    assert result.details["sizes_count"] == "images"
     assert result.protocol["variant"] == "clean"
 
     official = run(fit=store, test=store, splits=root, variant="official")
@@ -392,4 +392,4 @@ def test_listed_support_sets_are_those_that_are_learned(trained, write):
         "images there are"
     )
     assert result.predictions.example_id.tolist() == ["005_HC", "006_HC", "007_HC"]
-    assert result.details["unit"] == "images"
+    assert result.details["sizes_count"] == "images"
