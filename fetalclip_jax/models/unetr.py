@@ -78,7 +78,10 @@ class UNETRDecoder(nn.Module):
         first, second, third, fourth = (
             # Half-pixel centres, as torch.nn.functional.interpolate without align_corners.
             jax.image.resize(
-                one.astype(self.dtype), (batch, grid, grid, channels), "bilinear", antialias=False
+                jnp.asarray(one, self.dtype),
+                (batch, grid, grid, channels),
+                "bilinear",
+                antialias=False,
             )
             for one in tokens
         )
@@ -94,7 +97,7 @@ class UNETRDecoder(nn.Module):
         def joined(*parts):
             return jnp.concatenate(parts, axis=-1)
 
-        image = blocks("image", images.astype(self.dtype), f, f)
+        image = blocks("image", jnp.asarray(images, self.dtype), f, f)
         first = blocks("first_tap", first, 8 * f, 4 * f, 2 * f, doubling=True)
         second = blocks("second_tap", second, 8 * f, 4 * f, doubling=True)
         third = blocks("third_tap", third, 8 * f, doubling=True)
