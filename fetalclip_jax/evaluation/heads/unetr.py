@@ -6,7 +6,6 @@ serves all of them; as many as the device holds take a step at once.
 
 import concurrent.futures
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -14,13 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Bool, Float, Float16, Int, UInt8
 from tqdm import tqdm
 
-from fetalclip_jax.losses.dice import dice_loss, dice_sums, loss_of_sums
-from fetalclip_jax.models.preprocess import normalise
-from fetalclip_jax.models.unetr import UNETRDecoder
+from fetalclip_jax.evaluation.heads import unetr_step
+from fetalclip_jax.losses.dice import loss_of_sums
+from fetalclip_jax.models.unetr import UNETRDecoder, initial_variables
 
 # What a step keeps in memory, with room to spare: XLA says 220 on a CPU at 96 and at 224 pixels.
 _BYTES_PER_PIXEL_AND_CHANNEL = 400
@@ -130,7 +128,10 @@ class Decoders:
         with tqdm(total=len(rows), desc="segmenting", unit=" images", disable=not progress) as bar:
             for (padded, count), batch in zip(requests, fetched, strict=True):
                 inputs = batch["pixels"][0], batch["tokens"][0]
-                found = [_probabilities(group, *inputs, decoder=self.decoder) for group in groups]
+                found = [
+                    unetr_step.probabilities(group, *inputs, decoder=self.decoder)
+                    for group in groups
+                ]
                 bar.update(count)
                 yield padded[:count], np.concatenate([one[:, :count] for one in found])
 
@@ -223,7 +224,10 @@ class _Group:
         ]
         self._validation_steps = max(len(batches) for batches in self._validation)
         self._batches = _fetched(data, self._requests(seeds))
-        self._state = _initial_state(np.array(seeds, np.uint32), example, decoder)
+        shapes = example.pixels.shape[1], example.tokens.shape[2:]
+        self._state = unetr_step.initial_state(
+            [initial_variables(decoder, *shapes, int(seed)) for seed in seeds]
+        )
         self._epoch = 0
         self._best_epoch = np.zeros(len(runs), int)
         self._best_loss = np.full(len(runs), np.inf)
@@ -237,7 +241,7 @@ class _Group:
                 rates *= 0.5 * (1 + np.cos(np.pi * done))
             # Shorter runs rest while longer ones finish their epoch.
             active = step < self._steps
-            self._state, loss = _train_step(
+            self._state, loss = unetr_step.train_step(
                 self._state,
                 batch,
                 rates.astype(np.float32),
@@ -255,14 +259,14 @@ class _Group:
         for step, batch in enumerate(itertools.islice(self._batches, self._validation_steps)):
             counts = [b[step][1] if step < len(b) else 0 for b in self._validation]
             real = np.arange(self._config.batch_size) < np.array(counts)[:, None]
-            new = _validation_sums(
+            new = unetr_step.validation_sums(
                 self._state["variables"], batch, real.astype(np.float32), decoder=self._decoder
             )
             sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
         loss = np.asarray(loss_of_sums(sums))
         self._check(loss)
         better = loss < self._best_loss
-        self._state = _keep_better(self._state, better)
+        self._state = unetr_step.keep_better(self._state, better)
         self._best_loss = np.where(better, loss, self._best_loss)
         self._best_epoch = np.where(better, self._epoch, self._best_epoch)
 
@@ -323,13 +327,15 @@ def _padded_batches(rows, size):
 def _fetched(data: DenseData, requests: Iterable) -> Iterator[dict[str, jax.Array]]:
     """The images of each request (rows of every run), read while the last ones are computed."""
 
+    names = [field.name for field in dataclasses.fields(Dense)]
+
     def fetch(request):
         rows = np.stack(request)
         # Runs share images; each is read once.
         distinct, places = np.unique(rows, return_inverse=True)
         found = data.batch(distinct)
         places = places.reshape(rows.shape)
-        return {name: jnp.asarray(getattr(found, name)[places]) for name in _NAMES}
+        return {name: jnp.asarray(getattr(found, name)[places]) for name in names}
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         waiting = []
@@ -339,85 +345,3 @@ def _fetched(data: DenseData, requests: Iterable) -> Iterator[dict[str, jax.Arra
                 yield waiting.pop(0).result()
         for one in waiting:
             yield one.result()
-
-
-_NAMES = [field.name for field in dataclasses.fields(Dense)]
-
-
-@functools.partial(jax.jit, static_argnames="decoder")
-def _initial_variables(seeds, pixels, tokens, *, decoder):
-    inputs = _inputs(pixels, tokens, decoder)
-    return jax.vmap(lambda seed: decoder.init(jax.random.key(seed), *inputs))(seeds)
-
-
-def _initial_state(seeds, example, decoder):
-    """Parameters, running statistics, optimiser, and the best so far, of every run."""
-    variables = _initial_variables(seeds, example.pixels, example.tokens, decoder=decoder)
-    return {
-        "variables": variables,
-        "optimiser": jax.vmap(optax.scale_by_adam().init)(variables["params"]),
-        "best": jax.tree.map(jnp.zeros_like, variables),
-    }
-
-
-def _inputs(pixels, tokens, decoder):
-    """Images as the tower takes them, and the tokens of each block: [b, 4, G, G, W] -> four."""
-    tokens = jnp.moveaxis(tokens, 1, 0).astype(decoder.dtype)
-    return normalise(pixels), tuple(tokens)
-
-
-@functools.partial(jax.jit, static_argnames="decoder", donate_argnames="state")
-def _train_step(state, batch, rates, active, weight_decay, *, decoder):
-    """One AdamW step of every active run; also returns the loss of each."""
-
-    def one_run(variables, optimiser, batch, rate, active):
-        def loss_of(params):
-            logits, updates = decoder.apply(
-                {"params": params, "batch_stats": variables["batch_stats"]},
-                *_inputs(batch["pixels"], batch["tokens"], decoder),
-                train=True,
-                mutable="batch_stats",
-            )
-            return dice_loss(logits, batch["masks"]), updates
-
-        (loss, updates), gradients = jax.value_and_grad(loss_of, has_aux=True)(variables["params"])
-        directions, moments = optax.scale_by_adam().update(gradients, optimiser)
-        params = jax.tree.map(
-            lambda parameter, direction: parameter - rate * (direction + weight_decay * parameter),
-            variables["params"],
-            directions,
-        )
-        new = {"params": params, **updates}, moments
-        kept = jax.tree.map(lambda n, o: jnp.where(active, n, o), new, (variables, optimiser))
-        return *kept, jnp.where(active, loss, 0)
-
-    variables, optimiser, loss = jax.vmap(one_run)(
-        state["variables"], state["optimiser"], batch, rates, active
-    )
-    return state | {"variables": variables, "optimiser": optimiser}, loss
-
-
-@functools.partial(jax.jit, static_argnames="decoder")
-def _validation_sums(variables, batch, real, *, decoder):
-    """DiceSums [runs, classes] of a batch; `real` is 1 for images that count, else 0."""
-
-    def one_run(variables, batch, real):
-        inputs = _inputs(batch["pixels"], batch["tokens"], decoder)
-        return dice_sums(decoder.apply(variables, *inputs), batch["masks"], real)
-
-    return jax.vmap(one_run)(variables, batch, real)
-
-
-@functools.partial(jax.jit, donate_argnames="state")
-def _keep_better(state, better):
-    def chosen(new, old):
-        return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-    return state | {"best": jax.tree.map(chosen, state["variables"], state["best"])}
-
-
-@functools.partial(jax.jit, static_argnames="decoder")
-def _probabilities(variables, pixels, tokens, *, decoder):
-    """[runs, b, S, S, classes]."""
-    inputs = _inputs(pixels, tokens, decoder)
-    return jax.vmap(lambda one: jax.nn.sigmoid(decoder.apply(one, *inputs)))(variables)
