@@ -168,7 +168,7 @@ def _caption(drawn: Sequence[Drawn], references: Mapping[str, float]) -> str:
         f"{drawn[0].curve.unit}, over support sets and repeated runs, with its 95 % band."
     )
     if references:
-        caption += " The horizontal lines are of all training patients."
+        caption += " The horizontal lines are those of all training patients."
     bare = [one.name for one in drawn if not np.isfinite(one.curve.lows).all()]
     if curve_figure.is_crowded([one.panel for one in drawn]):
         caption += " Bands are drawn as bars, beside one another."

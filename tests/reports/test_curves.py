@@ -98,7 +98,7 @@ def test_one_figure_and_one_table_for_all_models(tmp_path):
 def test_a_single_model_keeps_its_references(tmp_path):
     probe = zero_shot("a", misses(0.2), "probe.view")
     page = build(tmp_path, few_shot("a", (0.5, 0.3, 0.1)), probe)
-    assert "The horizontal lines are probes on all training patients." in page.text
+    assert "The horizontal lines are those of all training patients." in page.text
     assert "Paired differences" not in page.text
 
 
