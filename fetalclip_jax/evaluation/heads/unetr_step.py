@@ -40,7 +40,7 @@ def train_step(
     batch: Batch,
     rates: Float[Array | np.ndarray, "runs"],
     active: Bool[Array | np.ndarray, "runs"],
-    weight_decay: float,
+    weight_decay: Float[Array, ""] | float,
     *,
     decoder: UNETRDecoder,
 ) -> tuple[dict[str, Any], Float[Array, "runs"]]:
