@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fetalclip_jax.data.columns import CAPTION, TEXT_COLUMNS
-from fetalclip_jax.evaluation.features.store import FeatureStore
+from fetalclip_jax.evaluation.features.rows import Rows
 
 # Days of gestation at which the second and the third trimester begin: 14 and 28 weeks.
 _TRIMESTERS = (14.0 * 7, 28.0 * 7)
@@ -18,7 +18,7 @@ _SPACING_PIXELS = 224
 MOST_GROUPS = 40
 
 
-def group_columns(store: FeatureStore) -> dict[str, np.ndarray]:
+def group_columns(store: Rows) -> dict[str, np.ndarray]:
     """The group of every image, by column, "" where it is unknown.
 
     Columns of the data set such as machine and operator; `trimester` of a known age; `spacing_mm`,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from fetalclip_jax.evaluation.curves import unit_of
 from fetalclip_jax.evaluation.result import Estimate, Result
 
 _WIDEST_NAME = 18
@@ -19,14 +20,16 @@ def lines(result: Result) -> str:
         )
     for point in result.curve:
         estimate = Estimate(point["mean"], point["low"], point["high"])
-        parts.append(f"  {point['patients']:>4} patients: {shown(estimate)}")
+        parts.append(f"  {point['patients']:>4} {unit_of(result)}: {shown(estimate)}")
     if "confusion" in result.details:
         details = result.details
         parts += _matrix(details["labels"], details["classes"], details["confusion"])
+    what = result.details.get("unit", "images")
     for reason, count in _counts(result.details.get("left_out")):
-        parts.append(f"  not judged: {count} images, {_words(reason)}")
+        parts.append(f"  not judged: {count} {what}, {_words(reason)}")
     for reason, count in _counts(result.details.get("lacking")):
         parts.append(f"  lacking: {_words(reason)}: {count}")
+    parts += [f"  note: {note}" for note in result.details.get("notes") or ()]
     return "\n".join(parts)
 
 
@@ -46,7 +49,7 @@ def _headline(result: Result) -> str:
     name, estimate = next(iter(result.metrics.items()))
     text = f"{where}{result.study}: {_words(name)} {shown(estimate)}"
     if estimate.n:
-        text += f"; {estimate.n} images"
+        text += f"; {estimate.n} {result.details.get('unit', 'images')}"
     patients = result.details.get("patients")
     if patients:
         text += f" of {patients} patients"

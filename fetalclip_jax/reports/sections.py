@@ -12,11 +12,13 @@ from fetalclip_jax.reports import (
     comparison,
     curves,
     data_checks,
+    heart,
     images,
     naming,
     plots,
     regression,
     retrieval,
+    segmentation,
     subgroups,
 )
 from fetalclip_jax.reports.curves import Curves
@@ -42,6 +44,8 @@ def add_all(
     report.add("Training", *(_training(report, run) for run in report.contents.runs))
     report.add("Classification", *classification.parts(report))
     report.add("Gestational age", *_ages(report))
+    report.add("Heart defects", *heart.parts(report))
+    report.add("Segmentation", *segmentation.parts(report))
     report.add("Supervised regression", *regression.parts(report))
     report.add("Retrieval", *retrieval.parts(report))
     report.add("Data efficiency", *curves.parts(report, drawn))
