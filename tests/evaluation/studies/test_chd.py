@@ -249,6 +249,15 @@ def test_a_rare_class_is_in_every_fold(make_clips, model):
     assert found.details["run_auroc"] == pytest.approx([1.0] * 5)
 
 
+def test_two_abnormal_patients_are_in_two_folds_whatever_the_seed(make_clips, model):
+    both = {
+        "fit": make_clips(12, "a", findings=["normal"] * 5 + ["vsd"]),
+        "test": make_clips(20, "b"),
+    }
+    for seed in (6, 11):  # dealt by chance alone, both would be in one fold
+        assert run("chd.mean", both, model, folds=2, seed=seed).metrics["auroc"].n == 40
+
+
 def test_patients_in_both_splits_and_features_of_another_model_are_refused(make_clips, model):
     store = make_clips(20)
     with pytest.raises(ValueError, match="20 patients are in the images to learn from and in the"):
