@@ -20,7 +20,7 @@ from fetalclip_jax.models.clip import CLIP, unit_length
 from fetalclip_jax.models.preprocess import normalise
 from fetalclip_jax.models.presets import VisionConfig
 
-METHODS = ("score_cam", "grad_cam", "hires_cam")
+METHODS = ("hires_cam", "score_cam", "grad_cam")
 
 
 def choose_block(config: VisionConfig, block: int = 0) -> int:
