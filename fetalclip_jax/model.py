@@ -136,7 +136,7 @@ class Model:
         self,
         batch: UInt8[np.ndarray, "n H W"] | UInt8[np.ndarray, "n H W 3"],
         taps: Sequence[int],
-    ) -> Float[np.ndarray, "n taps G G W"]:
+    ) -> Float[np.ndarray, "n taps g g d"]:
         """What blocks of the image tower make of each patch, the class token left out.
 
         Args:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from fetalclip_jax.evaluation.features.store import FeatureStore
+from fetalclip_jax.evaluation.features.rows import Rows
 from fetalclip_jax.evaluation.result import Predictions, Result
 from fetalclip_jax.evaluation.statistics.measure import Measured
 
@@ -65,7 +65,7 @@ class Study(Protocol):
     name: str
     needs: tuple[Need, ...]
 
-    def run(self, stores: Mapping[str, FeatureStore], model: Any) -> Result:
+    def run(self, stores: Mapping[str, Rows], model: Any) -> Result:
         """Judges `model` by its stored features; `evaluate` fills in model, data and cost."""
         ...
 

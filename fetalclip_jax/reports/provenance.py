@@ -265,7 +265,8 @@ def _phases(contents: Contents) -> list[tuple[str, str, str, str]]:
 
 def _basis(one: Evaluated) -> tuple[str, ...]:
     images, patients = counts(one)
-    words = f"n = {images:,} images" if images is not None else "images not counted"
+    what = one.result.details.get("unit", "images")
+    words = f"n = {images:,} {what}" if images is not None else f"{what} not counted"
     if patients is None:
         words += ", patients not recorded"
     else:

@@ -116,6 +116,7 @@ class Concatenated:
             details=judged.details
             | _spread(found["auroc"].measure)
             | {
+                "unit": "clips",
                 "classes": [NORMAL, ABNORMAL],
                 "count": len(judged.store),
                 "patients": len(np.unique(judged.store.patients())),
@@ -123,6 +124,7 @@ class Concatenated:
                 "tested": "the test split" if judged.fold is None else "each fold once",
                 "normal": settings.normal,
                 "clips": _lengths(judged.store, settings.num_frames),
+                "lacking": _lacking(stores, settings.num_frames),
                 "against_raw_pixels": _against(found, of_raw, bootstrap),
                 "raw_pixels_roc": _points(_table(raw, settings)),
                 "resamples_drawn_again": _drawn_again(found["auroc"].measure, bootstrap),
@@ -236,9 +238,13 @@ def _lengths(store: FeatureStore, num_frames: int) -> dict[str, Any]:
         "shortest": int(lengths.min()),
         "longest": int(lengths.max()),
         "frames": num_frames,
-        # Of these some frames are shown more than once.
-        "shorter": int((lengths < num_frames).sum()),
     }
+
+
+def _lacking(stores: Mapping[str, FeatureStore], num_frames: int) -> dict[str, int]:
+    """Clips to learn from or to test of which some frames are read more than once."""
+    shorter = sum(int((one.columns["frames"] < num_frames).sum()) for one in stores.values())
+    return {f"clips of fewer than {num_frames} frames, some read twice": shorter} if shorter else {}
 
 
 def _drawn_again(auroc: Ranking, bootstrap: Bootstrap) -> int:

@@ -96,7 +96,7 @@ class FewShotSegmentation:
             study=self.name,
             metrics=metrics,
             protocol=settings.effective(),
-            baselines=data.baselines(sets[max(sets)]),
+            baselines=data.baselines(sets[max(sets)], metrics),
             curve=curve,
             details=about(data, last) | {"dice_patients": max(sets), "sizes": list(sets)},
             predictions=data.predictions(found),

@@ -1,7 +1,7 @@
 """What decoders learn from and are tested on: rows of two stores of tokens, for one task."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -206,8 +206,13 @@ class MaskData:
         found = decoders.probabilities(self._read(self.test), rows)
         return np.concatenate([(one >= _HALF).mean(0) >= _HALF for _, one in found])
 
-    def baselines(self, splits: Sequence[Split]) -> dict[str, Baseline]:
-        """One mask for all images, one circumference, and the annotated outline measured alike."""
+    def baselines(self, splits: Sequence[Split], metrics: Container[str]) -> dict[str, Baseline]:
+        """One mask for all images, one circumference, and the annotated outline measured alike.
+
+        Args:
+          splits: whose training images the constants are of.
+          metrics: names of those that there are to compare with.
+        """
         rows = np.unique(np.concatenate([self.rows(split)[0] for split in splits]))
         share = _mean_mask(self.fit, rows)
         batches = np.array_split(np.arange(len(self.test)), -(-len(self.test) // 32))
@@ -218,30 +223,26 @@ class MaskData:
                 lambda batch: self.test.masks(batch)[None].astype(np.float32),
             )
         )
+        constant = "one mask for all images: every pixel that most training images have"
+        given = [
+            (f"constant_mask_{name}", name, one_mask, constant)
+            for name in ("dice", "image_dice", "hausdorff95_mm")
+        ]
+        if truth.hc_mm is not None:
+            words = "the ellipse through the annotated outline, at this size of pixels"
+            given.append(("annotation_hc_error_mm", "hc_absolute_error_mm", truth, words))
+            known = self.fit.columns["hc_mm"][rows]
+            if np.isfinite(known).any():
+                always = float(np.nanmean(known))
+                one = dataclasses.replace(truth, hc_mm=np.full_like(truth.hc_mm, always))
+                words = f"always the mean circumference of the training images, {always:.0f} mm"
+                given.append(("constant_hc_error_mm", "hc_absolute_error_mm", one, words))
         bootstrap, found = self.bootstrap(), {}
-        for name in ("dice", "image_dice", "hausdorff95_mm"):
-            if one := one_mask.measures().get(name):
-                found[f"constant_mask_{name}"] = Baseline(
-                    name,
-                    bootstrap.select(one.rows).estimate(one.measure),
-                    "one mask for all images: every pixel that most training images have",
-                )
-        if one := truth.measures().get("hc_absolute_error_mm"):
-            found["annotation_hc_error_mm"] = Baseline(
-                "hc_absolute_error_mm",
-                bootstrap.select(one.rows).estimate(one.measure),
-                "the ellipse through the annotated outline, at this size of pixels",
-            )
-        known = self.fit.columns["hc_mm"][rows]
-        known = known[np.isfinite(known)]
-        if "annotation_hc_error_mm" in found and len(known):
-            always = dataclasses.replace(truth, hc_mm=np.full_like(truth.hc_mm, known.mean()))
-            one = always.measures()["hc_absolute_error_mm"]
-            found["constant_hc_error_mm"] = Baseline(
-                "hc_absolute_error_mm",
-                bootstrap.select(one.rows).estimate(one.measure),
-                f"always the mean circumference of the training images, {known.mean():.0f} mm",
-            )
+        for name, metric, drawn, words in given:
+            measured = drawn.measures().get(metric)
+            if measured is not None and metric in metrics:
+                estimate = bootstrap.select(measured.rows).estimate(measured.measure)
+                found[name] = Baseline(metric, estimate, words)
         return found
 
     def predictions(self, outlines: dict[str, Outlines]) -> Predictions:

@@ -148,17 +148,21 @@ class Mislabels:
         labels = np.array([index[name] for name in predictions.label.tolist()], np.int64)
         confident = Confident(labels, np.stack([extra[name] for name in classes], 1))
         rows = np.arange(len(labels))
-        found = {"label_noise": Measured(confident.noise(), rows)}
+        found = {}
         planted, flagged = (extra[name].astype(bool) for name in ("planted", "flagged_of_planted"))
         if planted.any():
-            found["planted_recall"] = Measured(_share(planted & flagged, planted), rows)
-            if flagged.any():
-                found["planted_precision"] = Measured(_share(planted & flagged, flagged), rows)
-        return found
+            hits = planted & flagged
+            measured = {
+                "planted_f1": _ratio(2 * hits, planted.astype(int) + flagged),
+                "planted_recall": _ratio(hits, planted),
+                "planted_precision": _ratio(hits, flagged),
+            }
+            found = {name: Measured(one, rows) for name, one in measured.items()}
+        return found | {"label_noise": Measured(confident.noise(), rows)}
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> OfSums:
-    """Of `whole`, the share that is `part`; 0 in a resample with none."""
+def _ratio(part: np.ndarray, whole: np.ndarray) -> OfSums:
+    """The sum of one over that of another; 0 where nothing is to be shared."""
 
     def of_sums(sums):
         return sums[..., 0] / np.maximum(sums[..., 1], 1)
@@ -226,13 +230,13 @@ def _baselines(
     planted = predictions.extra["planted"].astype(bool)
     flagged = predictions.extra["flagged_of_planted"].astype(bool)
     if planted.any():
-        words = "a random list of as many images"
-        found["chance_recall"] = Baseline(
-            "planted_recall", bootstrap.constant(flagged.mean()), words
-        )
-        found["chance_precision"] = Baseline(
-            "planted_precision", bootstrap.constant(planted.mean()), words
-        )
+        words, share, long = "a random list of as many images", planted.mean(), flagged.mean()
+        for name, value in (
+            ("f1", 2 * share * long / (share + long)),
+            ("recall", long),
+            ("precision", share),
+        ):
+            found[f"chance_{name}"] = Baseline(f"planted_{name}", bootstrap.constant(value), words)
     return found
 
 

@@ -111,6 +111,7 @@ class NearDuplicates:
                 for kind, alone in (("features", found.by_features), ("pixels", found.by_pixels))
             },
             details={
+                "tells_of": "the data",
                 "count": len(store),
                 "patients": len(np.unique(store.patients())),
                 "images": {name: int((split == name).sum()) for name in np.unique(split)},

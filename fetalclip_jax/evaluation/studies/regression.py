@@ -109,7 +109,7 @@ class Regression:
                 "patients": len(np.unique(test.patients())),
                 "train_images": len(fit),
                 "train_patients": len(np.unique(fit.patients())),
-                "penalties_chosen": {kind: found.penalty for kind, found in fits.items()},
+                "penalties": {kind: found.penalty for kind, found in fits.items()},
                 "out_of_fold_rmse": float(np.sqrt(fits["features"].errors.min())),
                 "spacing": settings.spacing if with_spacing else "none",
                 "left_out": left_out,

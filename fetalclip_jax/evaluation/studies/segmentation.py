@@ -70,7 +70,7 @@ class Segmentation:
             study=self.name,
             metrics=data.bootstrap().estimates(measured, spreads(by_run)),
             protocol=settings.effective(),
-            baselines=data.baselines(folds),
+            baselines=data.baselines(folds, measured),
             details=about(data, found)
             | {
                 "runs": len(decoders),

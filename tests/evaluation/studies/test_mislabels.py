@@ -58,6 +58,9 @@ def test_planted_errors_measure_what_is_found(stores, model):
     hits = (extra["planted"] & extra["flagged_of_planted"]).sum()
     assert hits / 19 > 0.85
     assert result.metrics["planted_recall"].value == pytest.approx(hits / 19)
+    assert next(iter(result.metrics)) == "planted_f1"
+    f1 = 2 * hits / (19 + extra["flagged_of_planted"].sum())
+    assert result.metrics["planted_f1"].value == pytest.approx(f1)
     precision = hits / extra["flagged_of_planted"].sum()
     assert precision > 0.85
     assert result.metrics["planted_precision"].value == pytest.approx(precision)
