@@ -86,7 +86,7 @@ class EmbeddingMap:
             if settings.method == "pca"
             else projection.umap(unit, seed=settings.seed)
         )
-        found = _predictions(store, values, groups, nearest, plane.points)
+        found = _predictions(store, self.column, groups, nearest, plane.points)
         bootstrap = Bootstrap(
             store.bootstrap_groups(settings.resample_by), settings.resamples, settings.seed
         )
@@ -115,7 +115,7 @@ class EmbeddingMap:
         return {
             name: Measured(_mean(name, values), rows)
             for name, values in predictions.extra.items()
-            if name in ("neighbour_agreement", "neighbour_error")
+            if name.startswith("neighbour_")
         }
 
 
@@ -155,16 +155,20 @@ def _unit(features: np.ndarray) -> np.ndarray:
 
 def _predictions(
     store: FeatureStore,
-    values: np.ndarray,
+    column: str,
     groups: np.ndarray,
     nearest: Mapping[str, np.ndarray],
     points: np.ndarray,
 ) -> Predictions:
     """The map as columns, and what the neighbours of each image say of its value."""
+    values = store.columns[column]
     if values.dtype.kind == "f":
         prediction = values[nearest["features"]].mean(axis=1)
         extra = {
-            "neighbour_error": projection.difference(values, nearest["features"]),
+            # In its unit: of ga_days in days.
+            f"neighbour_error_{column.rpartition('_')[2]}": projection.difference(
+                values, nearest["features"]
+            ),
             "chance": projection.chance_difference(values, groups),
             "raw_pixels": projection.difference(values, nearest["pixels"]),
         }
@@ -222,7 +226,11 @@ def _picture(plane: projection.Plane, values: np.ndarray, column: str) -> Pictur
                 c=_COLOURS[colour], marker=mark, s=size, lw=0, alpha=0.75, label=label,
             )  # fmt: skip
         legend = figure.legend(
-            loc="outside right upper", title=column, frameon=False, fontsize=9, markerscale=1.4
+            loc="outside right upper",
+            title=column,
+            frameon=False,
+            fontsize=9,
+            markerscale=6 / size**0.5,
         )
         for text in legend.get_texts():
             text.set_parse_math(False)

@@ -51,8 +51,8 @@ def test_numbers_have_an_error_in_their_unit(make_store):
     )
     found = run(store, "ga_days", resample_by="image")
     assert found.details["left_out"] == {"no ga_days": 1}
-    assert found.metrics["neighbour_error"].n == 23
-    assert found.metrics["neighbour_error"].value < 12
+    assert found.metrics["neighbour_error_days"].n == 23
+    assert found.metrics["neighbour_error_days"].value < 12
     assert found.baselines["chance"].estimate.value > 35
     studies.check_predictions(found)
 
