@@ -126,7 +126,7 @@ def metric(name: str, ages_from: str = "") -> Metric:
     if "_recall_at_" in name:
         return Metric(name.replace("_", " "), percent=True)
     if name.endswith("_hits"):
-        return Metric(f"largest {metric(name[:-5] + '_mass').words}", percent=True)
+        return Metric(f"maximum of {metric(name[:-5] + '_mass').words}", percent=True)
     if name.startswith("neighbour_error_"):
         unit = name.removeprefix("neighbour_error_")
         return Metric("distance to the mean of neighbours", lower_is_better=True, unit=unit)

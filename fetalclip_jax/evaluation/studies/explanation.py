@@ -6,7 +6,7 @@ outline of a structure: the share of a map's mass inside it, and whether its lar
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -30,7 +30,7 @@ _WITHOUT_MODEL = {
     "chance": "chance: an even map",
     "centre": "a spot in the middle",
 }
-_BY_HASH = 3
+_BY_HASH = 2
 # The paper publishes pictures alone: there is nothing else of its own to take over.
 PROTOCOLS = {"default": {}, "paper": {"resample_by": "image"}}
 
@@ -167,7 +167,9 @@ class Explanation:
     ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """Maps of the size of the images by method, and how many of each are 0 everywhere."""
         settings = self.settings
-        target = target_of(model, self.prompts, self.plane, settings.against_others)
+        classes = embed_classes(model, self.prompts)
+        at = list(self.prompts).index(self.plane)
+        target = cam.target(classes, at, settings.against_others)
         pixels = np.asarray(store.pixels)
         heat, empty = {}, {}
         for method in settings.methods:
@@ -181,24 +183,6 @@ class Explanation:
             heat[method], without = pointing.or_even(large, pointing.content(pixels))
             empty[method] = int(without.sum())
         return heat, empty
-
-
-def target_of(
-    model, prompts: Mapping[str, Sequence[str]], name: str, against_others: bool
-) -> Float[np.ndarray, "d"]:
-    """What the direction of an image's feature is multiplied with.
-
-    Args:
-      model: anything with `tokenize` and `encode_text`.
-      prompts: texts by class.
-      name: the class that is looked for.
-      against_others: less the mean of the other classes.
-    """
-    classes = embed_classes(model, prompts)
-    at = list(prompts).index(name)
-    if not against_others:
-        return classes[at]
-    return classes[at] - np.delete(classes, at, axis=0).mean(axis=0)
 
 
 def _plane_of(structure: str) -> str:
