@@ -43,8 +43,8 @@ def dice_sums(
     weights: Float[Array, "B"] | None = None,
 ) -> DiceSums:
     """Sums over the pixels of all images, each with its weight."""
-    probabilities = jax.nn.sigmoid(logits.astype(jnp.float32))
-    true = jnp.asarray(masks, jnp.float32)
+    probabilities = jax.nn.sigmoid(logits)
+    true = jnp.asarray(masks, logits.dtype)
     # First within an image: a float32 sum of a whole batch would lose digits.
     sums = [one.sum((1, 2)) for one in (probabilities * true, probabilities + true, true)]  # B c
     if weights is not None:

@@ -34,14 +34,14 @@ def _depthwise_backward(kept, gradient):
     rows = padded.reshape(batch, height + 2, lanes + 2 * channels)
     over = gradient.reshape(batch, height, lanes)
     products = [
-        (rows[:, i : i + height, j * channels : j * channels + lanes] * over).astype(jnp.float32)
+        exact(rows[:, i : i + height, j * channels : j * channels + lanes] * over)
         for i in range(3)
         for j in range(3)
     ]
     # One pass over both arrays makes all nine sums.
     sums = jax.lax.reduce(
         products,
-        [jnp.float32(0)] * 9,
+        [jnp.zeros((), products[0].dtype)] * 9,
         lambda one, other: [a + b for a, b in zip(one, other, strict=True)],
         (0, 1),
     )
@@ -135,6 +135,11 @@ def rescaled_relu(
     return jax.nn.relu((x - mean) * factor + bias).astype(x.dtype)
 
 
+def exact(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Half precision as float32, the precision of sums and logits; others as they are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _padded(x):
     # Made once, in memory: inside a fusion the bounds of every shift would be tested for each
     # number, and whatever made `x` computed nine times.
@@ -149,4 +154,4 @@ def _shifted_sum(padded, kernel):
 
 
 def _sum(x):
-    return x.astype(jnp.float32).sum((0, 1, 2))
+    return exact(x).sum((0, 1, 2))

@@ -4,6 +4,7 @@ After Hatamizadeh et al. 2022 (UNETR), with the depthwise separable blocks of Fe
 segmentation. Every map is channels last.
 """
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from fetalclip_jax.models.separable import (
     depthwise,
     doubled,
     doubled_pointwise,
+    exact,
     normalised_relu,
     pointwise,
     rescaled_relu,
@@ -38,7 +40,7 @@ class UNETRDecoder(nn.Module):
     Attributes:
       classes: masks to make, each its own yes or no.
       width: channels at full resolution; 8, 4 and 2 times as many at an eighth, a quarter, a half.
-      dtype: of maps between layers; statistics and logits are float32.
+      dtype: of maps between layers; statistics and logits are float32 at least.
     """
 
     classes: int
@@ -76,7 +78,10 @@ class UNETRDecoder(nn.Module):
         first, second, third, fourth = (
             # Half-pixel centres, as torch.nn.functional.interpolate without align_corners.
             jax.image.resize(
-                one.astype(self.dtype), (batch, grid, grid, channels), "bilinear", antialias=False
+                jnp.asarray(one, self.dtype),
+                (batch, grid, grid, channels),
+                "bilinear",
+                antialias=False,
             )
             for one in tokens
         )
@@ -92,7 +97,7 @@ class UNETRDecoder(nn.Module):
         def joined(*parts):
             return jnp.concatenate(parts, axis=-1)
 
-        image = blocks("image", images.astype(self.dtype), f, f)
+        image = blocks("image", jnp.asarray(images, self.dtype), f, f)
         first = blocks("first_tap", first, 8 * f, 4 * f, 2 * f, doubling=True)
         second = blocks("second_tap", second, 8 * f, 4 * f, doubling=True)
         third = blocks("third_tap", third, 8 * f, doubling=True)
@@ -104,8 +109,8 @@ class UNETRDecoder(nn.Module):
         x = blocks("half", joined(first, x), 2 * f, 2 * f)
         x = up("half_up", x, f)  # B S S f
         x = blocks("full", joined(image, x), f, f)
-        head = Weights((f, self.classes), f, jnp.float32, name="head")()
-        return pointwise(x.astype(jnp.float32), *head)
+        x = exact(x)
+        return pointwise(x, *Weights((f, self.classes), x.dtype, name="head")())
 
 
 class Block(nn.Module):
@@ -124,11 +129,11 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B _ _ D"]:
         channels = x.shape[-1]
         if self.doubling:
-            x = doubled(x, *Weights((2, 2, channels), 4, self.dtype, name="doubling")())
-        x = depthwise(x, *Weights((3, 3, channels), 9, self.dtype, name="depthwise")())
+            x = doubled(x, *Weights((2, 2, channels), self.dtype, name="doubling")())
+        x = depthwise(x, *Weights((3, 3, channels), self.dtype, name="depthwise")())
         x = BatchNormReLU(name="norm_1")(x, train)
         shape = channels, self.width
-        x = pointwise(x, *Weights(shape, channels, self.dtype, name="pointwise")())
+        x = pointwise(x, *Weights(shape, self.dtype, name="pointwise")())
         return BatchNormReLU(name="norm_2")(x, train)
 
 
@@ -141,28 +146,27 @@ class Up(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W D"]:
         channels = x.shape[-1]
-        doubling = Weights((2, 2, channels), 4, self.dtype, name="doubling")()
+        doubling = Weights((2, 2, channels), self.dtype, name="doubling")()
         shape = channels, self.width
-        mixing = Weights(shape, channels, self.dtype, name="pointwise")()
+        mixing = Weights(shape, self.dtype, name="pointwise")()
         return doubled_pointwise(x, *doubling, *mixing)
 
 
 class Weights(nn.Module):
-    """Kernel and bias of a layer, drawn as PyTorch draws them: U(+-1/sqrt(fan_in))."""
+    """Kernel and bias of a layer."""
 
     shape: tuple[int, ...]
-    fan_in: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self) -> tuple[Float[Array, "..."], Float[Array, "D"]]:
-        kernel = self.param("kernel", self._drawn, self.shape)
-        bias = self.param("bias", self._drawn, self.shape[-1:])
-        return kernel.astype(self.dtype), bias.astype(self.dtype)
+        def drawn(key, shape):
+            bound = _bound(self.shape)
+            return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
-    def _drawn(self, key, shape):
-        bound = self.fan_in**-0.5
-        return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+        kernel = self.param("kernel", drawn, self.shape)
+        bias = self.param("bias", drawn, self.shape[-1:])
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
 
 
 class BatchNormReLU(nn.Module):
@@ -187,3 +191,39 @@ class BatchNormReLU(nn.Module):
             running_mean.value += _MOMENTUM * (mean - running_mean.value)
             running_variance.value += _MOMENTUM * (unbiased - running_variance.value)
         return x
+
+
+def initial_variables(
+    decoder: UNETRDecoder, image_size: int, token_shape: tuple[int, int, int], seed: int
+) -> dict:
+    """What `decoder.init` makes, drawn by NumPy: of so many draws XLA compiles for half a minute.
+
+    Args:
+      image_size: of the images it will see; in pixels.
+      token_shape: of a tap of one image, [G, G, W].
+      seed: of the draws.
+    """
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    tokens = (jax.ShapeDtypeStruct((1, *token_shape), jnp.float32),) * TAPS
+    shapes = jax.eval_shape(decoder.init, jax.random.key(0), images, tokens)
+    generator = np.random.default_rng(seed)
+
+    def drawn(tree):
+        if "kernel" in tree:
+            bound = _bound(tree["kernel"].shape)
+            return {
+                name: generator.uniform(-bound, bound, tree[name].shape).astype(np.float32)
+                for name in ("kernel", "bias")
+            }
+        start = {"scale": np.ones, "variance": np.ones, "bias": np.zeros, "mean": np.zeros}
+        return {
+            name: start[name](leaf.shape, np.float32) if name in start else drawn(leaf)
+            for name, leaf in tree.items()
+        }
+
+    return drawn(shapes)
+
+
+def _bound(kernel: tuple[int, ...]) -> float:
+    """PyTorch draws kernel and bias from U(-bound, bound), 1/sqrt(fan_in)."""
+    return math.prod(kernel[:-1]) ** -0.5

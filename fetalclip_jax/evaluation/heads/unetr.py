@@ -6,7 +6,6 @@ serves all of them; as many as the device holds take a step at once.
 
 import concurrent.futures
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -14,13 +13,15 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Bool, Float, Float16, Int, UInt8
 from tqdm import tqdm
 
-from fetalclip_jax.losses.dice import dice_loss, dice_sums, loss_of_sums
-from fetalclip_jax.models.preprocess import normalise
-from fetalclip_jax.models.unetr import UNETRDecoder
+from fetalclip_jax.evaluation.heads import unetr_step
+from fetalclip_jax.losses.dice import loss_of_sums
+from fetalclip_jax.models.unetr import UNETRDecoder, initial_variables
+
+# What a step keeps in memory, with room to spare: XLA says 220 on a CPU at 96 and at 224 pixels.
+_BYTES_PER_PIXEL_AND_CHANNEL = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,15 +120,18 @@ class Decoders:
           Row numbers [b], in the order asked for, and probabilities float32
           [runs, b, S, S, classes].
         """
-        size = runs_together()
+        requests = list(_padded_batches(np.asarray(rows), self.batch_size))
+        size = runs_together(self.decoder, data.batch(requests[0][0][:1]), self.batch_size)
         parts = [self.select(slice(start, start + size)) for start in range(0, len(self), size)]
         groups = [jax.tree.map(jnp.asarray, part.variables) for part in parts]
-        requests = list(_padded_batches(np.asarray(rows), self.batch_size))
         fetched = _fetched(data, ([request[0]] for request in requests))
         with tqdm(total=len(rows), desc="segmenting", unit=" images", disable=not progress) as bar:
             for (padded, count), batch in zip(requests, fetched, strict=True):
                 inputs = batch["pixels"][0], batch["tokens"][0]
-                found = [_probabilities(group, *inputs, decoder=self.decoder) for group in groups]
+                found = [
+                    unetr_step.probabilities(group, *inputs, decoder=self.decoder)
+                    for group in groups
+                ]
                 bar.update(count)
                 yield padded[:count], np.concatenate([one[:, :count] for one in found])
 
@@ -161,108 +165,141 @@ def fit(
         if empty:
             raise ValueError(f"run {empty[0]} has no {name} image with a mask")
     seeds = range(len(train_rows)) if seeds is None else seeds
+    runs = list(enumerate(zip(train_rows, validation_rows, seeds, strict=True)))
     decoder = UNETRDecoder(classes, config.width)
-    size = min(runs_together(), len(train_rows))
-    parts = []
+    example = data.batch(np.asarray(train_rows[0][:1]))
+    size = min(runs_together(decoder, example, config.batch_size), len(runs))
+    images = [_steps(rows, config) * config.batch_size for rows in train_rows]
+    found = []
     with tqdm(
-        total=sum(_steps(rows, config) for rows in train_rows) * config.batch_size * config.epochs,
-        desc=f"{len(train_rows)} decoders x {config.epochs} epochs",
+        total=sum(images) * config.epochs,
+        desc=f"{len(runs)} decoders x {config.epochs} epochs",
         unit=" images",
         unit_scale=True,
         disable=not progress,
     ) as bar:
-        for start in range(0, len(train_rows), size):
-            # The last group is filled with its first run, so that it has the shape of the others.
-            numbers = [*range(start, min(start + size, len(train_rows)))]
-            count = len(numbers)
-            numbers += [start] * (size - count)
-            runs = [(n, train_rows[n], validation_rows[n], int(seeds[n])) for n in numbers]
-            parts.append(_trained(data, runs, decoder, config, bar).select(slice(count)))
+        for start in range(0, len(runs), size):
+            some = runs[start : start + size]
+            # The last group is filled up, so that it has the shape of the others.
+            filled = some + some[:1] * (size - len(some))
+            group = _Group(data, filled, decoder, example, config)
+            for _ in range(config.epochs):
+                group.train_epoch()
+                group.validate()
+                bar.update(sum(images[start : start + size]))
+            found.append(group.best().select(slice(len(some))))
     return Decoders(
         decoder,
-        jax.tree.map(lambda *arrays: np.concatenate(arrays), *(one.variables for one in parts)),
-        np.concatenate([one.validation_loss for one in parts]),
-        np.concatenate([one.best_epoch for one in parts]),
+        jax.tree.map(lambda *arrays: np.concatenate(arrays), *(one.variables for one in found)),
+        np.concatenate([one.validation_loss for one in found]),
+        np.concatenate([one.best_epoch for one in found]),
         config.batch_size,
     )
 
 
-def runs_together() -> int:
-    """How many runs take a step at once."""
-    return 1
+def runs_together(decoder: UNETRDecoder, example: Dense, batch_size: int) -> int:
+    """How many runs take a step at once: as many as fit in the memory of an accelerator.
+
+    On a CPU one step occupies all cores, and the maps of one run are more than its caches hold.
+    """
+    if jax.default_backend() == "cpu":
+        return 1
+    stats = jax.local_devices()[0].memory_stats() or {}
+    free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
+    pixels = batch_size * example.pixels.shape[1] ** 2
+    return max(1, int(free // (_BYTES_PER_PIXEL_AND_CHANNEL * pixels * decoder.width)))
 
 
-def _trained(data, runs, decoder, config, bar) -> Decoders:
-    """The runs of one group: (number, rows to train on, rows to validate on, seed) of each."""
-    numbers, train_rows, validation_rows, seeds = zip(*runs, strict=True)
-    steps = np.array([_steps(rows, config) for rows in train_rows])
-    orders = [
-        _order(rows, config, np.random.default_rng(seed))
-        for rows, seed in zip(train_rows, seeds, strict=True)
-    ]
-    validation = [list(_padded_batches(rows, config.batch_size)) for rows in validation_rows]
-    validation_steps = max(len(one) for one in validation)
+class _Group:
+    """Runs that take their steps together."""
 
-    def requests():
-        for _ in range(config.epochs):
-            for step in range(steps.max()):
-                # Shorter runs rest while longer ones finish their epoch.
-                yield [
-                    next(order) if step < count else rows[:1].repeat(config.batch_size)
-                    for order, count, rows in zip(orders, steps, train_rows, strict=True)
-                ]
-            for step in range(validation_steps):
-                yield [one[min(step, len(one) - 1)][0] for one in validation]
+    def __init__(self, data, runs, decoder, example, config):
+        """Each run: its number, and its rows to train on, rows to validate on, and seed."""
+        self._numbers, parts = zip(*runs, strict=True)
+        self._train_rows, validation_rows, seeds = zip(*parts, strict=True)
+        self._decoder, self._config = decoder, config
+        self._steps = np.array([_steps(rows, config) for rows in self._train_rows])
+        self._validation = [
+            list(_padded_batches(rows, config.batch_size)) for rows in validation_rows
+        ]
+        self._validation_steps = max(len(batches) for batches in self._validation)
+        self._batches = _fetched(data, self._requests(seeds))
+        shapes = example.pixels.shape[1], example.tokens.shape[2:]
+        self._state = unetr_step.initial_state(
+            [initial_variables(decoder, *shapes, int(seed)) for seed in seeds]
+        )
+        self._epoch = 0
+        self._best_epoch = np.zeros(len(runs), int)
+        self._best_loss = np.full(len(runs), np.inf)
 
-    batches = _fetched(data, requests())
-    state = None
-    best_epoch = np.zeros(len(runs), int)
-    best_loss = np.full(len(runs), np.inf)
-    for epoch in range(config.epochs):
-        losses = []
-        for step, batch in enumerate(itertools.islice(batches, int(steps.max()))):
-            if state is None:
-                state = _initial_state(seeds, batch, decoder)
-            done = (epoch * steps + step) / (config.epochs * steps)
-            rates = np.float32(config.learning_rate) * np.ones(len(runs), np.float32)
+    def train_epoch(self) -> None:
+        config, losses = self._config, []
+        for step, batch in enumerate(itertools.islice(self._batches, self._steps.max())):
+            rates = np.full(len(self._steps), config.learning_rate)
             if config.schedule == "cosine":
+                done = (self._epoch + step / self._steps) / config.epochs
                 rates *= 0.5 * (1 + np.cos(np.pi * done))
-            active = step < steps
-            state, loss = _train_step(
-                state, batch, rates.astype(np.float32), active, config.weight_decay, decoder=decoder
+            # Shorter runs rest while longer ones finish their epoch.
+            active = step < self._steps
+            self._state, loss = unetr_step.train_step(
+                self._state,
+                batch,
+                rates.astype(np.float32),
+                active,
+                config.weight_decay,
+                decoder=self._decoder,
             )
             losses.append(loss)
-            bar.update(int(active[: len(set(numbers))].sum()) * config.batch_size)
-        _check_finite(np.stack(losses), numbers, epoch, config)
+        self._epoch += 1
+        self._check(np.stack(losses).sum(0))
+
+    def validate(self) -> None:
+        """Keeps what is better than anything before."""
         sums = None
-        for step, batch in enumerate(itertools.islice(batches, validation_steps)):
-            real = np.stack(
-                [
-                    np.arange(config.batch_size) < (one[step][1] if step < len(one) else 0)
-                    for one in validation
-                ]
-            ).astype(np.float32)
-            new = _validation_sums(state["variables"], batch, real, decoder=decoder)
+        for step, batch in enumerate(itertools.islice(self._batches, self._validation_steps)):
+            counts = [b[step][1] if step < len(b) else 0 for b in self._validation]
+            real = np.arange(self._config.batch_size) < np.array(counts)[:, None]
+            new = unetr_step.validation_sums(
+                self._state["variables"], batch, real.astype(np.float32), decoder=self._decoder
+            )
             sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
         loss = np.asarray(loss_of_sums(sums))
-        _check_finite(loss[None], numbers, epoch, config)
-        better = loss < best_loss
-        state = _keep_better(state, better)
-        best_loss = np.where(better, loss, best_loss)
-        best_epoch = np.where(better, epoch + 1, best_epoch)
-    best = jax.tree.map(np.asarray, state["best"])
-    return Decoders(decoder, best, best_loss, best_epoch, config.batch_size)
+        self._check(loss)
+        better = loss < self._best_loss
+        self._state = unetr_step.keep_better(self._state, better)
+        self._best_loss = np.where(better, loss, self._best_loss)
+        self._best_epoch = np.where(better, self._epoch, self._best_epoch)
 
+    def best(self) -> Decoders:
+        variables = jax.tree.map(np.asarray, self._state["best"])
+        batch_size = self._config.batch_size
+        return Decoders(self._decoder, variables, self._best_loss, self._best_epoch, batch_size)
 
-def _check_finite(losses, numbers, epoch, config):
-    """Losses are [steps, runs]."""
-    wrong = ~np.isfinite(losses).all(0)
-    if wrong.any():
-        raise ValueError(
-            f"decoder run {numbers[int(wrong.argmax())]}: the loss of epoch {epoch + 1} is not "
-            f"finite; are the tokens finite? If they are, lower learning_rate, now "
-            f"{config.learning_rate:g}"
-        )
+    def _requests(self, seeds):
+        """Rows [runs, b] of all steps of all epochs, of training and validation."""
+        size = self._config.batch_size
+        orders = [
+            _order(np.asarray(rows), size, np.random.default_rng(int(seed)))
+            for rows, seed in zip(self._train_rows, seeds, strict=True)
+        ]
+        resting = [np.repeat(rows[:1], size) for rows in self._train_rows]
+        for _ in range(self._config.epochs):
+            for step in range(self._steps.max()):
+                yield [
+                    next(order) if step < steps else rest
+                    for order, steps, rest in zip(orders, self._steps, resting, strict=True)
+                ]
+            for step in range(self._validation_steps):
+                yield [batches[min(step, len(batches) - 1)][0] for batches in self._validation]
+
+    def _check(self, loss):
+        """Losses of the epoch, [runs]."""
+        if not np.isfinite(loss).all():
+            run = self._numbers[int(np.argmin(np.isfinite(loss)))]
+            raise ValueError(
+                f"run {run}: the loss of epoch {self._epoch} is not finite; are the tokens finite? "
+                f"If they are, lower learning_rate, now {self._config.learning_rate:g}"
+            )
 
 
 def _steps(rows, config):
@@ -270,15 +307,14 @@ def _steps(rows, config):
     return config.steps_per_epoch or max(len(rows) // config.batch_size, 1)
 
 
-def _order(rows, config, generator):
+def _order(rows, size, generator):
     """Batches without end: a new shuffle of all rows whenever one is used up."""
-    rows = np.asarray(rows)
     # Few rows are repeated; of many, what is left of a shuffle is dropped.
-    shuffles = -(-config.batch_size // len(rows))
+    shuffles = -(-size // len(rows))
     while True:
         order = np.concatenate([generator.permutation(rows) for _ in range(shuffles)])
-        for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
-            yield order[start : start + config.batch_size]
+        for start in range(0, len(order) - size + 1, size):
+            yield order[start : start + size]
 
 
 def _padded_batches(rows, size):
@@ -291,13 +327,15 @@ def _padded_batches(rows, size):
 def _fetched(data: DenseData, requests: Iterable) -> Iterator[dict[str, jax.Array]]:
     """The images of each request (rows of every run), read while the last ones are computed."""
 
+    names = [field.name for field in dataclasses.fields(Dense)]
+
     def fetch(request):
         rows = np.stack(request)
         # Runs share images; each is read once.
         distinct, places = np.unique(rows, return_inverse=True)
         found = data.batch(distinct)
         places = places.reshape(rows.shape)
-        return {name: jnp.asarray(getattr(found, name)[places]) for name in _NAMES}
+        return {name: jnp.asarray(getattr(found, name)[places]) for name in names}
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         waiting = []
@@ -307,86 +345,3 @@ def _fetched(data: DenseData, requests: Iterable) -> Iterator[dict[str, jax.Arra
                 yield waiting.pop(0).result()
         for one in waiting:
             yield one.result()
-
-
-_NAMES = [field.name for field in dataclasses.fields(Dense)]
-
-
-def _initial_state(seeds, batch, decoder):
-    """Parameters, running statistics, optimiser, and the best so far, of every run."""
-
-    def one(key):
-        images = jnp.zeros((1, *batch["masks"].shape[2:4], 3))
-        tokens = jnp.zeros((4, 1, *batch["tokens"].shape[3:]))
-        return decoder.init(key, images, tuple(tokens))
-
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-    variables = jax.jit(jax.vmap(one))(keys)
-    return {
-        "variables": variables,
-        "optimiser": jax.vmap(optax.scale_by_adam().init)(variables["params"]),
-        "best": jax.tree.map(jnp.zeros_like, variables),
-    }
-
-
-def _inputs(pixels, tokens, decoder):
-    """Images as the tower takes them, and the tokens of each block: [b, 4, G, G, W] -> four."""
-    tokens = jnp.moveaxis(tokens, 1, 0).astype(decoder.dtype)
-    return normalise(pixels), tuple(tokens)
-
-
-@functools.partial(jax.jit, static_argnames="decoder", donate_argnames="state")
-def _train_step(state, batch, rates, active, weight_decay, *, decoder):
-    """One AdamW step of every active run; also returns the loss of each."""
-
-    def one_run(variables, optimiser, batch, rate, active):
-        def loss_of(params):
-            logits, updates = decoder.apply(
-                {"params": params, "batch_stats": variables["batch_stats"]},
-                *_inputs(batch["pixels"], batch["tokens"], decoder),
-                train=True,
-                mutable="batch_stats",
-            )
-            return dice_loss(logits, batch["masks"]), updates
-
-        (loss, updates), gradients = jax.value_and_grad(loss_of, has_aux=True)(variables["params"])
-        directions, moments = optax.scale_by_adam().update(gradients, optimiser)
-        params = jax.tree.map(
-            lambda parameter, direction: parameter - rate * (direction + weight_decay * parameter),
-            variables["params"],
-            directions,
-        )
-        new = {"params": params, **updates}, moments
-        kept = jax.tree.map(lambda n, o: jnp.where(active, n, o), new, (variables, optimiser))
-        return *kept, jnp.where(active, loss, 0)
-
-    variables, optimiser, loss = jax.vmap(one_run)(
-        state["variables"], state["optimiser"], batch, rates, active
-    )
-    return state | {"variables": variables, "optimiser": optimiser}, loss
-
-
-@functools.partial(jax.jit, static_argnames="decoder")
-def _validation_sums(variables, batch, real, *, decoder):
-    """DiceSums [runs, classes] of a batch; `real` is 1 for images that count, else 0."""
-
-    def one_run(variables, batch, real):
-        inputs = _inputs(batch["pixels"], batch["tokens"], decoder)
-        return dice_sums(decoder.apply(variables, *inputs), batch["masks"], real)
-
-    return jax.vmap(one_run)(variables, batch, real)
-
-
-@functools.partial(jax.jit, donate_argnames="state")
-def _keep_better(state, better):
-    def chosen(new, old):
-        return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-    return state | {"best": jax.tree.map(chosen, state["variables"], state["best"])}
-
-
-@functools.partial(jax.jit, static_argnames="decoder")
-def _probabilities(variables, pixels, tokens, *, decoder):
-    """[runs, b, S, S, classes]."""
-    inputs = _inputs(pixels, tokens, decoder)
-    return jax.vmap(lambda one: jax.nn.sigmoid(decoder.apply(one, *inputs)))(variables)
