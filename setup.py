@@ -68,6 +68,8 @@ setup(
         "gcs": GCS,
         "s3": S3,
         "wandb": ["wandb>=0.17"],
+        # Another map of the features than PCA's.
+        "umap": ["umap-learn>=0.5.7"],
         # The compiler for TPUs, in the version that each jax names in its own extra `tpu`.
         "plan": ["jax[tpu]>=0.10,<0.13"],
         "parity": [

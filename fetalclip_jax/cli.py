@@ -13,7 +13,7 @@ from fetalclip_jax import compilation_cache, host_memory
 
 COMMANDS = (
     *("train", "sweep", "plan", "prepare", "import", "export"),
-    *("evaluate", "embed", "score", "report"),
+    *("evaluate", "embed", "explain", "score", "report"),
 )
 
 

@@ -33,10 +33,12 @@ def get_config():
         add_study(config, f"regression.{column}", data=IMAGES)
     for task in ("head", "abdomen", "four_chamber"):
         add_study(config, f"segmentation.{task}", data=IMAGES)
-        add_study(config, f"explanation.{task}", data=IMAGES)
     add_study(config, "few_shot_segmentation.head", data=IMAGES)
     add_study(config, "mislabels.planes", data=IMAGES)
-    add_study(config, "embedding_map", data=IMAGES)
+    for structure in ("head", "abdomen", "heart"):
+        add_study(config, f"explanation.{structure}", data=IMAGES)
+    for column in ("planes", "ga_days"):
+        add_study(config, f"embedding_map.{column}", data=IMAGES)
     add_study(config, "chd.concatenated", data=CLIPS)
     add_study(config, "chd.mean", data=CLIPS)
     return config.lock()

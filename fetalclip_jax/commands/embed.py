@@ -69,7 +69,7 @@ def _run(given: argparse.Namespace) -> None:
         templates=(templates or prompts.GA_TEMPLATES) if has_spacing else None,
         with_features=not given.no_features,
     )
-    embedding.write_csv(given.output, table)
+    embedding.write_csv(given.output, table.columns)
     if not has_spacing:
         print("no ages: no pixel spacing is known (--pixel-spacing-mm, or a table with one)")
     elif table.without_age:

@@ -95,10 +95,10 @@ def table(
     return Table(columns, without_age)
 
 
-def write_csv(path: storage.Path, table: Table) -> None:
-    """Writes a table, whole or not at all."""
+def write_csv(path: storage.Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Writes columns of one length as a table, whole or not at all."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows(zip(*(column.tolist() for column in table.columns.values()), strict=True))
+    writer.writerow(columns)
+    writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
     run.write_text(path, text.getvalue())

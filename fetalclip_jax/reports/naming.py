@@ -34,6 +34,11 @@ STUDIES = {
     "few_shot_segmentation.head": "Few-shot segmentation of heads",
     "few_shot_segmentation.abdomen": "Few-shot segmentation of the abdomen",
     "few_shot_segmentation.four_chamber": "Few-shot segmentation of the four-chamber view",
+    "explanation.head": "Explanation, head",
+    "explanation.abdomen": "Explanation, abdomen",
+    "explanation.heart": "Explanation, heart",
+    "embedding_map.planes": "Map of features, planes",
+    "embedding_map.ga_days": "Map of features, age",
 }
 _GROUPS = {
     "zero_shot": "Zero-shot",
@@ -45,6 +50,8 @@ _GROUPS = {
     "mislabels": "Doubtful labels,",
     "segmentation": "Segmentation:",
     "few_shot_segmentation": "Few-shot segmentation:",
+    "explanation": "Explanation,",
+    "embedding_map": "Map of features,",
 }
 IMPLIED_AGES = "head circumference"
 
@@ -108,6 +115,10 @@ _METRICS = {
     "near_duplicate_share_across_splits": Metric("with one in another split", **_SHARE),
     "near_duplicate_share_across_patients": Metric("with one of another patient", **_SHARE),
     "label_noise": Metric("labels estimated to be wrong", **_SHARE),
+    "hires_cam_mass": Metric("HiResCAM inside the outline", percent=True),
+    "score_cam_mass": Metric("Score-CAM inside the outline", percent=True),
+    "grad_cam_mass": Metric("Grad-CAM inside the outline", percent=True),
+    "neighbour_agreement": Metric("neighbours that agree", percent=True),
     "planted_f1": Metric("F1 of finding planted errors"),
     "planted_recall": Metric("planted errors that are found", percent=True),
     "planted_precision": Metric("planted errors among what is flagged", percent=True),
@@ -136,6 +147,11 @@ def metric(name: str, ages_from: str = "") -> Metric:
         return Metric(_ERRORS[name], lower_is_better=name == "mae", digits=1)
     if "_recall_at_" in name:
         return Metric(name.replace("_", " "), percent=True)
+    if name.endswith("_hits"):
+        return Metric(f"maximum of {metric(name[:-5] + '_mass').words}", percent=True)
+    if name.startswith("neighbour_error_"):
+        unit = name.removeprefix("neighbour_error_")
+        return Metric("distance to the mean of neighbours", lower_is_better=True, unit=unit)
     if name.endswith("_median_rank"):
         return Metric(name.replace("_", " "), lower_is_better=True, digits=1)
     words = name.replace("_f1", " F1").replace("_", " ")

@@ -12,6 +12,7 @@ from fetalclip_jax.reports import (
     comparison,
     curves,
     data_checks,
+    explanation,
     heart,
     images,
     naming,
@@ -48,6 +49,8 @@ def add_all(
     report.add("Segmentation", *segmentation.parts(report))
     report.add("Supervised regression", *regression.parts(report))
     report.add("Retrieval", *retrieval.parts(report))
+    report.add("Explanation", *explanation.maps(report))
+    report.add("Map of features", *explanation.embeddings(report))
     report.add("Data efficiency", *curves.parts(report, drawn))
     report.add("Subgroups", *subgroups.section(report, reliability.splits))
     report.add("Calibration and abstention", *calibration.section(report, reliability.calibrations))

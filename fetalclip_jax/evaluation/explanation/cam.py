@@ -20,7 +20,7 @@ from fetalclip_jax.models.clip import CLIP, unit_length
 from fetalclip_jax.models.preprocess import normalise
 from fetalclip_jax.models.presets import VisionConfig
 
-METHODS = ("score_cam", "grad_cam", "hires_cam")
+METHODS = ("hires_cam", "score_cam", "grad_cam")
 
 
 def choose_block(config: VisionConfig, block: int = 0) -> int:
@@ -46,6 +46,29 @@ def choose_block(config: VisionConfig, block: int = 0) -> int:
             "and 0 stands for the last of them"
         )
     return block or last
+
+
+def target(
+    classes: Float[np.ndarray, "c d"], at: int, against_others: bool
+) -> Float[np.ndarray, "d"]:
+    """What the direction of an image's feature is multiplied with.
+
+    Args:
+      classes: embeddings of length one.
+      at: the class that is looked for.
+      against_others: less the mean of the other classes, for much of any prompt is common to all.
+
+    Raises:
+      ValueError: a class that is set against others, and there is no other.
+    """
+    if not against_others:
+        return classes[at]
+    if len(classes) < 2:
+        raise ValueError(
+            "the prompts have one class and nothing to set it against; add classes, or look for "
+            "it alone"
+        )
+    return classes[at] - np.delete(classes, at, axis=0).mean(axis=0)
 
 
 def heat_maps(
@@ -113,7 +136,7 @@ def grad_cam(
         for start in range(0, len(pixels), batch_size):
             chosen = slice(start, start + batch_size)
             count = len(pixels[chosen])
-            batch = _filled(pixels[chosen], batch_size), _filled(targets[chosen], batch_size)
+            batch = filled(pixels[chosen], batch_size), filled(targets[chosen], batch_size)
             found.append(np.asarray(program(model.params, *map(model.place, batch)))[:count])
             bar.update(count)
     return _finite(np.concatenate(found))
@@ -159,7 +182,7 @@ def score_cam(
         together = max(1, -(-batch_size // shown))
         for start in range(0, len(pixels), together):
             image, target = pixels[start : start + together], targets[start : start + together]
-            tokens = model.encode_patches(_filled(image, together), (block,))[: len(image), 0]
+            tokens = model.encode_patches(filled(image, together), (block,))[: len(image), 0]
             maps = _strongest(tokens, shown)  # i k g g
             scores = []
             for at in _chunks(len(image) * shown, batch_size):
@@ -168,7 +191,7 @@ def score_cam(
                     target[at // shown],
                     maps[at // shown, at % shown],
                 )
-                batch = [model.place(_filled(one, batch_size)) for one in batch]
+                batch = [model.place(filled(one, batch_size)) for one in batch]
                 scores.append(np.asarray(scored(model.params, *batch))[: len(at)])
                 bar.update(len(at))
             scores = np.concatenate(scores).reshape(len(image), shown)
@@ -264,8 +287,8 @@ def _chunks(count: int, size: int) -> Iterator[Int[np.ndarray, "k"]]:
     return (np.arange(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _filled(rows: np.ndarray, size: int) -> np.ndarray:
-    """Rows of the compiled number; what is added repeats the last."""
+def filled(rows: np.ndarray, size: int) -> np.ndarray:
+    """As many rows as a program is compiled for; what is added repeats the last."""
     return np.pad(rows, [(0, size - len(rows))] + [(0, 0)] * (rows.ndim - 1), mode="edge")
 
 

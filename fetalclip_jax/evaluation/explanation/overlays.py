@@ -62,7 +62,9 @@ def sheet(
             note = (notes or {}).get(name, [""] * len(pixels))[i]
             words = f"{NAMES[name]} {note}".rstrip() if name else titles[i]
             axes.set_title(words, fontsize=9, pad=3, parse_math=False)
-    place = figure.add_axes((right + 0.012, 0.05, 0.016, 0.9 - 0.26 / height))
+    # As high as the first image.
+    top = grid[0, 0].get_position()
+    place = figure.add_axes((right + 0.012, top.y0, 0.016, top.height))
     bar = figure.colorbar(ScalarMappable(cmap=_COLOURS), cax=place, ticks=[0, 1])
     bar.ax.set_yticklabels(["0", "most"], fontsize=9)
     canvas.draw()

@@ -33,6 +33,7 @@ STUDIES = {
     "segmentation.*": "segmentation:Segmentation",
     "few_shot_segmentation.*": "few_shot_segmentation:FewShotSegmentation",
     "explanation.*": "explanation:Explanation",
+    "embedding_map.*": "embedding_map:EmbeddingMap",
 }
 
 # Tasks of a family that need no more than a name. Others take any column of the data set.
@@ -47,6 +48,7 @@ _TASKS = {
     "segmentation.*": tuple(OUTLINED),
     "few_shot_segmentation.*": tuple(OUTLINED),
     "explanation.*": ("head", "abdomen", "heart"),
+    "embedding_map.*": ("planes", "ga_days"),
 }
 # What `fetalclip score` calls a result of someone's predictions.
 SCORED = "classification"

@@ -198,7 +198,7 @@ def test_what_is_not_finite_is_no_map(models, pixels, targets):
     for method in cam.METHODS:
         with pytest.raises(ValueError, match="the activation maps: 3 of 3 are not finite"):
             cam.heat_maps(method, model, pixels, targets, 2, batch_size=2)
-    with pytest.raises(ValueError, match="method='cam' is not one of score_cam, grad_cam"):
+    with pytest.raises(ValueError, match="method='cam' is not one of hires_cam, score_cam"):
         cam.heat_maps("cam", model, pixels, targets, 1)
     with pytest.raises(ValueError, match="channels=-1"):
         cam.score_cam(model, pixels, targets, 1, channels=-1)

@@ -14,6 +14,7 @@ def test_every_name_makes_a_study_that_says_what_it_needs():
         "segmentation.abdomen", "segmentation.four_chamber", "few_shot_segmentation.head",
         "few_shot_segmentation.abdomen", "few_shot_segmentation.four_chamber",
         "explanation.head", "explanation.abdomen", "explanation.heart",
+        "embedding_map.planes", "embedding_map.ga_days",
     }  # fmt: skip
     for name in studies.names():
         study = studies.create(name, protocol="paper", seed=3)

@@ -1,0 +1,122 @@
+"""Activation maps of a user's own images, of which nothing else is known."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from fetalclip_jax import storage
+from fetalclip_jax.data.columns import columns
+from fetalclip_jax.data.example import NO_IMAGE, Example, checked_index, read_image
+from fetalclip_jax.evaluation.explanation import cam, overlays
+from fetalclip_jax.evaluation.features.pixels import PixelStore
+from fetalclip_jax.evaluation.studies import zero_shot
+
+
+@dataclasses.dataclass(frozen=True)
+class OneImage:
+    """A source of one file."""
+
+    path: storage.Path
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Example:
+        """Raises BadExampleError where it cannot be decoded."""
+        checked_index(index, 1)
+        return Example(self.path.name, read_image(self.path))
+
+    def metadata(self) -> dict[str, np.ndarray]:
+        """See `datasets.checked.CheckedSource.metadata`."""
+        return columns([(Example(self.path.name, NO_IMAGE), None)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """The maps of some images.
+
+    Attributes:
+      columns: of the table, [n] each: `image`; `class`, which was looked for; `answer`, the most
+        similar class; `score`, 100 x cosine with the class; `x` and `y`, where the map is largest,
+        in pixels of the padded image at the model's size, "" for a map that is 0 everywhere.
+      pixels: of the images at that size.
+      heat: maps over them, none negative.
+      method: that made them.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    pixels: UInt8[np.ndarray, "n s s 3"]
+    heat: Float[np.ndarray, "n s s"]
+    method: str
+
+    def pictures(self) -> Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
+        """(name of the image, it and its map side by side)."""
+        for row, name in enumerate(self.columns["image"].tolist()):
+            one = slice(row, row + 1)
+            title = f"{self.columns['class'][row]} ({self.columns['score'][row]:.1f})"
+            yield name, overlays.sheet(self.pixels[one], {self.method: self.heat[one]}, [title])
+
+
+def explain(
+    model,
+    store: PixelStore,
+    prompts: Mapping[str, Sequence[str]],
+    *,
+    name: str = "",
+    method: str = cam.METHODS[0],
+    block: int = 0,
+    against_others: bool = True,
+    channels: int = 0,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> Explained:
+    """The map of every image for one class of the prompts, or for its own best one.
+
+    Args:
+      model: the loaded model.
+      store: clean images.
+      prompts: texts by class.
+      name: the class; "" for the most similar of each image.
+      method, block, channels, batch_size, progress: see `explanation.cam`.
+      against_others: see `cam.target`.
+
+    Raises:
+      ValueError: a class that the prompts do not have, nothing to set it against, or as the method.
+    """
+    classes = list(prompts)
+    block = cam.choose_block(model.config.vision_cfg, block)
+    if name and name not in prompts:
+        raise ValueError(f"the prompts have no class {name!r}, only {', '.join(classes)}")
+    embedded = zero_shot.embed_classes(model, prompts)
+    pixels = np.asarray(store.pixels)
+    scores = np.asarray(zero_shot.similarity(_features(model, pixels, batch_size), embedded))
+    answers = scores.argmax(axis=1)
+    wanted = np.full(len(pixels), classes.index(name)) if name else answers
+    targets = np.stack([cam.target(embedded, at, against_others) for at in range(len(classes))])
+    small = cam.heat_maps(
+        *(method, model, pixels, targets[wanted], block),
+        channels=channels,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    heat = np.asarray(cam.upsample(small, pixels.shape[1]))
+    y, x = np.divmod(heat.reshape(len(heat), -1).argmax(axis=1), pixels.shape[2])
+    somewhere = heat.max(axis=(1, 2)) > 0
+    table = {
+        "image": store.columns["example_id"],
+        "class": np.array(classes)[wanted],
+        "answer": np.array(classes)[answers],
+        "score": np.round(scores[np.arange(len(pixels)), wanted].astype(float), 4),
+        "x": np.where(somewhere, x.astype(object), ""),
+        "y": np.where(somewhere, y.astype(object), ""),
+    }
+    return Explained(table, pixels, heat, method)
+
+
+def _features(model, pixels: UInt8[np.ndarray, "n s s 3"], size: int) -> Float[np.ndarray, "n d"]:
+    batches = (pixels[start : start + size] for start in range(0, len(pixels), size))
+    return np.concatenate(
+        [model.encode_pixels(cam.filled(one, size))[: len(one)] for one in batches]
+    )
