@@ -41,3 +41,29 @@ TASKS = {
     "planes": Classes("plane", SIX_PLANES, OTHER),
     "brain": Classes("brain_plane", BRAIN_PLANES),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Outlined:
+    """What is outlined in segmentation.
+
+    Attributes:
+      structures: names of the masks.
+      plane: of the images that show them; "" for all that are outlined.
+    """
+
+    structures: tuple[str, ...]
+    plane: str = ""
+
+
+OUTLINED = {
+    "head": Outlined(("head",), "brain"),
+    "abdomen": Outlined(("abdomen", "stomach", "spine"), "abdomen"),
+    "four_chamber": Outlined(
+        (
+            *("thorax", "aorta", "spine", "heart"),
+            *("left_ventricle", "left_atrium", "right_atrium", "right_ventricle", "septum"),
+        ),
+        "heart",
+    ),
+}

@@ -4,6 +4,7 @@ import copy
 import functools
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,20 +69,19 @@ class Model:
         self.module = model
         self._dtype = model.dtype
         self._mesh = meshes.make_mesh()
-        whole = sharding.replicated(self._mesh)
-        self.params = sharding.place(params, whole)
+        self.params = sharding.place(params, self.whole)
         self.tokenizer = tokenizer
         self.data = data
-        # Each process gets all features, whichever devices made them.
-        jit = functools.partial(jax.jit, out_shardings=whole)
+        jit = functools.partial(jax.jit, out_shardings=self.whole)
         self._encode_image = jit(functools.partial(_apply, model, CLIP.encode_image))
         self._encode_pixels = jit(functools.partial(_apply_to_pixels, model))
         self._encode_text = jit(functools.partial(_apply, model, CLIP.encode_text))
+        self._encode_patches = jit(functools.partial(_patches, model), static_argnames="taps")
 
     def with_params(self, params: Any) -> "Model":
         """The same model of other parameters; what was compiled for this one serves it too."""
         other = copy.copy(self)
-        other.params = jax.device_put(params, sharding.replicated(self._mesh))
+        other.params = jax.device_put(params, self.whole)
         other.__dict__.pop("fingerprint", None)  # that of these parameters
         return other
 
@@ -120,7 +120,7 @@ class Model:
           ValueError: no array of `preprocess`ed images, or features that are not finite.
         """
         batch = self._checked_images(batch)
-        return _finite(self._encode_image(self.params, self._place(batch)), "images")
+        return _finite(self._encode_image(self.params, self.place(batch)), "images")
 
     def encode_pixels(
         self, batch: UInt8[np.ndarray, "n H W"] | UInt8[np.ndarray, "n H W 3"]
@@ -130,7 +130,25 @@ class Model:
         Raises:
           ValueError: features that are not finite.
         """
-        return _finite(self._encode_pixels(self.params, self._place(batch)), "images")
+        return _finite(self._encode_pixels(self.params, self.place(batch)), "images")
+
+    def encode_patches(
+        self,
+        batch: UInt8[np.ndarray, "n H W"] | UInt8[np.ndarray, "n H W 3"],
+        taps: Sequence[int],
+    ) -> Float[np.ndarray, "n taps g g d"]:
+        """What blocks of the image tower make of each patch, the class token left out.
+
+        Args:
+          batch: pixels of the model's size, normalised on the device.
+          taps: numbers of transformer blocks, the first being 1; one may occur twice.
+
+        Raises:
+          ValueError: a tap that is no block, or outputs that are not finite.
+        """
+        found = self._encode_patches(self.params, self.place(batch), taps=tuple(taps))
+        flat = _finite(found.reshape(len(batch), -1), "images")
+        return flat.reshape(found.shape)
 
     def encode_text(
         self, tokens: Int[Array, "n context"] | Int[np.ndarray, "n context"]
@@ -155,7 +173,7 @@ class Model:
             )
         longest = int(tokens.argmax(axis=1).max()) + 1
         length = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, tokens.shape[1])
-        features = self._encode_text(self.params, self._place(tokens[:, :length]))
+        features = self._encode_text(self.params, self.place(tokens[:, :length]))
         return _finite(features, "texts")
 
     def _checked_images(self, batch):
@@ -209,12 +227,17 @@ class Model:
             self.tokenizer.save(folder / "tokenizer")
         return path
 
-    def _place(self, batch: np.ndarray) -> jax.Array:
+    def place(self, batch: np.ndarray) -> jax.Array:
         """Splits a batch over the devices where their number divides it."""
         mesh = self._mesh
         divides = len(batch) % mesh.size == 0
         where = sharding.batch_sharding(mesh) if divides else sharding.replicated(mesh)
         return sharding.place(batch, where)
+
+    @property
+    def whole(self) -> jax.sharding.Sharding:
+        """Of results that each process gets, whichever devices made them."""
+        return sharding.replicated(self._mesh)
 
     @property
     def logit_scale(self) -> float:
@@ -244,6 +267,15 @@ def _apply(model: CLIP, method, params, inputs):
 
 def _apply_to_pixels(model: CLIP, params, pixels):
     return _apply(model, CLIP.encode_image, params, images.normalise(pixels))
+
+
+def _patches(model: CLIP, params, pixels, *, taps):
+    _, outputs = model.apply(
+        {"params": params}, images.normalise(pixels), taps, method=CLIP.encode_image
+    )
+    tokens = jnp.stack([one[:, 1:] for one in outputs], axis=1).astype(jnp.float32)
+    side = math.isqrt(tokens.shape[2])
+    return tokens.reshape(*tokens.shape[:2], side, side, -1)  # B taps G G W
 
 
 def _finite(features: jax.Array, what: str) -> np.ndarray:

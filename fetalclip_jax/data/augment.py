@@ -1,7 +1,7 @@
 """Random changes of an image that keep what it shows. NumPy and OpenCV only."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -95,6 +95,15 @@ def probe_augment(
     Colour jitter 0.2 with probability 0.5, CLAHE with probability 0.5, and always a shift within
     20 % and a rotation within 20 degrees, with a black border.
     """
+    return probe_augment_outlined(image, (), rng)[0]
+
+
+def probe_augment_outlined(
+    image: UInt8[np.ndarray, "h w *c"],
+    masks: Sequence[UInt8[np.ndarray, "h w"]],
+    rng: np.random.Generator,
+) -> tuple[UInt8[np.ndarray, "h w *c"], list[UInt8[np.ndarray, "h w"]]]:
+    """`probe_augment` of an image, and its outlines moved and turned as the image is."""
     jitter, equalise = rng.random(2) < 0.5
     brightness, contrast, saturation, hue = rng.uniform(-0.2, 0.2, 4)
     clip_limit = rng.uniform(1, 4)
@@ -105,7 +114,8 @@ def probe_augment(
             image = _adjust_colour(image, 1 + saturation, hue)
     if equalise:
         image = _equalise(image, clip_limit)
-    return _affine(image, 20 * angle, 0.2 * np.array([shift_x, shift_y]))
+    shift = 0.2 * np.array([shift_x, shift_y])
+    return _affine(image, 20 * angle, shift), [_affine(one, 20 * angle, shift) for one in masks]
 
 
 def _affine(image: np.ndarray, degrees: float, shift: np.ndarray, zoom: float = 1.0) -> np.ndarray:

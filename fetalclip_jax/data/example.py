@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -32,13 +33,26 @@ class BadExampleError(ValueError):
 NO_IMAGE = np.zeros((0, 0), np.uint8)
 
 
+@runtime_checkable
+class Frames(Protocol):
+    """The frames of a clip, read when they are asked for: a list or array of images is one."""
+
+    def __len__(self) -> int:
+        """How many there are, at least one."""
+        ...
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """uint8 [H, W] or [H, W, 3], of one size; raises BadExampleError where it is damaged."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One ultrasound image and whatever its source knows about it.
+    """One ultrasound image or clip, and whatever its source knows about it.
 
     Attributes:
       example_id: unique and stable within a source.
-      image: uint8 [H, W] or [H, W, 3].
+      image: uint8 [H, W] or [H, W, 3]; of a clip the middle frame.
       caption: free text that came with the image; None where captions are made from metadata.
       ga_days: gestational age in days.
       pixel_spacing_mm: millimetres per pixel of `image` (square pixels).
@@ -49,6 +63,7 @@ class Example:
       label: a finding, such as one of `HEART_LABELS`.
       masks: structure name -> bool [H, W].
       extra: further labels, and what results may be grouped by (machine, operator), by name.
+      frames: of a clip; None for a single image.
     """
 
     example_id: str
@@ -63,6 +78,7 @@ class Example:
     label: str | None = None
     masks: Mapping[str, np.ndarray] | None = None
     extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    frames: Frames | None = None
 
     def resized_spacing_mm(self, image_size: int) -> float | None:
         """Millimetres per pixel after padding to a square and resizing to `image_size`."""

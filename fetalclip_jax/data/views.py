@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
-from fetalclip_jax.data.augment import probe_augment
+from fetalclip_jax.data.augment import probe_augment_outlined
 from fetalclip_jax.data.example import NO_IMAGE, BadExampleError, Example
 from fetalclip_jax.models import preprocess
 
 RAW_SIDE = 16
+NO_MASKS = np.zeros(0, bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +22,21 @@ class View:
     Attributes:
       example: its `image` is empty.
       resized_spacing_mm: of the pixels, or None.
-      pixels: the clean image and its copies; empty where they are not needed any more.
+      pixels: the clean image and its copies, or frames of a clip; empty where they are not needed
+        any more.
       thumbnails: `shrink` of each of them.
+      frames: how many a clip has; None for an image.
+      masks: of the structures that were asked for, in each of the copies; empty where none were.
     """
 
     example: Example
     resized_spacing_mm: float | None
     pixels: UInt8[np.ndarray, "copies s s *c"] | UInt8[np.ndarray, "0"]
     thumbnails: UInt8[np.ndarray, "copies p"]
+    frames: int | None = None
+    masks: Bool[np.ndarray, "copies k s s"] | Bool[np.ndarray, "0"] = dataclasses.field(
+        default_factory=lambda: NO_MASKS
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +52,8 @@ class Views:
         size and shrunk afterwards; copy k of image i depends on (seed, i, k) alone.
       seed: of the augmentation.
       only: column -> the values kept; other examples give None.
+      masks: structures that must be outlined; other examples give None. A pixel is in a structure
+        if at least half of it is.
     """
 
     source: object
@@ -52,22 +62,41 @@ class Views:
     copies: int = 0
     seed: int = 0
     only: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    masks: Sequence[str] = ()
 
     def __call__(self, index: int) -> View | BadExampleError | None:
         try:
             example = self.source[index]
         except BadExampleError as error:
             return error
-        if any(_known(example, name) not in values for name, values in self.only.items()):
-            return None
+        return self.view(example, index) if self.keeps(example) else None
+
+    def keeps(self, example: Example) -> bool:
+        """Whether an example is one of those that are asked for."""
+        return all(_known(example, name) in values for name, values in self.only.items()) and all(
+            name in (example.masks or {}) for name in self.masks
+        )
+
+    def view(self, example: Example, index: int) -> View | BadExampleError:
+        """The image of an example, the one at `index`, clean and in copies."""
+        try:
+            outlines = [_padded_mask(example, name) for name in self.masks]
+        except BadExampleError as error:
+            return error
         square = self._shown(example.image)
-        pixels = [self._resized(square)]
+        pixels, masks = [self._resized(square)], [self._resized_masks(outlines)]
         for copy in range(1, self.copies + 1):
             rng = np.random.default_rng([self.seed, index, copy])
-            pixels.append(self._resized(probe_augment(square, rng)))
-        spacing_mm = example.resized_spacing_mm(self.image_size)
-        bare = dataclasses.replace(example, image=NO_IMAGE, masks=None)
-        return View(bare, spacing_mm, np.stack(pixels), np.stack([shrink(one) for one in pixels]))
+            changed, moved = probe_augment_outlined(square, outlines, rng)
+            pixels.append(self._resized(changed))
+            masks.append(self._resized_masks(moved))
+        return View(
+            dataclasses.replace(example, image=NO_IMAGE, masks=None, frames=None),
+            example.resized_spacing_mm(self.image_size),
+            np.stack(pixels),
+            np.stack([shrink(one) for one in pixels]),
+            masks=np.stack(masks) if self.masks else NO_MASKS,
+        )
 
     def _shown(self, image: np.ndarray) -> np.ndarray:
         """What is augmented and shrunk: the padded image, where anything is done before."""
@@ -83,6 +112,17 @@ class Views:
             return preprocess.opencv_resize(image, self.image_size)
         return preprocess.square_resize(image, self.image_size)
 
+    def _resized_masks(self, masks: Sequence[np.ndarray]) -> np.ndarray:
+        size = (self.image_size, self.image_size)
+        # By area the share of a pixel that is covered; where images grow that is linear between.
+        found = [
+            cv2.resize(one, size, interpolation=cv2.INTER_AREA)
+            if len(one) >= self.image_size
+            else cv2.resize(one, size, interpolation=cv2.INTER_LINEAR)
+            for one in masks
+        ]
+        return np.array(found).reshape(-1, *size) >= 128
+
 
 def shrink(pixels: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "p"]:
     """A grey 16 x 16 thumbnail by area averaging, flattened."""
@@ -90,6 +130,22 @@ def shrink(pixels: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "p"]:
     grey = grey if grey.ndim == 2 else grey.mean(-1)
     small = cv2.resize(grey, (RAW_SIDE, RAW_SIDE), interpolation=cv2.INTER_AREA)
     return np.rint(small).astype(np.uint8).ravel()
+
+
+def _padded_mask(example: Example, name: str) -> UInt8[np.ndarray, "s s"]:
+    """A structure as 0 and 255, padded as the image is.
+
+    Raises:
+      BadExampleError: the mask is of another size than the image.
+    """
+    mask = np.asarray(example.masks[name])
+    if mask.shape != example.image.shape[:2]:
+        raise BadExampleError(
+            example.example_id,
+            f"the mask of {name!r} is {list(mask.shape)}, its image "
+            f"{list(example.image.shape[:2])} pixels; outline the image at its own size",
+        )
+    return preprocess.pad_to_square(np.where(mask, 255, 0).astype(np.uint8))
 
 
 def _known(example: Example, name: str) -> object:

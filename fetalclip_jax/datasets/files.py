@@ -46,12 +46,14 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def missing_note(missing: Sequence[str], listed: int, folder: storage.Path) -> tuple[str, ...]:
+def missing_note(
+    missing: Sequence[str], listed: int, folder: storage.Path, what: str = "images"
+) -> tuple[str, ...]:
     """What is said of files that are not there; nothing where there are none."""
     if not missing:
         return ()
     return (
-        f"{len(missing)} of the {listed} images it lists are not in {folder} and are left out "
+        f"{len(missing)} of the {listed} {what} it lists are not in {folder} and are left out "
         f"(first: {missing[0]})",
     )
 

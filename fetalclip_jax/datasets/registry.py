@@ -23,6 +23,8 @@ KINDS = {
     "hc18": "fetalclip_jax.datasets.hc18",
     "fetal_planes_db": "fetalclip_jax.datasets.fetal_planes_db",
     "image_text": "fetalclip_jax.datasets.image_text",
+    "clips": "fetalclip_jax.datasets.clips",
+    "phantom_clips": "fetalclip_jax.datasets.phantom_clips",
 }
 
 # The option by which a data set that has outlines is asked for them.

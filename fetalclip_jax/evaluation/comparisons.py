@@ -229,6 +229,9 @@ def _of_pair(names: Pair, models, options) -> tuple[list[Comparison], list[str]]
         if one.details.get("inputs") == "raw_pixels":
             reasons.append(f"{one.study}: its inputs are pixels, whatever the model")
             continue
+        if one.details.get("tells_of") == "the data":
+            reasons.append(f"{one.study}: it tells of the data, whatever the model")
+            continue
         if not others:
             continue
         # Judged by several protocols: the one that is the same.

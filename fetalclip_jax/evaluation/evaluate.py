@@ -17,10 +17,11 @@ import jax
 import numpy as np
 
 from fetalclip_jax import storage
+from fetalclip_jax.data.columns import CAPTION
 from fetalclip_jax.evaluation import environment, examples, terminal
 from fetalclip_jax.evaluation import result as result_files
 from fetalclip_jax.evaluation.features import levels
-from fetalclip_jax.evaluation.features.store import FeatureStore
+from fetalclip_jax.evaluation.features.rows import Rows
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.sources import DataSet, Sources
 from fetalclip_jax.evaluation.study import Need, Study
@@ -143,7 +144,7 @@ class _Judged:
         self._name, self._model, self._folder = name, model, folder
         self._batch_size, self._workers, self._seed = batch_size, workers, seed
         self._say, self._progress = say, progress
-        self._stores: dict[tuple, FeatureStore] = {}
+        self._stores: dict[tuple, Rows] = {}
         self._environment = environment.describe()
 
     def run(
@@ -206,7 +207,7 @@ class _Judged:
             if other == path and before != now:
                 self._say(f"{path} was of protocol {before!r} and is replaced")
 
-    def _store(self, data_name: str, sources: Sources, need: Need) -> FeatureStore:
+    def _store(self, data_name: str, sources: Sources, need: Need) -> Rows:
         split, source = sources.open(data_name, need.role, bool(need.masks))
         fingerprint = {
             "model": self._model.fingerprint,
@@ -219,6 +220,8 @@ class _Judged:
         }
         if need.level not in ("feature", "metadata"):
             fingerprint |= {"level": need.level, "masks": need.masks, "how": dict(need.how)}
+        if CAPTION in source.facts.columns:
+            fingerprint["captions"] = True  # stores of earlier versions kept none
         # Through JSON, so that what is read back compares equal.
         fingerprint = json.loads(json.dumps(fingerprint))
         level = levels.of(need.level)
@@ -259,7 +262,7 @@ class _Judged:
             self._batch_size, self._workers, self._seed, fingerprint, self._progress
         )
 
-    def _trained_on(self, name: str, sources: Sources, store: FeatureStore) -> list[str]:
+    def _trained_on(self, name: str, sources: Sources, store: Rows) -> list[str]:
         """A line if a whole data set is judged and the model was trained on some of it."""
         trained = np.isin(store.clean().patients(), list(sources.trained_patients(name)))
         if not trained.any():
@@ -331,7 +334,7 @@ def _merged(needs: Sequence[Need]) -> dict[tuple, Need]:
     return merged
 
 
-def _view(store: FeatureStore, need: Need) -> FeatureStore:
+def _view(store: Rows, need: Need) -> Rows:
     """The rows of a shared store that one study asked for."""
     rows = store.copy <= need.copies
     for name, values in need.only.items():

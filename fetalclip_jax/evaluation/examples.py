@@ -18,6 +18,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from fetalclip_jax import run, storage
+from fetalclip_jax.data.clip_views import sampled
+from fetalclip_jax.data.example import Example
 from fetalclip_jax.evaluation.result import Predictions
 
 _INDEX = "examples.json"
@@ -105,7 +107,7 @@ def keep(folder: storage.Path, study: str, predictions: Predictions, source) -> 
       study: its name.
       predictions: of the images of `source`, all or some.
       source: what was judged: `metadata()["example_id"]`, `[i] -> Example`, `facts`. Pictures
-        larger than 320 pixels are saved smaller.
+        larger than 320 pixels are saved smaller, clips as four frames.
 
     Raises:
       ValueError: the source does not hold a chosen image.
@@ -120,7 +122,7 @@ def keep(folder: storage.Path, study: str, predictions: Predictions, source) -> 
         dataclasses.replace(row, groups=_groups(source.facts.group_columns, one.extra))
         for row, one in zip(rows, found, strict=True)
     ]
-    return save(folder, study, rows, [_shrunk(one.image) for one in found])
+    return save(folder, study, rows, [_picture(one) for one in found])
 
 
 def save(
@@ -223,9 +225,21 @@ def _best(predictions: Predictions, row: int) -> tuple[tuple[str, float], ...]:
     return tuple((str(predictions.candidates[k]), float(scores[k])) for k in order)
 
 
-def _shrunk(image: np.ndarray) -> np.ndarray:
+def _picture(example: Example) -> np.ndarray:
+    """The image; of a clip four frames, read line by line."""
+    if example.frames is None:
+        return _shrunk(example.image)
+    frames = [
+        _shrunk(example.frames[k], _LONGER_SIDE // 2) for k in sampled(len(example.frames), 4)
+    ]
+    if any(frame.ndim == 3 for frame in frames):
+        frames = [np.asarray(Image.fromarray(frame).convert("RGB")) for frame in frames]
+    return np.concatenate([np.concatenate(frames[:2], 1), np.concatenate(frames[2:], 1)])
+
+
+def _shrunk(image: np.ndarray, side: int = _LONGER_SIDE) -> np.ndarray:
     picture = Image.fromarray(image)
-    picture.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.LANCZOS)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.asarray(picture)
 
 

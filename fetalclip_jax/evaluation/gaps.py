@@ -58,7 +58,7 @@ class Part:
     """The images of one subgroup.
 
     Attributes:
-      measured: every measure and its rows among all images of the result.
+      measured: every measure that these images have, and its rows among all images of the result.
       groups: [n] of all images, what a bootstrap draws; `owners` the patients.
       labels: columns of true classes of all images, empty for studies without.
       rows: mask of this subgroup.
@@ -98,7 +98,7 @@ class Part:
             labels = (predictions.label, *_further_labels(predictions))
         return cls(
             name,
-            {key: one.among(rows) for key, one in measured.items()},
+            _among(measured, rows),
             Bootstrap(np.asarray(groups), max(resamples, 2), seed),
             owners,
             labels,
@@ -120,8 +120,7 @@ class Part:
         inside = np.logical_and.reduce(
             [np.isin(column, [*classes, ""]) for column in self.labels] + [self.rows]
         )
-        kept = {name: one.among(inside) for name, one in self.measured.items()}
-        return dataclasses.replace(self, measured=kept, rows=inside)
+        return dataclasses.replace(self, measured=_among(self.measured, inside), rows=inside)
 
     def groups_of(self, metric: str) -> np.ndarray:
         """What a bootstrap of the metric's images draws."""
@@ -152,6 +151,12 @@ class Part:
                 level=level,
             )
         return Estimate(one.measure.value, low, high, len(one.rows), found.count)
+
+
+def _among(measured: Mapping[str, Measured], rows: np.ndarray) -> dict[str, Measured]:
+    """The measures of some images, without those that they have not."""
+    kept = {name: one.among(rows) for name, one in measured.items()}
+    return {name: one for name, one in kept.items() if one.measure.defined}
 
 
 def gaps(metric: str, parts: Sequence[Part]) -> list[Gap]:

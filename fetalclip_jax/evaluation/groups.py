@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from fetalclip_jax.data.columns import TEXT_COLUMNS
-from fetalclip_jax.evaluation.features.store import FeatureStore
+from fetalclip_jax.data.columns import CAPTION, TEXT_COLUMNS
+from fetalclip_jax.evaluation.features.rows import Rows
 
 # Days of gestation at which the second and the third trimester begin: 14 and 28 weeks.
 _TRIMESTERS = (14.0 * 7, 28.0 * 7)
@@ -18,7 +18,7 @@ _SPACING_PIXELS = 224
 MOST_GROUPS = 40
 
 
-def group_columns(store: FeatureStore) -> dict[str, np.ndarray]:
+def group_columns(store: Rows) -> dict[str, np.ndarray]:
     """The group of every image, by column, "" where it is unknown.
 
     Columns of the data set such as machine and operator; `trimester` of a known age; `spacing_mm`,
@@ -29,7 +29,9 @@ def group_columns(store: FeatureStore) -> dict[str, np.ndarray]:
     found = {
         name: values
         for name, values in store.columns.items()
-        if name not in TEXT_COLUMNS and values.dtype.kind == "U" and _puts_together(values)
+        if name not in (*TEXT_COLUMNS, CAPTION)
+        and values.dtype.kind == "U"
+        and _puts_together(values)
     }
     bands = {"trimester": _bands(store.columns["ga_days"], _TRIMESTERS, _TRIMESTER_NAMES)}
     if image_size := store.fingerprint.get("image_size"):

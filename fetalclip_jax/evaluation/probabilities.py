@@ -80,7 +80,7 @@ def scored_predictions(result: Result, name: str) -> Predictions:
         why = "it keeps no scores"
     elif result.curve:
         why = "it is a curve of many probes"
-    elif result.study.partition(".")[0] not in ("zero_shot", "probe"):
+    elif result.study.partition(".")[0] not in ("zero_shot", "probe", "chd"):
         why = "what its scores mean is not known"
     if why:
         raise ValueError(f"{name} cannot be calibrated: {why}")

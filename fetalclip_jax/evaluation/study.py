@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from fetalclip_jax.evaluation.features.store import FeatureStore
+from fetalclip_jax.evaluation.features.rows import Rows
 from fetalclip_jax.evaluation.result import Predictions, Result
 from fetalclip_jax.evaluation.statistics.measure import Measured
 
@@ -25,7 +25,9 @@ class Need:
       copies: augmented copies of each image beside the clean one.
       transform: one of `TRANSFORMS`.
       level: what is stored of an image, a key of `features.levels.LEVELS`: "feature": one projected
-        vector; "metadata": its columns alone, nothing is encoded and `image_features` is [n, 0].
+        vector; "metadata": its columns alone, nothing is encoded and `image_features` is [n, 0];
+        "images": the like, and images are read when they are asked for; "frames": of a clip, the
+        features of `how["num_frames"]` frames side by side.
       masks: structures that have to be outlined, such as ("head",); the examples then hold `masks`.
       how: further arguments of the level, such as which blocks are tapped.
       optional: a data set that has no split of this role is judged without it: the store is then
@@ -63,7 +65,7 @@ class Study(Protocol):
     name: str
     needs: tuple[Need, ...]
 
-    def run(self, stores: Mapping[str, FeatureStore], model: Any) -> Result:
+    def run(self, stores: Mapping[str, Rows], model: Any) -> Result:
         """Judges `model` by its stored features; `evaluate` fills in model, data and cost."""
         ...
 

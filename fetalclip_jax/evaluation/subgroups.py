@@ -65,7 +65,8 @@ class Subgroups:
     @property
     def headline(self) -> str:
         """The study's first metric."""
-        return next(iter(self.groups[0].metrics))
+        # A subgroup of one class, say, has none.
+        return next(iter(max((one.metrics for one in self.groups), key=len)))
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as mappings and lists."""
@@ -178,6 +179,11 @@ def _compared(
         )
         for part in parts
     ]
+    if not any(group.metrics for group in groups):
+        raise ValueError(
+            f"{_name(result)}: no metric can be measured in any subgroup by {column!r}: each holds "
+            "one class alone"
+        )
     if lonely := [group.name for group in groups if group.patients == 1]:
         notes.append(
             f"a single patient in {', '.join(lonely)}: no interval, and no part in any gap"

@@ -23,8 +23,9 @@ def lines(result: Result) -> str:
     if "confusion" in result.details:
         details = result.details
         parts += _matrix(details["labels"], details["classes"], details["confusion"])
+    what = result.details.get("unit", "images")
     for reason, count in _counts(result.details.get("left_out")):
-        parts.append(f"  not judged: {count} images, {_words(reason)}")
+        parts.append(f"  not judged: {count} {what}, {_words(reason)}")
     for reason, count in _counts(result.details.get("lacking")):
         parts.append(f"  lacking: {_words(reason)}: {count}")
     return "\n".join(parts)
@@ -46,7 +47,7 @@ def _headline(result: Result) -> str:
     name, estimate = next(iter(result.metrics.items()))
     text = f"{where}{result.study}: {_words(name)} {shown(estimate)}"
     if estimate.n:
-        text += f"; {estimate.n} images"
+        text += f"; {estimate.n} {result.details.get('unit', 'images')}"
     patients = result.details.get("patients")
     if patients:
         text += f" of {patients} patients"

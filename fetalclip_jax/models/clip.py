@@ -1,6 +1,6 @@
 """CLIP: two towers and one learned temperature (Radford et al. 2021), or a bias beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -59,23 +59,25 @@ class CLIP(nn.Module):
         images: Float[Array | np.ndarray, "B H W 3"],
         taps: Sequence[int] = (),
         keys: Key[Array, "B"] | None = None,
+        offsets: Mapping[int, Float[Array, "B L D"]] | None = None,
     ) -> Float[Array, "B E"] | tuple[Float[Array, "B E"], tuple[Float[Array, "B L D"], ...]]:
         """Projected image features, float32, not normalised.
 
         Args:
           taps: numbers of transformer blocks, the first being 1, whose outputs are returned too.
           keys: a random key for each image, in training: see `models.vision.VisionTransformer`.
+          offsets: what is added to the outputs of blocks, by their numbers, to differentiate by.
 
         Returns:
           The features; with `taps` a pair of them and a tuple of what these blocks made of all
           tokens, the class token first, in `dtype`.
 
         Raises:
-          ValueError: images of another size than the model's; a tap that is no block.
+          ValueError: images of another size than the model's; a tap or an offset of no block.
         """
         if not taps:
-            return self.visual(images, keys=keys).astype(jnp.float32)
-        features, outputs = self.visual(images, taps, keys)
+            return self.visual(images, keys=keys, offsets=offsets).astype(jnp.float32)
+        features, outputs = self.visual(images, taps, keys, offsets)
         return features.astype(jnp.float32), outputs
 
     def encode_text(self, tokens: Int[Array | np.ndarray, "B L"]) -> Float[Array, "B D"]:

@@ -1,7 +1,7 @@
 """The pre-LayerNorm transformer both towers are made of."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -143,7 +143,11 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B L D"], choose: Choice | None = None, taps: Sequence[int] = ()
+        self,
+        x: Float[Array, "B L D"],
+        choose: Choice | None = None,
+        taps: Sequence[int] = (),
+        offsets: Mapping[int, Float[Array, "B L D"]] | None = None,
     ) -> Float[Array, "B Q D"] | tuple[Float[Array, "B Q D"], tuple[Float[Array, "B L D"], ...]]:
         """Transforms all tokens; where only some are wanted, the last block leaves out the rest.
 
@@ -153,44 +157,53 @@ class Transformer(nn.Module):
         Args:
           choose: picks along axis 1, alike from arrays of any last axis; None keeps all tokens.
           taps: numbers of blocks, the first being 1, whose outputs are returned too.
+          offsets: what is added to the outputs of blocks, by their numbers, before they are
+            returned and before the next block sees them: a gradient with respect to an offset of 0
+            is one with respect to the output.
 
         Returns:
           The tokens; with `taps` a pair of them and the outputs of these blocks, in their order.
 
         Raises:
-          ValueError: an unknown `remat`; a tap that is no block.
+          ValueError: an unknown `remat`; a tap or an offset of no block.
         """
         if self.remat not in REMAT_POLICIES:
             raise ValueError(
                 f"remat policy {self.remat!r} is not one of {', '.join(REMAT_POLICIES)}"
             )
-        if not all(1 <= tap <= self.layers for tap in taps):
-            raise ValueError(f"taps={tuple(taps)}: the blocks are numbered 1 to {self.layers}")
+        for name, blocks in (("taps", taps), ("offsets", offsets or {})):
+            if not all(1 <= one <= self.layers for one in blocks):
+                raise ValueError(
+                    f"{name}={tuple(blocks)}: the blocks are numbered 1 to {self.layers}"
+                )
         block = Block(
             *(self.heads, self.mlp_width, self.causal, self.layers),
             *(self.quick_gelu, self.ls_init_value, self.dtype),
             name="blocks",
         )
-        places = {tap: place for place, tap in enumerate(sorted(set(taps)))}
+        places = {one: place for place, one in enumerate(sorted({*taps, *(offsets or {})}))}
         # The last place is for the outputs that nobody asked for.
         outputs = jnp.zeros((len(places) + 1, *x.shape), x.dtype) if taps else None
+        added = _stacked(offsets, places, x) if offsets else None
         slots = jnp.array([places.get(i + 1, len(places)) for i in range(self.layers)])
         unroll = 1 if self.scan_layers or self.is_initializing() else self.layers
         layer = self._layer(looped=unroll == 1)
 
         def step(block, carry, slot):
-            x, outputs = carry
+            x, outputs, added = carry
             x = layer(block, x)
+            if added is not None:
+                x = x + jax.lax.dynamic_index_in_dim(added, slot, 0, keepdims=False)
             if outputs is not None:
                 outputs = jax.lax.dynamic_update_index_in_dim(outputs, x, slot, 0)
-            return (x, outputs), None
+            return (x, outputs, added), None
 
-        if choose is None or self.layers in taps or self.scope.mutable:
+        if choose is None or self.layers in places or self.scope.mutable:
             stack = loop(step, self.layers, unroll, variable_axes={True: 0})
-            (x, outputs), _ = stack(block, (x, outputs), slots)
+            (x, outputs, _), _ = stack(block, (x, outputs, added), slots)
             x = x if choose is None else choose(x)
         else:
-            x, outputs = all_but_last(step, slots, unroll)(block, (x, outputs))
+            x, outputs, _ = all_but_last(step, slots, unroll)(block, (x, outputs, added))
             last = of_stack(lambda block, x: block(x, choose), lambda leaf: leaf[-1])
             x = last(block, x)
         return (x, tuple(outputs[places[tap]] for tap in taps)) if taps else x
@@ -204,6 +217,14 @@ class Transformer(nn.Module):
             return layer
         # Outside of a loop XLA finds that what is computed again is known, and keeps it instead.
         return nn.remat(layer, policy=REMAT_POLICIES[self.remat], prevent_cse=not looped)
+
+
+def _stacked(
+    offsets: Mapping[int, Float[Array, "B L D"]], places: Mapping[int, int], x: Float[Array, "..."]
+) -> Float[Array, "places B L D"]:
+    """The offset of each place, and 0 in the last place, that of all other blocks."""
+    none = jnp.zeros_like(x)
+    return jnp.stack([offsets.get(one, none).astype(x.dtype) for one in places] + [none])
 
 
 def loop(step: Callable, length: int, unroll: int, **variables: Any) -> Callable:

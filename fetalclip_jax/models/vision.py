@@ -1,7 +1,7 @@
 """The image tower: a Vision Transformer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -35,6 +35,7 @@ class VisionTransformer(nn.Module):
         images: Float[Array | np.ndarray, "B H W 3"],
         taps: Sequence[int] = (),
         keys: Key[Array, "B"] | None = None,
+        offsets: Mapping[int, Float[Array, "B L D"]] | None = None,
     ) -> Float[Array, "B E"] | tuple[Float[Array, "B E"], tuple[Float[Array, "B L D"], ...]]:
         """Encodes normalised NHWC images of `config.image_size`.
 
@@ -42,13 +43,14 @@ class VisionTransformer(nn.Module):
           taps: see `models.transformer.Transformer`.
           keys: a random key for each image, which chooses the patches that training leaves out;
             without them all patches are seen.
+          offsets: see `models.transformer.Transformer`.
 
         Returns:
           Projected features; with `taps` a pair of them and the outputs of these blocks: all
           tokens, the class token first, as the block made them.
 
         Raises:
-          ValueError: images of another size; a tap that is no block.
+          ValueError: images of another size; a tap or an offset of no block.
         """
         c = self.config
         batch, *shape = images.shape
@@ -97,7 +99,7 @@ class VisionTransformer(nn.Module):
             remat=self.remat,
             dtype=self.dtype,
             name="transformer",
-        )(x, (lambda x: x[:, :1]) if class_token_alone else None, taps)
+        )(x, (lambda x: x[:, :1]) if class_token_alone else None, taps, offsets)
         x, outputs = x if taps else (x, ())
         if c.global_average_pool:
             x = layer_norm("ln_post")(x.astype(jnp.float32).mean(axis=1))  # B D

@@ -141,11 +141,15 @@ def robustness(report: Report) -> Iterator[str]:
         if heading := report.has_section(words):
             yield f"Section {heading}."
     for one in report.contents.evaluated:
-        spread = number(one.result.details.get("macro_f1_deviation_over_runs"))
+        details = one.result.details
+        metric = next(
+            (x for x in ("macro_f1", "auroc") if f"{x}_deviation_over_runs" in details), ""
+        )
+        spread = number(details.get(f"{metric}_deviation_over_runs"))
         if spread is not None:
             yield (
-                f"{naming.title(one.result.study)} of {one.label}: standard deviation over runs "
-                f"{spread:.3f}."
+                f"{naming.title(one.result.study)} of {one.label}: standard deviation of the "
+                f"{naming.metric(metric).words} over runs {spread:.3f}."
             )
 
 

@@ -47,6 +47,8 @@ class Row:
     @property
     def verdict(self) -> tuple[str, str]:
         """Whether the figure beats its baseline, in words and as a style class."""
+        if self.metric.finding:
+            return "a finding", "unknown"
         if self.baseline is None:
             return "no baseline", "unknown"
         sign = -1 if self.metric.lower_is_better else 1

@@ -163,8 +163,11 @@ def _wrong(one: Evaluated) -> int | None:
 
 
 def _scores(one: Evaluated) -> str:
-    scores = one.result.details.get("scores")
-    return f" Scores: {scores}." if scores else ""
+    details = one.result.details
+    words = f" Scores: {details['scores']}." if details.get("scores") else ""
+    if details.get("unit") == "clips":
+        words += " Each picture is four frames of a clip, read line by line."
+    return words
 
 
 def _candidates(row: Judged) -> str:

@@ -16,8 +16,28 @@ STUDIES = {
     "probe.raw_pixels": "Linear probe on 16 x 16 raw pixels",
     "few_shot.planes": "Few-shot planes",
     "few_shot.brain": "Few-shot brain planes",
+    "chd.concatenated": "Heart defects, frames one after another",
+    "chd.mean": "Heart defects, mean over frames",
+    "nearest_centroid.planes": "Nearest centroid, six planes",
+    "nearest_centroid.brain": "Nearest centroid, brain planes",
+    "knn.planes": "Nearest neighbours, six planes",
+    "knn.brain": "Nearest neighbours, brain planes",
+    "regression.ga_days": "Supervised age",
+    "regression.hc_mm": "Supervised head circumference",
+    "retrieval": "Retrieval of captions and images",
+    "near_duplicates": "Near-duplicates",
+    "mislabels.planes": "Doubtful labels, six planes",
+    "mislabels.brain": "Doubtful labels, brain planes",
 }
-_GROUPS = {"zero_shot": "Zero-shot", "probe": "Linear probe,", "few_shot": "Few-shot"}
+_GROUPS = {
+    "zero_shot": "Zero-shot",
+    "probe": "Linear probe,",
+    "few_shot": "Few-shot",
+    "nearest_centroid": "Nearest centroid,",
+    "knn": "Nearest neighbours,",
+    "regression": "Supervised",
+    "mislabels": "Doubtful labels,",
+}
 IMPLIED_AGES = "head circumference"
 
 
@@ -30,12 +50,16 @@ class Metric:
       percent: shown in percent rather than as a fraction.
       lower_is_better: an error, where a baseline is beaten from below.
       unit: appended to its figures.
+      digits: behind the point, of a figure without a unit.
+      finding: what is true of the data, and no merit of a model: there is nothing to beat.
     """
 
     words: str
     percent: bool = False
     lower_is_better: bool = False
     unit: str = ""
+    digits: int = 3
+    finding: bool = False
 
     def show(self, value: float | None) -> str:
         """`value` in the unit of this metric."""
@@ -43,19 +67,36 @@ class Metric:
             return "not recorded"
         if self.percent:
             return f"{100 * value:.1f} %"
-        return f"{value:.1f} {self.unit}" if self.unit else f"{value:.3f}"
+        return f"{value:.1f} {self.unit}" if self.unit else f"{value:.{self.digits}f}"
 
 
+_ERRORS = {
+    "mae": "mean absolute error",
+    "bias": "mean error",
+    "lower_limit": "lower limit of agreement",
+    "upper_limit": "upper limit of agreement",
+}
+_SHARE = {"percent": True, "lower_is_better": True, "finding": True}
 _METRICS = {
     "macro_f1": Metric("macro F1"),
+    "auroc": Metric("AUROC"),
+    "auprc": Metric("area under precision and recall"),
     "valid_prediction_rate": Metric("valid prediction rate", percent=True),
-    "mae_days": Metric("mean absolute error", lower_is_better=True, unit="days"),
     "median_implied_hc_error_percent": Metric(
         "median error of the implied circumference", lower_is_better=True, unit="%"
     ),
     "mean_implied_hc_error_percent": Metric(
         "mean error of the implied circumference", lower_is_better=True, unit="%"
     ),
+    "percent_error": Metric("mean error in percent", lower_is_better=True, unit="%"),
+    "r2": Metric("R2"),
+    "near_duplicate_share": Metric("images with a near-duplicate", **_SHARE),
+    "near_duplicate_share_across_splits": Metric("with one in another split", **_SHARE),
+    "near_duplicate_share_across_patients": Metric("with one of another patient", **_SHARE),
+    "label_noise": Metric("labels estimated to be wrong", **_SHARE),
+    "planted_f1": Metric("F1 of finding planted errors"),
+    "planted_recall": Metric("planted errors that are found", percent=True),
+    "planted_precision": Metric("planted errors among what is flagged", percent=True),
 }
 
 
@@ -63,7 +104,18 @@ def metric(name: str, ages_from: str = "") -> Metric:
     """How the metric `name` is shown of data whose ages come from `ages_from`."""
     if name == "mae_days" and ages_from == IMPLIED_AGES:
         words = "mean distance to the age implied by the circumference"
-        return dataclasses.replace(_METRICS[name], words=words)
+        return Metric(words, lower_is_better=True, unit="days")
+    if found := re.fullmatch(r"sensitivity_at_(\d+)_specificity", name):
+        return Metric(f"sensitivity at {found[1]} % specificity", percent=True)
+    kind, _, ending = name.rpartition("_")
+    if kind in _ERRORS:
+        return Metric(_ERRORS[kind], lower_is_better=kind == "mae", unit=ending)
+    if name in _ERRORS:
+        return Metric(_ERRORS[name], lower_is_better=name == "mae", digits=1)
+    if "_recall_at_" in name:
+        return Metric(name.replace("_", " "), percent=True)
+    if name.endswith("_median_rank"):
+        return Metric(name.replace("_", " "), lower_is_better=True, digits=1)
     words = name.replace("_f1", " F1").replace("_", " ")
     return _METRICS.get(name) or Metric(words, lower_is_better="error" in name or "loss" in name)
 

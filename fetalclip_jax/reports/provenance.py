@@ -82,13 +82,10 @@ def counts(one: Evaluated) -> tuple[int | None, int | None]:
 def splits(one: Evaluated, learned: bool = False) -> list[str]:
     """Names of the splits that were judged, or of those that something was learned from."""
     stores = one.result.data.get("stores", {})
-    return list(
-        dict.fromkeys(
-            str(about.get("split"))
-            for name, about in stores.items()
-            if (name in _LEARNED_FROM) == learned
-        )
-    )
+    judged = [name for name in stores if name not in _LEARNED_FROM]
+    # Where each fold is tested in turn, what is learned from is judged too.
+    names = [name for name in stores if name in _LEARNED_FROM] if learned else judged or stores
+    return list(dict.fromkeys(str(stores[name].get("split")) for name in names))
 
 
 def where(one: Evaluated) -> str:
@@ -268,7 +265,8 @@ def _phases(contents: Contents) -> list[tuple[str, str, str, str]]:
 
 def _basis(one: Evaluated) -> tuple[str, ...]:
     images, patients = counts(one)
-    words = f"n = {images:,} images" if images is not None else "images not counted"
+    what = one.result.details.get("unit", "images")
+    words = f"n = {images:,} {what}" if images is not None else f"{what} not counted"
     if patients is None:
         words += ", patients not recorded"
     else:

@@ -40,6 +40,7 @@ def _row(metric: str, data: str, images: int | None, *percent: float | None) -> 
 
 
 _PLANES = "FETAL_PLANES_DB"
+_HEARTS = "private four-chamber clips"
 BY_STUDY = {
     "zero_shot.planes": _row("macro_f1", _PLANES, 8187, 97.27, None, 67.95, 60.34, 30.77),
     "zero_shot.brain": _row("macro_f1", _PLANES, 2949, 70.15, 78.4, 18.75, 23.62, 20.61),
@@ -48,6 +49,7 @@ BY_STUDY = {
     "age": _row("valid_prediction_rate", "HC18 training set", 999, 83.42, 88.6, 8.97, 24.45, 11.43),
     "probe.planes": _row("macro_f1", _PLANES, None, 94.73, 93.0, 85.96, 85.64, 86.74),
     "probe.brain": _row("macro_f1", _PLANES, None, 82.01, 79.9, 60.67, 58.20, 63.42),
+    "chd.concatenated": _row("auroc", _HEARTS, None, 78.72, 76.9, 71.80, 64.32, 67.88),
 }
 
 

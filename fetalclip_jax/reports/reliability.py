@@ -13,6 +13,9 @@ from fetalclip_jax.evaluation.subgroups import DATA_SET, Gap, Subgroups
 from fetalclip_jax.reports import headline, naming
 from fetalclip_jax.reports.reading import Contents, Evaluated
 
+# Studies whose scores rank candidates, and promise no share of right answers.
+_NO_PROBABILITIES = ("age", "knn", "nearest_centroid")
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -87,8 +90,11 @@ def analyse(contents: Contents, columns: Sequence[str] = ()) -> Reliability:
     splits = [*_within(judged, columns, left_out), *_across(judged, columns, left_out)]
     calibrations = []
     for one in judged:
-        # Ages and curves have no probabilities: nobody misses them.
-        if one.result.study == "age" or one.result.curve or one.result.predictions is None:
+        # Ages, curves and what answers without scores have no probabilities: nobody misses them.
+        predictions, family = one.result.predictions, one.result.study.partition(".")[0]
+        if family in _NO_PROBABILITIES or one.result.curve or predictions is None:
+            continue
+        if predictions.scores is None and not predictions.candidates:
             continue
         try:
             calibrations.append((one, calibration.calibrate(one.result)))

@@ -11,9 +11,13 @@ from fetalclip_jax.reports import (
     classification,
     comparison,
     curves,
+    data_checks,
+    heart,
     images,
     naming,
     plots,
+    regression,
+    retrieval,
     subgroups,
 )
 from fetalclip_jax.reports.curves import Curves
@@ -39,9 +43,13 @@ def add_all(
     report.add("Training", *(_training(report, run) for run in report.contents.runs))
     report.add("Classification", *classification.parts(report))
     report.add("Gestational age", *_ages(report))
+    report.add("Heart defects", *heart.parts(report))
+    report.add("Supervised regression", *regression.parts(report))
+    report.add("Retrieval", *retrieval.parts(report))
     report.add("Data efficiency", *curves.parts(report, drawn))
     report.add("Subgroups", *subgroups.section(report, reliability.splits))
     report.add("Calibration and abstention", *calibration.section(report, reliability.calibrations))
+    report.add("Near-duplicates and doubtful labels", *data_checks.parts(report))
     report.add("Worst confident mistakes", *images.mistakes(report))
     report.add("Example images", *images.by_hash(report))
 

@@ -91,7 +91,13 @@ def _panel(axes: Axes, panel: Sequence[Split], names: list[str], series: list[st
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-    if not metric.unit:
+    values = [
+        g.metrics[one.found.headline].value
+        for one in panel
+        for g in one.found.groups
+        if one.found.headline in g.metrics
+    ]
+    if not metric.unit and max(values, default=0) <= 1:
         axes.set_xlim(0, 1.03 * factor)
     else:
         axes.set_xlim(left=0)

@@ -168,7 +168,8 @@ def test_the_papers_matrix_says_what_it_lacks(trained, run, tmp_path, hc18_folde
     printed, error, status = run(*command, *options)
     assert status == 0, error
     assert "zero_shot.planes: not on fetal_planes_db cannot be opened" in printed
-    assert "heart defects (CHD): the four-chamber clips are private" in printed
+    assert "clips: no folder given (--data clips=FOLDER); not measured: chd.concatenated" in printed
+    assert "abdomen: no folder given" in printed
     assert "age valid_prediction_rate on HC18 training set, 999 images: FetalCLIP 0.834" in printed
     result = json.loads((tmp_path / "tiny" / "hc18" / "age.json").read_text())
     assert result["protocol"]["name"] == "paper"

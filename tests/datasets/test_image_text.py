@@ -248,3 +248,39 @@ def test_the_folder_is_checked(tmp_path):
         opened("")
     with pytest.raises(ValueError, match="holds no image"):
         opened(tmp_path)
+
+
+def save_mask(root, name, shape, inside):
+    mask = np.zeros(shape, np.uint8)
+    mask[inside] = 255
+    PIL.Image.fromarray(mask).save(root / name)
+
+
+def test_columns_of_masks_are_outlines_and_no_group_columns(folder):
+    table = (
+        "image,mask.stomach,mask.spine\n1.png,s.png,e.png\n2.png,s.png,\n3.png,,\n4.png,no.png,\n"
+    )
+    root = folder(["1.png", "2.png", "3.png", "4.png"], table)
+    save_mask(root, "s.png", (4, 8), np.s_[1:3, 2:5])
+    save_mask(root, "e.png", (4, 8), np.s_[:0])
+    plain = opened(root)
+    assert (len(plain), plain.facts.masks, plain.facts.group_columns) == (4, (), ())
+    source = opened(root, with_masks=True)
+    assert source.facts.masks == ("stomach", "spine")
+    assert source.missing == ("no.png",)  # the row whose outline is not there is left out
+    first, second = examples(source)
+    assert (first.example_id, second.example_id) == ("1.png", "2.png")
+    assert first.masks["stomach"].sum() == 6
+    assert first.masks["stomach"][1:3, 2:5].all()
+    assert not first.masks["spine"].any()
+    assert set(second.masks) == {"stomach"}
+    assert source.description != plain.description
+
+
+def test_a_mask_of_another_size_and_a_table_without_masks_are_refused(folder):
+    root = folder(["1.png"], "image,mask.stomach\n1.png,s.png\n")
+    save_mask(root, "s.png", (4, 9), np.s_[1:3])
+    with pytest.raises(BadExampleError, match=r"1.png: the mask s.png is 4 x 9 pixels and its"):
+        opened(root, with_masks=True)[0]
+    with pytest.raises(ValueError, match=r"no outlined image \(columns mask.STRUCTURE\)"):
+        opened(folder(["1.png"], "image,plane\n1.png,brain\n"), with_masks=True)

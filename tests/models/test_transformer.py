@@ -27,13 +27,14 @@ def first(x):
     return x[:, :1]
 
 
-def block_by_block(params, x) -> list[jax.Array]:
-    """The output of each block, each called on its own."""
+def block_by_block(params, x, offsets=()) -> list[jax.Array]:
+    """The output of each block, each called on its own, and what is added to some of them."""
     block = Block(2, 16, False, 3, False, None, jnp.float32)
     outputs = []
     for layer in range(3):
         own = jax.tree.map(lambda leaf: leaf[layer], params["blocks"])  # noqa: B023
-        outputs.append(block.apply({"params": own}, outputs[-1] if outputs else x))
+        output = block.apply({"params": own}, outputs[-1] if outputs else x)
+        outputs.append(output + offsets[layer + 1] if layer + 1 in offsets else output)
     return outputs
 
 
@@ -69,6 +70,50 @@ def test_taps_are_the_outputs_of_those_blocks(params, x, choose, scan, remat, ta
         jax.tree.leaves(results(expected)), jax.tree.leaves(results(tapped)), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("choose", "scan", "remat", "taps", "blocks"),
+    [
+        (first, True, "none", (1, 2), (2,)),
+        (first, False, "full", (2,), (1, 2)),
+        (first, True, "full", (2,), (3,)),
+        (None, True, "none", (), (1, 3)),
+        (first, False, "none", (), (2,)),
+    ],
+)
+def test_offsets_are_added_to_the_outputs_of_their_blocks(
+    params, x, choose, scan, remat, taps, blocks
+):
+    stack = Transformer(**SETTINGS, scan_layers=scan, remat=remat)
+    offsets = {one: jax.random.normal(jax.random.key(one), x.shape) for one in blocks}
+
+    def with_offsets(offsets):
+        found = stack.apply({"params": params}, x, choose, taps, offsets)
+        return found if taps else (found, ())
+
+    def expected(offsets):
+        outputs = block_by_block(params, x, offsets)
+        end = outputs[-1] if choose is None else choose(outputs[-1])
+        return end, tuple(outputs[tap - 1] for tap in taps)
+
+    def results(f):
+        def loss(offsets):
+            end, outputs = f(offsets)
+            weighed = sum((i + 2) * jnp.sin(out).sum() for i, out in enumerate(outputs))
+            return jnp.sin(end).sum() + weighed, (end, outputs)
+
+        return jax.jit(jax.grad(loss, has_aux=True))(offsets)
+
+    found = results(with_offsets)
+    for a, b in zip(jax.tree.leaves(results(expected)), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    assert np.abs(found[0][blocks[0]]).max() > 0.1
+
+
+def test_an_offset_of_what_is_no_block_is_named(params, x):
+    with pytest.raises(ValueError, match=r"offsets=\(4,\): the blocks are numbered 1 to 3"):
+        Transformer(**SETTINGS).apply({"params": params}, x, None, (), {4: x})
 
 
 @pytest.mark.parametrize("taps", [(0,), (1, 4), (-1,)])

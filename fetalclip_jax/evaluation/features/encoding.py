@@ -1,21 +1,21 @@
 """Encoding a data set once, for every study that reads it."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from fetalclip_jax.data.columns import columns
 from fetalclip_jax.data.example import BadExampleError
-from fetalclip_jax.data.views import View, Views
+from fetalclip_jax.data.views import NO_MASKS, View, Views
 from fetalclip_jax.data.workers import ordered_map
 from fetalclip_jax.evaluation.features.store import FeatureStore
 
 # Fewer examples than this are read before worker processes have started.
-_WORTH_WORKERS = 300
+WORTH_WORKERS = 300
 
 
 def encode(
@@ -49,15 +49,52 @@ def encode(
       ValueError: if there is no image to encode, an example id occurs twice, or features are not
         finite.
     """
-    if copies < 0 or batch_size < 1:
-        raise ValueError(f"copies {copies} must be >= 0 and batch_size {batch_size} >= 1")
+    if copies < 0:
+        raise ValueError(f"copies {copies} must be >= 0")
     size = model.config.vision_cfg.image_size
     views = Views(source, size, transform, copies, seed, dict(only or {}))
-    gathered = _Gathered()
-    workers = workers if len(source) >= _WORTH_WORKERS else 0
+    features, gathered = encode_views(
+        model, views, len(source), batch_size=batch_size, workers=workers, progress=progress
+    )
+    return FeatureStore(
+        image_features=features,
+        columns=gathered.columns(copies),
+        raw_pixels=np.stack(gathered.thumbnails),
+        copy=np.tile(np.arange(copies + 1, dtype=np.int32), len(gathered.views)),
+        fingerprint=dict(fingerprint or {}),
+        left_out=tuple(gathered.left_out),
+    )
+
+
+def encode_views(
+    model,
+    views: Callable[[int], View | BadExampleError | None],
+    count: int,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    progress: bool = True,
+    what: str = "images",
+    pixels_each: int = 1,
+) -> tuple[Float[np.ndarray, "n d"], "Gathered"]:
+    """The features of all pixels of some views, and what else is kept of them.
+
+    Args:
+      views: index -> its view; picklable if `workers`. None passes an example over.
+      count: of indices.
+      what: the examples are, for messages.
+      pixels_each: images that a view holds, about: a few long ones are worth processes too.
+
+    Raises:
+      ValueError: see `encode`.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size} must be >= 1")
+    gathered = Gathered(what)
+    workers = workers if count * pixels_each >= WORTH_WORKERS else 0
     with (
-        ordered_map(views, len(source), workers) as read,
-        tqdm(total=len(source), desc="encoding", unit=" images", disable=not progress) as bar,
+        ordered_map(views, count, workers) as read,
+        tqdm(total=count, desc="encoding", unit=f" {what}", disable=not progress) as bar,
     ):
         features = []
         for batch in _batches(gathered.pixels(read), batch_size):
@@ -65,15 +102,8 @@ def encode(
             bar.update(gathered.passed - bar.n)
         bar.update(gathered.passed - bar.n)  # those after the last full batch are passed over
     if not features:
-        raise ValueError(gathered.why_empty(len(source)))
-    return FeatureStore(
-        image_features=np.concatenate(features),
-        columns=gathered.columns(copies),
-        raw_pixels=np.stack(gathered.thumbnails),
-        copy=np.tile(np.arange(copies + 1, dtype=np.int32), len(gathered.views)),
-        fingerprint=dict(fingerprint or {}),
-        left_out=tuple(gathered.left_out),
-    )
+        raise ValueError(gathered.why_empty(count))
+    return np.concatenate(features), gathered
 
 
 def metadata_store(source, fingerprint: Mapping[str, Any]) -> FeatureStore:
@@ -89,10 +119,18 @@ def metadata_store(source, fingerprint: Mapping[str, Any]) -> FeatureStore:
     )
 
 
-class _Gathered:
-    """What is kept of the views while their pixels pass by."""
+class Gathered:
+    """What is kept of the views while their pixels pass by.
 
-    def __init__(self):
+    Attributes:
+      views: those of all images that could be read, without their pixels.
+      thumbnails: of each image and copy.
+      left_out: (example id, reason) of every image that could not be read.
+      passed: how many images were asked for.
+    """
+
+    def __init__(self, what: str = "images"):
+        self._what = what
         self.views: list[View] = []
         self.thumbnails: list[np.ndarray] = []
         self.left_out: list[tuple[str, str]] = []
@@ -101,12 +139,17 @@ class _Gathered:
 
     def pixels(self, read) -> Iterator[np.ndarray]:
         """The pixels of every image and copy, uint8 [s, s] or [s, s, 3]."""
+        for view in self.whole(read):
+            yield from view.pixels
+
+    def whole(self, read) -> Iterator[View]:
+        """The views as they pass, of images of which there is one."""
         for view in read:
             if isinstance(view, BadExampleError):
                 self.left_out.append((view.example_id, view.reason))
             elif view is not None:
                 self._keep(view)
-                yield from view.pixels
+                yield view
             self.passed += 1
 
     def _keep(self, view: View) -> None:
@@ -114,22 +157,28 @@ class _Gathered:
         if name in self._ids:
             raise ValueError(
                 f"example id {name!r} occurs twice: predictions and tests go by it; rename one of "
-                "the images or leave it out of the table"
+                f"the {self._what} or leave it out of the table"
             )
         self._ids.add(name)
         self.thumbnails.extend(view.thumbnails)
         # The pixels themselves are gone once encoded.
-        self.views.append(dataclasses.replace(view, pixels=np.zeros(0, np.uint8)))
+        self.views.append(dataclasses.replace(view, pixels=np.zeros(0, np.uint8), masks=NO_MASKS))
 
     def columns(self, copies: int) -> dict[str, np.ndarray]:
+        """Columns by name, a row for each image and copy."""
         found = columns((view.example, view.resized_spacing_mm) for view in self.views)
         return {name: np.repeat(values, copies + 1) for name, values in found.items()}
 
     def why_empty(self, count: int) -> str:
+        """What to say where nothing was kept of `count` images."""
         if not self.left_out:
-            return f"none of {count} images is of the kind the study judges: nothing to encode"
+            return (
+                f"none of {count} {self._what} is of the kind the study judges: nothing to encode"
+            )
         name, reason = self.left_out[0]
-        return f"{len(self.left_out)} of {count} images cannot be read, first {name}: {reason}"
+        return (
+            f"{len(self.left_out)} of {count} {self._what} cannot be read, first {name}: {reason}"
+        )
 
 
 def _batches(pixels: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

@@ -17,6 +17,10 @@ from typing import Any
 LEVELS = {
     "feature": "fetalclip_jax.evaluation.features.projected",
     "metadata": "fetalclip_jax.evaluation.features.metadata",
+    "frames": "fetalclip_jax.evaluation.features.frames",
+    "images": "fetalclip_jax.evaluation.features.images",
+    "pixels": "fetalclip_jax.evaluation.features.pixels",
+    "tokens": "fetalclip_jax.evaluation.features.tokens",
 }
 
 

@@ -13,13 +13,14 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from fetalclip_jax import storage
+from fetalclip_jax.evaluation.features.rows import Rows
 from fetalclip_jax.run import whole_folder
 
 _ARRAYS, _META = "arrays.npz", "meta.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureStore:
+class FeatureStore(Rows):
     """Features and metadata of one encoded data set.
 
     Attributes:
@@ -48,9 +49,6 @@ class FeatureStore:
                 "encode again with a model whose parameters are finite"
             )
 
-    def __len__(self) -> int:
-        return len(self.copy)
-
     def select(self, rows: np.ndarray) -> "FeatureStore":
         """The store of some rows (indices or a mask)."""
         return dataclasses.replace(
@@ -60,40 +58,6 @@ class FeatureStore:
             raw_pixels=self.raw_pixels[rows],
             copy=self.copy[rows],
         )
-
-    def clean(self) -> "FeatureStore":
-        """The rows of images that were not augmented.
-
-        Raises:
-          ValueError: if there are none.
-        """
-        if not (self.copy == 0).any():
-            raise ValueError("the store has no clean image (copy 0): encode it again")
-        return self.select(self.copy == 0)
-
-    def patients(self) -> np.ndarray:
-        """Patient ids; an image without one is a patient of its own."""
-        patient, example = self.columns["patient_id"], self.columns["example_id"]
-        return np.where(patient == "", np.char.add("image:", example), patient)
-
-    def bootstrap_groups(self, resample_by: str) -> np.ndarray:
-        """What a bootstrap draws: "patient" ids, or "image" ids to match the paper.
-
-        Raises:
-          ValueError: for another word.
-        """
-        if resample_by not in ("patient", "image"):
-            raise ValueError(f"resample_by must be 'patient' or 'image', found {resample_by!r}")
-        return self.patients() if resample_by == "patient" else np.arange(len(self))
-
-    def check_model(self, fingerprint: str) -> None:
-        """Raise ValueError if another model than `fingerprint` made these features."""
-        made_by = self.fingerprint.get("model")
-        if made_by != fingerprint:
-            raise ValueError(
-                f"the store was encoded by model {made_by!r}, not by {fingerprint!r}: "
-                "encode the data set again with the model that is judged"
-            )
 
     def save(self, directory: str | os.PathLike) -> None:
         """Write `arrays.npz` and `meta.json`; the folder appears complete or not at all.

@@ -154,7 +154,7 @@ def fit(
             share_out = pool.map if epoch else map
             for images in share_out(_Group.train_epoch, groups):
                 bar.update(images)
-    return _joined([group.best() for group in groups])
+    return joined([group.best() for group in groups])
 
 
 class _Group:
@@ -221,7 +221,7 @@ def _padded(rows, width):
     return padded, np.array([len(one) for one in rows], np.int32)
 
 
-def _joined(groups):
+def joined(groups: Sequence[LinearProbes]) -> LinearProbes:
     """The probes of all groups, in their order."""
     parts = [one.arrays() for one in groups]
     return LinearProbes(**{k: np.concatenate([part[k] for part in parts]) for k in parts[0]})

@@ -26,6 +26,11 @@ class Measure(abc.ABC):
     scale: str
 
     @property
+    def defined(self) -> bool:
+        """Whether these images have such a number; ranks, say, need both classes."""
+        return True
+
+    @property
     @abc.abstractmethod
     def value(self) -> float:
         """Of all images."""
@@ -119,6 +124,10 @@ class _Difference(Measure):
     first: Measure
     second: Measure
     scale: str
+
+    @property
+    def defined(self) -> bool:
+        return self.first.defined and self.second.defined
 
     @property
     def value(self) -> float:

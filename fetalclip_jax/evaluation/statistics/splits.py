@@ -16,9 +16,16 @@ Split = tuple[np.ndarray, np.ndarray]
 
 
 def folds_by_patient(
-    patient_ids: Sequence[str] | np.ndarray, folds: int = 5, seed: int = 0
+    patient_ids: Sequence[str] | np.ndarray,
+    folds: int = 5,
+    seed: int = 0,
+    classes: np.ndarray | None = None,
 ) -> list[Split]:
     """Splits of the distinct patients; each patient validates exactly once.
+
+    Args:
+      classes: [n] of each image: folds then share out the patients of every class as evenly as can
+        be, so that a rare one is in each. A patient's class is the highest of its images.
 
     Raises:
       ValueError: if there are fewer patients than folds, or fewer than two folds.
@@ -28,7 +35,16 @@ def folds_by_patient(
         raise ValueError(
             f"folds must lie between 2 and the number of patients ({len(patients)}), found {folds}"
         )
-    parts = np.array_split(np.random.default_rng([seed, folds]).permutation(patients), folds)
+    drawn = np.random.default_rng([seed, folds]).permutation(patients)
+    if classes is None:
+        parts = np.array_split(drawn, folds)
+    else:
+        highest: dict[str, int] = {}
+        for patient, one in zip(np.asarray(patient_ids, np.str_).tolist(), classes, strict=True):
+            highest[patient] = max(highest.get(patient, one), one)
+        of_patient = np.array([highest[patient] for patient in drawn.tolist()])
+        dealt = drawn[np.argsort(of_patient, kind="stable")]
+        parts = [dealt[start::folds] for start in range(folds)]
     return [
         (np.sort(np.concatenate(parts[:held_out] + parts[held_out + 1 :])), np.sort(validation))
         for held_out, validation in enumerate(parts)
@@ -103,42 +119,6 @@ def read_test_ids(path: str | os.PathLike) -> np.ndarray:
             raise ValueError(f"{path}: {strays[0]!r} is {content[strays[0]]!r}, not 'test'")
         content = list(content)
     return _ids(path, "the test set", content)
-
-
-def hc18_test_ids(
-    test_ids: Sequence[str] | np.ndarray, splits: Sequence[Split], variant: str = "clean"
-) -> np.ndarray:
-    """Test ids of HC18 in the zero-padded form of its files, as published or without the leak.
-
-    The published test file writes "5" where the training file writes "005", so that 18 of its 161
-    images are also trained on. "clean" leaves those out; "official" keeps them.
-
-    Args:
-      test_ids: from `read_test_ids`.
-      splits: every split whose training and validation ids must not be tested.
-      variant: "clean" or "official".
-
-    Raises:
-      ValueError: for another variant or an id that is not a number.
-    """
-    if variant not in ("clean", "official"):
-        raise ValueError(f"variant must be 'clean' or 'official', found {variant!r}")
-    ids = np.array([pad_hc18_id(one) for one in test_ids])
-    if variant == "official":
-        return ids
-    seen = {pad_hc18_id(one) for split in splits for part in split for one in part}
-    return ids[[one not in seen for one in ids]]
-
-
-def pad_hc18_id(image_id: str) -> str:
-    """ "5" -> "005", the form of the file names.
-
-    Raises:
-      ValueError: if the id is not a number.
-    """
-    if not str(image_id).isdigit():
-        raise ValueError(f"HC18 id {str(image_id)!r} is not a number")
-    return f"{int(image_id):03d}"
 
 
 def _read(path):

@@ -9,6 +9,7 @@ from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.result import Predictions, Result
 from fetalclip_jax.evaluation.statistics.measure import Measured
 from fetalclip_jax.evaluation.study import Study
+from fetalclip_jax.labels import OUTLINED
 
 _PACKAGE = "fetalclip_jax.evaluation.studies"
 
@@ -21,6 +22,17 @@ STUDIES = {
     "probe.raw_pixels": "probe:RawPixels",
     "probe.*": "probe:Probe",
     "few_shot.*": "few_shot:FewShot",
+    "chd.concatenated": "chd:Concatenated",
+    "chd.mean": "chd:Mean",
+    "nearest_centroid.*": "nearest:NearestCentroid",
+    "knn.*": "nearest:Neighbours",
+    "regression.*": "regression:Regression",
+    "retrieval": "retrieval:Retrieval",
+    "near_duplicates": "near_duplicates:NearDuplicates",
+    "mislabels.*": "mislabels:Mislabels",
+    "segmentation.*": "segmentation:Segmentation",
+    "few_shot_segmentation.*": "few_shot_segmentation:FewShotSegmentation",
+    "explanation.*": "explanation:Explanation",
 }
 
 # Tasks of a family that need no more than a name. Others take any column of the data set.
@@ -28,6 +40,13 @@ _TASKS = {
     "zero_shot.*": ("planes", "brain"),
     "probe.*": ("planes", "brain"),
     "few_shot.*": ("planes", "brain"),
+    "nearest_centroid.*": ("planes", "brain"),
+    "knn.*": ("planes", "brain"),
+    "mislabels.*": ("planes", "brain"),
+    "regression.*": ("ga_days", "hc_mm"),
+    "segmentation.*": tuple(OUTLINED),
+    "few_shot_segmentation.*": tuple(OUTLINED),
+    "explanation.*": ("head", "abdomen", "heart"),
 }
 # What `fetalclip score` calls a result of someone's predictions.
 SCORED = "classification"
@@ -55,7 +74,7 @@ def create(name: str, **options) -> Study:
     """A study, ready to say what it needs and to run.
 
     Args:
-      name: one of `names()`, or "zero_shot.", "probe." or "few_shot." with a column of the data.
+      name: one of `names()`, or a family, such as "probe.", with a column of the data.
       **options: `protocol`, `resample_by`, `resamples`, `seed` and those of the study itself.
 
     Raises:

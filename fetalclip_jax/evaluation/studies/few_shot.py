@@ -148,7 +148,7 @@ class FewShot:
             "deviation": deviation(scores),
             "runs": scores.tolist(),
             "support_sets": len(draws),
-            "draws": [_digest(draw) for draw in draws],
+            "draws": [digest(draw) for draw in draws],
             "pool_patients": pool,
             "train_images": float(np.mean([len(data.rows(draw)[0]) for draw in draws])),
             "feature_scaling": self.settings.feature_scaling,
@@ -240,7 +240,7 @@ def _gap(draw: splits.Split, data: ProbeData) -> str:
     return "" if np.isin(patients, data.owners).all() else "has no image of the task"
 
 
-def _digest(draw: splits.Split) -> str:
+def digest(draw: splits.Split) -> str:
     """Names the patients of a support set, so that another model's can be seen to be the same."""
     words = json.dumps([sorted(map(str, part)) for part in draw])
     return hashlib.sha256(words.encode()).hexdigest()[:12]

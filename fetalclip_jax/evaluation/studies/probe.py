@@ -15,7 +15,11 @@ from fetalclip_jax.evaluation.statistics import official, splits
 from fetalclip_jax.evaluation.statistics.intervals import Spread
 from fetalclip_jax.evaluation.statistics.measure import Measured
 from fetalclip_jax.evaluation.studies.probe_data import ProbeData
-from fetalclip_jax.evaluation.studies.probe_settings import HeadSettings, check_used
+from fetalclip_jax.evaluation.studies.probe_settings import (
+    HeadSettings,
+    LinearHeadSettings,
+    check_used,
+)
 from fetalclip_jax.evaluation.studies.settings import resolve
 from fetalclip_jax.evaluation.studies.tasks import COLUMNS
 from fetalclip_jax.evaluation.study import Need
@@ -194,7 +198,7 @@ def take_lists(
     return details
 
 
-def head_details(probes: LinearProbes, settings: HeadSettings) -> dict[str, Any]:
+def head_details(probes: LinearProbes, settings: LinearHeadSettings) -> dict[str, Any]:
     """What the validation patients chose."""
     if settings.solver == "adamw":
         return {

@@ -17,7 +17,7 @@ from fetalclip_jax.evaluation.statistics.finite import require_finite
 from fetalclip_jax.evaluation.statistics.official import Patients
 from fetalclip_jax.evaluation.statistics.splits import Split
 from fetalclip_jax.evaluation.studies.classification import Classification
-from fetalclip_jax.evaluation.studies.probe_settings import HeadSettings
+from fetalclip_jax.evaluation.studies.settings import Settings
 from fetalclip_jax.evaluation.studies.tasks import probe_task
 
 INPUTS = ("features", "raw_pixels")
@@ -41,22 +41,18 @@ class ProbeData:
     """
 
     def __init__(
-        self, fit: FeatureStore, test: FeatureStore, task: str, settings: HeadSettings, inputs: str
+        self, fit: FeatureStore, test: FeatureStore, task: str, settings: Settings, inputs: str
     ):
         """Takes the rows of a task.
+
+        Args:
+          settings: those of a study, with `feature_scaling`; to `fit`, `LinearHeadSettings`.
 
         Raises:
           ValueError: stores of two models, patients in both, labels that are missing, or inputs
             that are not finite.
         """
-        test.check_model(fit.fingerprint.get("model"))
-        self.patients = Patients(np.unique(fit.patients()), np.unique(test.patients()))
-        leaked = np.intersect1d(self.patients.fit, self.patients.test)
-        if len(leaked):
-            raise ValueError(
-                f"{len(leaked)} patients are in the images to learn from and in the test set, such "
-                f"as {str(leaked[0])!r}: a probe would be tested on patients it trained on"
-            )
+        self.patients = check_apart(fit, test)
         self.task, self._settings = probe_task(task, fit), settings
         rows, self.labels = self.task.select(fit)
         pool = fit.select(rows)
@@ -190,13 +186,14 @@ class ProbeData:
         """Logits of every run for the test images; their mean probability is shown."""
         logits = probes.logits(self.test_features)
         # Runs are ranked by logits: probabilities near 0 and 1 would round to ties.
+        return self.classified(logits, probabilities(logits).mean(0))
+
+    def classified(
+        self, scores: Float[np.ndarray, "runs n c"], shown: Float[np.ndarray, "n c"] | None = None
+    ) -> Classification:
+        """Scores of the test images, by which the classes compete; see `Classification`."""
         return Classification(
-            logits,
-            self.test_labels,
-            self.task.classes,
-            self.test,
-            self.bootstrap(),
-            shown=_probabilities(logits).mean(0),
+            scores, self.test_labels, self.task.classes, self.test, self.bootstrap(), shown
         )
 
     def out_of_fold(self, splits: Sequence[Split], probes: LinearProbes) -> Predictions:
@@ -214,7 +211,7 @@ class ProbeData:
             _, rows = self.rows(split)
             own = slice(fold * runs, (fold + 1) * runs)
             part = LinearProbes(folds.weight[own], folds.bias[own], folds.validation_loss[own])
-            total[rows] += _probabilities(part.logits(self.features[rows])).mean(0)
+            total[rows] += probabilities(part.logits(self.features[rows])).mean(0)
             times[rows] += 1
         rows = np.flatnonzero(times)
         scores, names = total[rows] / times[rows, None], np.array(self.task.classes, np.str_)
@@ -235,6 +232,23 @@ class ProbeData:
         return Bootstrap(groups, settings.resamples, settings.seed)
 
 
+def check_apart(fit: FeatureStore, test: FeatureStore) -> Patients:
+    """The patients of both stores.
+
+    Raises:
+      ValueError: stores of two models, or patients in both.
+    """
+    test.check_model(fit.fingerprint.get("model"))
+    found = Patients(np.unique(fit.patients()), np.unique(test.patients()))
+    leaked = np.intersect1d(found.fit, found.test)
+    if len(leaked):
+        raise ValueError(
+            f"{len(leaked)} patients are in the images to learn from and in the test set, such as "
+            f"{str(leaked[0])!r}: a probe would be tested on patients it trained on"
+        )
+    return found
+
+
 def _inputs(store: FeatureStore, inputs: str, scaling: str) -> Float[np.ndarray, "n d"]:
     found = store.image_features
     if inputs == "raw_pixels":
@@ -245,7 +259,8 @@ def _inputs(store: FeatureStore, inputs: str, scaling: str) -> Float[np.ndarray,
     return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
 
 
-def _probabilities(logits: Float[np.ndarray, "runs n c"]) -> Float[np.ndarray, "runs n c"]:
+def probabilities(logits: Float[np.ndarray, "runs n c"]) -> Float[np.ndarray, "runs n c"]:
+    """The softmax of logits, in float64."""
     exact = logits.astype(np.float64)
     odds = np.exp(exact - exact.max(-1, keepdims=True))
     return odds / odds.sum(-1, keepdims=True)

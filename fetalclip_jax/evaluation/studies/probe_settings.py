@@ -17,27 +17,19 @@ _ONLY = {
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadSettings(Settings):
-    """Options of a linear head on frozen features. The defaults are the tuned protocol.
+class LinearHeadSettings(Settings):
+    """Options of any linear head on frozen features. The defaults are the tuned protocol.
 
     Attributes:
-      splits: folder or file of official split files; "" draws splits by patient.
-      copies: augmented copies of each image to learn from; the clean ones are then not trained on.
-      redraws: trainings on copies drawn anew, so that their chance is part of a probe's interval;
-        0 or 2 and more.
       transform: how images are made, see `evaluation.study.TRANSFORMS`.
       solver: "logistic" (to the end, a sweep of L2 penalties) or "adamw" (epochs and seeds).
       feature_scaling: "none", "unit" (length one) or, for "adamw", "standardise".
       penalties: that "logistic" tries.
       learning_rates, weight_decay, batch_size, epochs: of "adamw", see `heads.linear.ProbeConfig`.
       runs: seeds of "adamw" on every split; "logistic" knows none, so that it is run once.
-      top_k: accuracies that are reported beside that of the first answer.
       progress: show progress bars.
     """
 
-    splits: str = ""
-    copies: int = 0
-    redraws: int = 5
     transform: str = "clip"
     solver: str = "logistic"
     feature_scaling: str = "unit"
@@ -47,7 +39,6 @@ class HeadSettings(Settings):
     batch_size: int = 64
     epochs: int = 50
     runs: int = 1
-    top_k: tuple[int, ...] = (2,)
     progress: bool = True
 
     def __post_init__(self):
@@ -61,13 +52,8 @@ class HeadSettings(Settings):
         ):
             if value not in known:
                 raise ValueError(f"{name}={value!r} is not one of {', '.join(known)}")
-        if self.copies < 0 or self.runs < 1 or any(k < 2 for k in self.top_k):
-            raise ValueError(
-                f"copies={self.copies} must be at least 0, runs={self.runs} at least 1 and "
-                f"top_k={self.top_k} at least 2"
-            )
-        if self.redraws < 0 or self.redraws == 1:
-            raise ValueError(f"redraws={self.redraws} must be 0, or 2 and more to show a spread")
+        if self.runs < 1:
+            raise ValueError(f"runs={self.runs} must be at least 1")
         if self.solver == "logistic" and self.feature_scaling == "standardise":
             raise ValueError("feature_scaling='standardise' needs solver='adamw'")
         if not self.penalties or not all(one > 0 for one in self.penalties):
@@ -95,7 +81,34 @@ class HeadSettings(Settings):
         return self.to_json(leave_out=("progress", *other))
 
 
-def check_used(study: str, settings: HeadSettings, options: Mapping[str, Any]) -> None:
+@dataclasses.dataclass(frozen=True)
+class HeadSettings(LinearHeadSettings):
+    """Options of a linear head that tells classes of images apart.
+
+    Attributes:
+      splits: folder or file of official split files; "" draws splits by patient.
+      copies: augmented copies of each image to learn from; the clean ones are then not trained on.
+      redraws: trainings on copies drawn anew, so that their chance is part of a probe's interval;
+        0 or 2 and more.
+      top_k: accuracies that are reported beside that of the first answer.
+    """
+
+    splits: str = ""
+    copies: int = 0
+    redraws: int = 5
+    top_k: tuple[int, ...] = (2,)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.copies < 0 or any(k < 2 for k in self.top_k):
+            raise ValueError(
+                f"copies={self.copies} must be at least 0 and top_k={self.top_k} at least 2"
+            )
+        if self.redraws < 0 or self.redraws == 1:
+            raise ValueError(f"redraws={self.redraws} must be 0, or 2 and more to show a spread")
+
+
+def check_used(study: str, settings: LinearHeadSettings, options: Mapping[str, Any]) -> None:
     """Refuses options that the chosen way of training would not read.
 
     Raises:

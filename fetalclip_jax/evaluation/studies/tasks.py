@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from fetalclip_jax.evaluation.features.store import FeatureStore
 from fetalclip_jax.labels import TASKS
@@ -97,3 +97,28 @@ def column(store: FeatureStore, name: str) -> np.ndarray:
     if values.dtype.kind != "U":
         raise ValueError(f"column {name!r} holds numbers, not class names")
     return values
+
+
+def numbers(store: FeatureStore, name: str) -> Float[np.ndarray, "n"]:
+    """Values of one column as numbers, nan where unknown; texts that are numbers are read.
+
+    Raises:
+      ValueError: no such column, or one of texts.
+    """
+    if name not in store.columns:
+        raise ValueError(
+            f"the data set has no column {name!r}; it has {', '.join(sorted(store.columns))}"
+        )
+    values = store.columns[name]
+    if values.dtype.kind != "U":
+        return values.astype(np.float64)
+    try:
+        found = np.array([float(value or "nan") for value in values.tolist()])
+    except ValueError as error:
+        raise ValueError(
+            f"column {name!r} holds texts, not numbers ({error}): a probe learns classes, "
+            f"probe.{name}"
+        ) from error
+    if np.isinf(found).any():
+        raise ValueError(f"column {name!r} holds an infinite number; correct the table")
+    return found

@@ -91,24 +91,3 @@ def test_official_files(shared_reference):
     draws = splits.read_support_sets(few / planes / "train_val_split.json")
     assert list(draws) == [2, 4, 8, 16, 32, 64, 128]
     assert {len(sets) for sets in draws.values()} == {5}
-
-
-def test_hc18_leak_is_kept_or_left_out(shared_reference):
-    folder = shared_reference / "splits" / "probing" / "segmentation_hc"
-    folds = splits.read_folds(folder / "train_val_split.json")
-    test = splits.read_test_ids(folder / "test_id.json")
-    official = splits.hc18_test_ids(test, folds, "official")
-    clean = splits.hc18_test_ids(test, folds, "clean")
-    assert (len(official), len(clean)) == (161, 143)
-    trained = {one for pair in folds for part in pair for one in part}
-    assert len(trained & set(official)) == 18
-    assert not trained & set(clean)
-
-
-def test_hc18_ids_and_variants():
-    split = [(np.array(["005"]), np.array(["010"]))]
-    assert splits.hc18_test_ids(["5", "10", "737"], split).tolist() == ["737"]
-    with pytest.raises(ValueError, match="'clean' or 'official', found 'raw'"):
-        splits.hc18_test_ids(["5"], split, "raw")
-    with pytest.raises(ValueError, match="'5_HC' is not a number"):
-        splits.pad_hc18_id("5_HC")

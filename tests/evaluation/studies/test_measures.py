@@ -30,6 +30,16 @@ def stores(make_classes, make_store):
     }
 
 
+def stores_of(study, stores):
+    """Under the names that a study has for them."""
+    if study.startswith("regression."):
+        rows = np.arange(len(stores["images"])) < 15
+        return {"fit": stores["images"].select(rows), "test": stores["images"].select(~rows)}
+    if study.split(".")[0] in ("mislabels", "near_duplicates"):
+        return {"pool": stores["fit"], "judged": stores["test"]}
+    return stores
+
+
 @pytest.mark.parametrize(
     ("study", "options"),
     [
@@ -39,6 +49,13 @@ def stores(make_classes, make_store):
         ("zero_shot.brain", {}),
         ("zero_shot.merged", {}),
         ("age", {}),
+        ("retrieval", {}),
+        ("near_duplicates", {"least_correlation": 0.5}),
+        ("mislabels.planes", {"penalties": (1e-2,), "planted": 0.2}),
+        ("nearest_centroid.planes", {}),
+        ("knn.planes", {"ks": (3,)}),
+        ("regression.hc_mm", {}),
+        ("regression.ga_days", {"spacing": "none"}),
     ],
 )
 def test_saved_predictions_give_the_metrics_again(stores, lookup_model, tmp_path, study, options):
@@ -46,7 +63,7 @@ def test_saved_predictions_give_the_metrics_again(stores, lookup_model, tmp_path
         return np.random.default_rng(list(text.encode())).normal(size=8)
 
     made = studies.create(study, resamples=50, **options)
-    result = made.run(stores, lookup_model(embed))
+    result = made.run(stores_of(study, stores), lookup_model(embed))
     kept = results.load(result.save(tmp_path))
     found = studies.measures(kept)
     assert found.keys() == result.metrics.keys()

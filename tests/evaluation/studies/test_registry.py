@@ -7,7 +7,13 @@ from fetalclip_jax.evaluation import studies
 def test_every_name_makes_a_study_that_says_what_it_needs():
     assert set(studies.names()) == {
         "zero_shot.planes", "zero_shot.brain", "zero_shot.merged", "age", "probe.planes",
-        "probe.brain", "probe.raw_pixels", "few_shot.planes", "few_shot.brain",
+        "probe.brain", "probe.raw_pixels", "few_shot.planes", "few_shot.brain", "retrieval",
+        "near_duplicates", "mislabels.planes", "mislabels.brain", "nearest_centroid.planes",
+        "nearest_centroid.brain", "knn.planes", "knn.brain", "regression.ga_days",
+        "regression.hc_mm", "chd.concatenated", "chd.mean", "segmentation.head",
+        "segmentation.abdomen", "segmentation.four_chamber", "few_shot_segmentation.head",
+        "few_shot_segmentation.abdomen", "few_shot_segmentation.four_chamber",
+        "explanation.head", "explanation.abdomen", "explanation.heart",
     }  # fmt: skip
     for name in studies.names():
         study = studies.create(name, protocol="paper", seed=3)

@@ -1,0 +1,359 @@
+"""Near-duplicates: images that look alike to the model and pixel by pixel.
+
+Both have to agree. Features alone put images together that show the same, pixels alone images that
+are bright in the same places. Features are compared by the cosine of what tells them from the mean
+feature of all, 16 x 16 thumbnails by their correlation. A near-duplicate in another split is a
+leak; frames of one scan are often near-duplicates, and no harm in one split.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from fetalclip_jax.evaluation.features.store import FeatureStore
+from fetalclip_jax.evaluation.groups import group_columns
+from fetalclip_jax.evaluation.pictures import Picture
+from fetalclip_jax.evaluation.result import Baseline, Predictions, Result
+from fetalclip_jax.evaluation.sheets import contact_sheet
+from fetalclip_jax.evaluation.statistics import measure
+from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
+from fetalclip_jax.evaluation.statistics.finite import require_finite
+from fetalclip_jax.evaluation.statistics.measure import Measured
+from fetalclip_jax.evaluation.studies.joined import JUDGED, joined
+from fetalclip_jax.evaluation.studies.settings import Settings, resolve
+from fetalclip_jax.evaluation.study import Need
+
+# So many images' similarities to all others are held at a time.
+_BLOCK = 256
+LISTED, SHOWN = 100, 12
+# Labels that a pair may disagree on, as the table calls them, and their columns.
+_LABELS = {"plane": "plane", "brain_plane": "brain_plane", "finding": "label"}
+
+
+@dataclasses.dataclass(frozen=True)
+class NearDuplicatesSettings(Settings):
+    """Options of the search.
+
+    Attributes:
+      roles: splits that are searched together, see `datasets.protocol.SourceFacts.roles`.
+      least_cosine: of features, from which on two images are alike to the model.
+      least_correlation: of thumbnails, from which on their pixels are.
+    """
+
+    roles: tuple[str, ...] = ("fit", "test")
+    least_cosine: float = 0.9
+    least_correlation: float = 0.95
+
+    def __post_init__(self):
+        super().__post_init__()
+        unknown = sorted(set(self.roles) - set(JUDGED))
+        if unknown or not self.roles or len(set(self.roles)) < len(self.roles):
+            raise ValueError(f"roles={self.roles} must be different ones of {', '.join(JUDGED)}")
+        if not (-1 < self.least_cosine <= 1 and -1 < self.least_correlation <= 1):
+            raise ValueError(
+                f"least_cosine={self.least_cosine:g} and least_correlation="
+                f"{self.least_correlation:g} must lie between -1 and 1"
+            )
+
+
+class NearDuplicates:
+    """Pairs of images that nearly agree, those across splits and patients first."""
+
+    settings_type = NearDuplicatesSettings
+
+    name = "near_duplicates"
+
+    def __init__(self, **options):
+        protocols = {"default": {}, "paper": {"resample_by": "image"}}
+        self.settings = resolve(self.name, self.settings_type, protocols, options)
+        self.needs = tuple(
+            Need(f"{JUDGED[role]}{kind}", role, level=level)
+            for role in self.settings.roles
+            for kind, level in (("", "feature"), ("_images", "images"))
+        )
+
+    def run(self, stores: Mapping[str, FeatureStore], model) -> Result:
+        """Searches the clean images of all roles together; see `evaluation.study.Study`."""
+        settings = self.settings
+        store, split = joined(stores, settings.roles, model)
+        if len(store) < 2:
+            raise ValueError("near_duplicates: there is one image only; a pair takes two")
+        require_finite("the image features", store.image_features, store.columns["example_id"])
+        found = search(
+            centred(store.image_features),
+            _thumbnails(store.raw_pixels),
+            np.unique(store.patients(), return_inverse=True)[1],
+            np.unique(split, return_inverse=True)[1],
+            settings.least_cosine,
+            settings.least_correlation,
+        )
+        predictions = _predictions(store, split, found)
+        bootstrap = Bootstrap(
+            store.bootstrap_groups(settings.resample_by), settings.resamples, settings.seed
+        )
+        pairs = _pairs(predictions)
+        return Result(
+            study=self.name,
+            metrics=bootstrap.estimates(self.measures(predictions)),
+            protocol=settings.to_json(),
+            baselines={
+                f"{kind}_alone": Baseline(
+                    "near_duplicate_share",
+                    bootstrap.estimate(measure.mean(alone)),
+                    f"by {kind} alone",
+                )
+                for kind, alone in (("features", found.by_features), ("pixels", found.by_pixels))
+            },
+            details={
+                "tells_of": "the data",
+                "count": len(store),
+                "patients": len(np.unique(store.patients())),
+                "images": {name: int((split == name).sum()) for name in np.unique(split)},
+                "pairs": found.pairs,
+                "pairs_across_splits": found.pairs_across_splits,
+                "pairs_across_patients": found.pairs_across_patients,
+                "list": pairs[:LISTED],
+                "listed": min(len(pairs), LISTED),
+                "list_holds": "each image with its closest near-duplicate, those across splits and "
+                "patients first",
+                "resample_by": settings.resample_by,
+                "resampled": "images, their near-duplicates fixed",
+            },
+            predictions=predictions,
+            pictures=_pictures(stores, pairs),
+        )
+
+    @staticmethod
+    def measures(predictions: Predictions) -> dict[str, Measured]:
+        """See `evaluation.study.Study`."""
+        extra, rows = predictions.extra, np.arange(len(predictions.example_id))
+        found = {"near_duplicate_share": Measured(measure.mean(extra["near_duplicates"] > 0), rows)}
+        across = {"across_patients": rows}
+        if len(np.unique(extra["split"])) > 1:
+            across["across_splits"] = rows
+        for name, judged in across.items():
+            share = measure.mean(extra[f"near_duplicates_{name}"] > 0)
+            found[f"near_duplicate_share_{name}"] = Measured(share, judged)
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a search found, by image.
+
+    Attributes:
+      partner: the closest near-duplicate, those across splits, then across patients, first; -1 for
+        an image without any.
+      cosine, correlation: of the image and its partner; 0 where there is none.
+      count, across_splits, across_patients: near-duplicates of each image.
+      by_features, by_pixels: whether one of both alone would have found any.
+    """
+
+    partner: Int[np.ndarray, "n"]
+    cosine: Float[np.ndarray, "n"]
+    correlation: Float[np.ndarray, "n"]
+    count: Int[np.ndarray, "n"]
+    across_splits: Int[np.ndarray, "n"]
+    across_patients: Int[np.ndarray, "n"]
+    by_features: Bool[np.ndarray, "n"]
+    by_pixels: Bool[np.ndarray, "n"]
+
+    @property
+    def pairs(self) -> int:
+        return int(self.count.sum()) // 2
+
+    @property
+    def pairs_across_splits(self) -> int:
+        return int(self.across_splits.sum()) // 2
+
+    @property
+    def pairs_across_patients(self) -> int:
+        return int(self.across_patients.sum()) // 2
+
+
+def search(
+    features: Float[np.ndarray, "n d"],
+    thumbnails: Float[np.ndarray, "n p"],
+    patients: Int[np.ndarray, "n"],
+    splits: Int[np.ndarray, "n"],
+    least_cosine: float,
+    least_correlation: float,
+    *,
+    block_size: int = _BLOCK,
+) -> Found:
+    """Compares every image with every other, a block of images at a time.
+
+    Args:
+      features, thumbnails: of length one each.
+      patients, splits: of each image, as numbers.
+      block_size: images whose similarities to all others are held at a time.
+    """
+    count, size = len(features), min(block_size, len(features))
+    owners = jnp.asarray(patients, jnp.int32), jnp.asarray(splits, jnp.int32)
+    everything = jnp.asarray(features), jnp.asarray(thumbnails), *owners
+    least = np.float32(least_cosine), np.float32(least_correlation)
+    blocks: list[np.ndarray] = [np.empty(0)] * 8
+    for start in range(0, count, size):
+        # The last block starts earlier: one shape, one program.
+        start = min(start, count - size)
+        found = _search(np.int32(start), *everything, *least, size)
+        for place, values in enumerate(found):
+            if not len(blocks[place]):
+                blocks[place] = np.empty(count, np.asarray(values).dtype)
+            blocks[place][start : start + size] = values
+    return Found(*blocks)
+
+
+def centred(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """What tells each feature from the mean of all, at length one.
+
+    Features of a model lie in a narrow cone (Liang et al. 2022): by their plain cosines, all images
+    of some models are alike.
+    """
+    unit = _unit(np.asarray(features, np.float64))
+    return _unit(unit - unit.mean(0)).astype(np.float32)
+
+
+def _thumbnails(pixels: np.ndarray) -> Float[np.ndarray, "n p"]:
+    exact = pixels.astype(np.float64)
+    return _unit(exact - exact.mean(1, keepdims=True)).astype(np.float32)
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    # What is blank, or no different from the mean, is like nothing.
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.where(length > 1e-9, values / np.maximum(length, 1e-9), 0.0)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _search(
+    start: Int[Array, ""],
+    features: Float[Array, "n d"],
+    thumbnails: Float[Array, "n p"],
+    patients: Int[Array, "n"],
+    splits: Int[Array, "n"],
+    least_cosine: Float[Array, ""],
+    least_correlation: Float[Array, ""],
+    size: int,
+) -> tuple[Array, ...]:
+    def block(values):
+        return jax.lax.dynamic_slice_in_dim(values, start, size)
+
+    exact = jax.lax.Precision.HIGHEST
+    cosine = jnp.einsum("bd,nd->bn", block(features), features, precision=exact)
+    correlation = jnp.einsum("bp,np->bn", block(thumbnails), thumbnails, precision=exact)
+    other = (start + jnp.arange(size))[:, None] != jnp.arange(len(features))
+    by_features, by_pixels = (
+        (cosine >= least_cosine) & other,
+        (correlation >= least_correlation) & other,
+    )
+    alike = by_features & by_pixels
+    other_split = block(splits)[:, None] != splits
+    other_patient = block(patients)[:, None] != patients
+    # Both similarities add up to 2 at most: the bonuses decide first.
+    nearness = cosine + correlation + 8.0 * other_split + 4.0 * other_patient
+    partner = jnp.where(alike, nearness, -jnp.inf).argmax(1)
+    any_alike = alike.any(1)
+
+    def of_partner(values):
+        own = jnp.take_along_axis(values, partner[:, None], 1)[:, 0]
+        return jnp.where(any_alike, own, 0.0)
+
+    return (
+        jnp.where(any_alike, partner, -1),
+        of_partner(cosine),
+        of_partner(correlation),
+        alike.sum(1),
+        (alike & other_split).sum(1),
+        (alike & other_patient).sum(1),
+        by_features.any(1),
+        by_pixels.any(1),
+    )
+
+
+def _predictions(store: FeatureStore, split: np.ndarray, found: Found) -> Predictions:
+    ids = store.columns["example_id"]
+    has, partner = found.partner >= 0, np.maximum(found.partner, 0)
+
+    def of_partner(values):
+        return np.where(has, values[partner], "")
+
+    extra = {
+        "split": split,
+        "near_duplicates": found.count,
+        "near_duplicates_across_splits": found.across_splits,
+        "near_duplicates_across_patients": found.across_patients,
+        "cosine": np.round(found.cosine.astype(np.float64), 4),
+        "correlation": np.round(found.correlation.astype(np.float64), 4),
+        "partner_patient": of_partner(store.columns["patient_id"]),
+        "partner_split": of_partner(split),
+    }
+    for name, column in _LABELS.items():
+        values = store.columns[column]
+        if (values != "").any():
+            extra |= {name: values, f"partner_{name}": of_partner(values)}
+    return Predictions(
+        example_id=ids,
+        patient_id=store.columns["patient_id"],
+        label=np.full(len(ids), ""),
+        prediction=of_partner(ids),
+        extra=extra,
+        groups=group_columns(store),
+    )
+
+
+def _pairs(predictions: Predictions) -> list[dict[str, Any]]:
+    """Each image with its closest near-duplicate, no pair twice, the worst first."""
+    found = {}
+    for row in predictions.rows():
+        if not row["prediction"]:
+            continue
+        same_split = row["split"] == row["partner_split"]
+        known = row["patient_id"] != "" and row["partner_patient"] != ""
+        labels = [name for name in _LABELS if name in row]
+        pair = {
+            "first": row["example_id"],
+            "second": row["prediction"],
+            "cosine": row["cosine"],
+            "correlation": row["correlation"],
+            "splits": row["split"] if same_split else f"{row['split']}, {row['partner_split']}",
+            "same_split": same_split,
+            "same_patient": row["patient_id"] == row["partner_patient"] if known else None,
+            "labels_differ": [name for name in labels if row[name] != row[f"partner_{name}"]],
+        }
+        found.setdefault(frozenset((pair["first"], pair["second"])), pair)
+    return sorted(
+        found.values(),
+        key=lambda pair: (
+            pair["same_split"],
+            pair["same_patient"] is True,
+            -pair["cosine"] - pair["correlation"],
+        ),
+    )
+
+
+def _pictures(stores: Mapping[str, Any], pairs: list[dict[str, Any]]) -> list[Picture]:
+    by_id = {
+        name: store
+        for key, store in stores.items()
+        if key.endswith("_images")
+        for name in store.places
+    }
+    shown = [
+        [by_id[name].image(name) for name in (pair["first"], pair["second"])]
+        for pair in pairs[:SHOWN]
+        if pair["first"] in by_id and pair["second"] in by_id
+    ]
+    if not shown:
+        return []
+    caption = (
+        "Pairs that nearly agree, numbered as in the table; those across splits, then across "
+        "patients, come first."
+    )
+    return [Picture("pairs", contact_sheet(shown, 3), caption, "Pairs of images side by side")]
