@@ -30,7 +30,6 @@ import time
 # float32 on an accelerator is not float32 by default.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -277,7 +276,7 @@ def parity() -> None:
 
 
 def golden() -> None:
-    """Answers of PyTorch in float64, rounded to float32; trees as vectors of their sorted leaves."""
+    """Answers of PyTorch in float64, as float32; trees as vectors of their sorted leaves."""
     with jax.enable_x64(True):
         inputs, theirs = torch_answers(*in_float64(drawn(6, 2, 32, 3, 2, 2)))
         vectors = {
@@ -346,7 +345,8 @@ def speed(steps: int) -> None:
             for name, (wall, processor) in (("here", here), ("PyTorch", pytorch)):
                 rate = BATCH / wall
                 print(
-                    f"    {name:8} {wall:6.2f} s, {processor:6.2f} s of processors, {rate:.2f} pairs/s"
+                    f"    {name:8} {wall:6.2f} s, {processor:6.2f} s of processors, "
+                    f"{rate:.2f} pairs/s"
                 )
             wall, processor = pytorch / here
             print(
