@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fetalclip_jax.evaluation import studies
 from fetalclip_jax.evaluation.alignment import Aligned
-from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.statistics.intervals import Spread
 from fetalclip_jax.evaluation.statistics.support_sets import SupportSets, over_sizes
@@ -88,9 +88,9 @@ def share_of_pool(point: Mapping[str, Any]) -> float | None:
 
 
 def set_means(result: Result, size: str) -> np.ndarray:
-    """Macro F1 of each support set, the mean over its runs, [S]."""
-    scores = Answers.of(result.predictions, size).run_macro_f1()
-    return scores.reshape(int(point_of(result, size)["support_sets"]), -1).mean(1)
+    """What each support set reaches, the mean over its runs, [S]."""
+    runs = studies.at_size(result, size).runs
+    return runs.reshape(int(point_of(result, size)["support_sets"]), -1).mean(1)
 
 
 def point_of(result: Result, size: str) -> dict:

@@ -13,6 +13,7 @@ import numpy as np
 
 from fetalclip_jax.evaluation import chance, studies
 from fetalclip_jax.evaluation.alignment import Aligned, align
+from fetalclip_jax.evaluation.curves import unit_of
 from fetalclip_jax.evaluation.difference import MARGIN, Difference, check_margin, difference
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
@@ -135,8 +136,8 @@ def smaller_size(results: Sequence[Result], names: tuple[str, str], headline: Di
     if not further:
         return ""
     return (
-        f"compared at {size:,} patients to learn from, the largest number that both have "
-        f"({' and '.join(further)})"
+        f"compared at {size:,} {unit_of(results[0])} to learn from, the largest number that both "
+        f"have ({' and '.join(further)})"
     )
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from fetalclip_jax.evaluation import chance
+from fetalclip_jax.evaluation import chance, studies
 from fetalclip_jax.evaluation.alignment import Aligned, align
 from fetalclip_jax.evaluation.chance import Chance
-from fetalclip_jax.evaluation.curves import Needed, curve, macro_f1, weights
+from fetalclip_jax.evaluation.curves import Needed, curve, metric_of, unit_of, weights
 from fetalclip_jax.evaluation.difference import MARGIN, Difference, difference
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
@@ -87,11 +87,14 @@ def compare_curves(
     sizes = tuple(sorted(map(int, pair.first.predictions.runs)))
     bootstrap = Bootstrap(pair.groups, resamples, seed)
     patients = pair.first.predictions.patients()
-    measures = [[macro_f1(one, size) for size in sizes] for one in results]
+    measures = [[studies.at_size(one, size).measure for size in sizes] for one in results]
+    names_of = metric_of(first), unit_of(first)
     found = [chance.of_support_sets(pair, str(size)) for size in sizes]
     differences = tuple(
         dataclasses.replace(
-            difference(f"macro_f1_of_{size}_patients", both, bootstrap, patients, one, margin),
+            difference(
+                f"{names_of[0]}_of_{size}_{names_of[1]}", both, bootstrap, patients, one, margin
+            ),
             learned_from=size,
         )
         for size, both, one in zip(sizes, zip(*measures, strict=True), found, strict=True)

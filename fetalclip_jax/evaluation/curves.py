@@ -1,6 +1,7 @@
 """A data-efficiency curve: the area below it, and how many patients a score needs.
 
-The axis is the logarithm of the number of labelled patients to base 2: every doubling counts alike.
+The axis is the logarithm of the number of labelled patients (of images, where lists name these) to
+base 2: every doubling counts alike.
 """
 
 import dataclasses
@@ -10,14 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from fetalclip_jax.evaluation import chance
+from fetalclip_jax.evaluation import chance, studies
 from fetalclip_jax.evaluation.alignment import resampled
-from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.result import Estimate, Result
 from fetalclip_jax.evaluation.statistics import intervals
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.intervals import Spread
-from fetalclip_jax.evaluation.statistics.measure import OfSums
 from fetalclip_jax.evaluation.statistics.support_sets import SupportSets, over_sizes
 from fetalclip_jax.evaluation.statistics.weighted_sum import Term, weighted_sum
 
@@ -49,7 +48,7 @@ class Needed:
     """How many labelled patients a score needs.
 
     Attributes:
-      score: of macro F1.
+      score: of the metric of the curve.
       value: where the curve reaches it.
       low, high: where the upper and the lower edge of the 95 % band do; None without a band.
       falls_again: the curve goes below the score later on; the first crossing is told.
@@ -75,13 +74,15 @@ class Needed:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One model's macro F1 at several numbers of labelled patients.
+    """One model's score at several numbers of labelled patients.
 
     Attributes:
       sizes: numbers of patients, ascending.
-      values, lows, highs: macro F1 and its 95 % band, nan where there is none.
+      values, lows, highs: the score and its 95 % band, nan where there is none.
       area: mean height of the curve over the logarithmic axis; None of a single size.
       notes: what is lacking, in sentences.
+      metric: what the score is.
+      unit: what the sizes count, "patients" or "images".
     """
 
     sizes: tuple[int, ...]
@@ -90,6 +91,8 @@ class Curve:
     highs: Float[np.ndarray, "s"]
     area: Estimate | None
     notes: tuple[str, ...] = ()
+    metric: str = "macro_f1"
+    unit: str = "patients"
 
     def needed(self, score: float) -> Needed:
         """How many patients a score needs, interpolated between the sizes."""
@@ -135,7 +138,9 @@ def curve(result: Result, *, resamples: int = 1000, seed: int = 0) -> Curve:
             area = Estimate(value, *edges, area.n, groups)
     else:
         notes.append("no area: there is one size alone")
-    return Curve(sizes, values, low, high, area, tuple(notes))
+    return Curve(
+        *(sizes, values, low, high, area, tuple(notes)), metric_of(result), unit_of(result)
+    )
 
 
 def weights(sizes: Sequence[int]) -> Float[np.ndarray, "s"]:
@@ -169,15 +174,20 @@ def _area_chance(
             return [], count, f"a single support set of {size} patients shows no spread"
         share = chance.share_of_pool(chance.point_of(result, str(size)))
         support.append(SupportSets(sets, share))
-        terms.append(Term(weight, macro_f1(result, size), groups))
+        terms.append(Term(weight, studies.at_size(result, size).measure, groups))
     summed, names = weighted_sum(terms, "unit")
     patients = Bootstrap(names, resamples, seed).spread(summed)
     return [patients, *over_sizes(weights(sizes), support)], count, ""
 
 
-def macro_f1(result: Result, size: int) -> OfSums:
-    """Mean macro F1 of the runs of one size, over all images of the result."""
-    return Answers.of(result.predictions, str(size)).macro_f1()
+def metric_of(result: Result) -> str:
+    """What the points of a curve are values of: the first metric of its study."""
+    return next(iter(result.metrics))
+
+
+def unit_of(result: Result) -> str:
+    """What the sizes of a curve count: "patients", or "images" of lists that name these."""
+    return str(result.details.get("sizes_count") or "patients")
 
 
 def _images(result: Result) -> int | None:

@@ -237,6 +237,8 @@ class _Judged:
             store = level.encode(self._model, source, need, self._working(fingerprint))
             if is_lead():
                 store.save(path)
+        for note in getattr(store, "notes", ()):
+            self._say(f"{data_name} {split}: {note}")
         if store.left_out:
             name, reason = store.left_out[0]
             self._say(

@@ -12,10 +12,9 @@ from jaxtyping import Float, Int
 
 from fetalclip_jax.evaluation.result import Predictions
 from fetalclip_jax.evaluation.statistics import segmentation
+from fetalclip_jax.evaluation.statistics.agreement import LIMITS
 from fetalclip_jax.evaluation.statistics.measure import Measured, OfSums
 
-# Bland and Altman's limits of agreement hold 95 % of normal differences.
-_LIMITS = 1.96
 # What is kept of each structure, in this order, before the circumference.
 _OF_STRUCTURE = 3
 
@@ -177,10 +176,10 @@ class Outlines:
             return {}
         difference = difference[:, rows, None]
         found = {
-            "hc_absolute_error_mm": _mean_defined(np.abs(difference), "positive"),
-            "hc_difference_mm": _mean_defined(difference, "real"),
-            "hc_limit_low_mm": _limit(difference, -_LIMITS),
-            "hc_limit_high_mm": _limit(difference, _LIMITS),
+            "hc_mae_mm": _mean_defined(np.abs(difference), "positive"),
+            "hc_bias_mm": _mean_defined(difference, "real"),
+            "hc_lower_limit_mm": _limit(difference, -LIMITS),
+            "hc_upper_limit_mm": _limit(difference, LIMITS),
         }
         return {name: Measured(one, rows) for name, one in found.items()}
 

@@ -4,9 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import Float
+
 from fetalclip_jax.evaluation.features.rows import Rows
 from fetalclip_jax.evaluation.result import Predictions, Result
-from fetalclip_jax.evaluation.statistics.measure import Measured
+from fetalclip_jax.evaluation.statistics.measure import Measure, Measured
 
 # How images of a store are made: "clip" is open_clip's antialiased transform of the padded image;
 # "opencv" pads too, but shrinks by OpenCV's cubic without antialiasing, as the paper's probes do.
@@ -47,11 +50,25 @@ class Need:
     how: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class AtSize:
+    """The first metric of a study with a curve, of the decoders or probes of one size.
+
+    Attributes:
+      measure: its mean over the runs, as a function of images.
+      runs: its value in every run, ordered by support set.
+    """
+
+    measure: Measure
+    runs: Float[np.ndarray, "m"]
+
+
 @runtime_checkable
 class Study(Protocol):
     """Made of its settings by `studies.create`; run once per model and data set.
 
-    Its class takes the options as keywords; of a family, "zero_shot.*", the task comes first.
+    Its class takes the options as keywords; of a family, "zero_shot.*", the task comes first. That
+    of a study with a curve has `at(predictions, size) -> AtSize` too.
 
     Attributes:
       settings_type: a dataclass of its options, `studies.settings.Settings` and more.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from fetalclip_jax.evaluation.curves import unit_of
 from fetalclip_jax.evaluation.result import Estimate, Result
 
 _WIDEST_NAME = 18
@@ -19,7 +20,7 @@ def lines(result: Result) -> str:
         )
     for point in result.curve:
         estimate = Estimate(point["mean"], point["low"], point["high"])
-        parts.append(f"  {point['patients']:>4} patients: {shown(estimate)}")
+        parts.append(f"  {point['patients']:>4} {unit_of(result)}: {shown(estimate)}")
     if "confusion" in result.details:
         details = result.details
         parts += _matrix(details["labels"], details["classes"], details["confusion"])
@@ -28,6 +29,7 @@ def lines(result: Result) -> str:
         parts.append(f"  not judged: {count} {what}, {_words(reason)}")
     for reason, count in _counts(result.details.get("lacking")):
         parts.append(f"  lacking: {_words(reason)}: {count}")
+    parts += [f"  note: {note}" for note in result.details.get("notes") or ()]
     return "\n".join(parts)
 
 

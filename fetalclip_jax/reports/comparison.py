@@ -7,6 +7,7 @@ from fetalclip_jax import storage
 from fetalclip_jax.evaluation import comparisons
 from fetalclip_jax.evaluation.comparison import Comparison
 from fetalclip_jax.evaluation.comparisons import Comparisons, Pair, shown_p
+from fetalclip_jax.evaluation.curves import unit_of
 from fetalclip_jax.evaluation.difference import ALPHA, RELATIVE_MARGIN, Difference, check_margin
 from fetalclip_jax.reports import forest, naming, page, provenance
 from fetalclip_jax.reports.frame import Report
@@ -147,7 +148,11 @@ def _figures(report: Report, found: Comparisons) -> Iterator[str]:
 def _what(one: Comparison, d: Difference) -> str:
     """What was measured: "macro F1, 16 patients"."""
     words = naming.metric(d.metric, str(one.results[0].data.get("ages_from") or "")).words
-    return words if d.learned_from is None else f"{words}, {d.learned_from:,} patients"
+    return (
+        words
+        if d.learned_from is None
+        else f"{words}, {d.learned_from:,} {unit_of(one.results[0])}"
+    )
 
 
 def _is_rate(d: Difference) -> bool:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from fetalclip_jax.evaluation.curves import Curve
-from fetalclip_jax.reports import style
+from fetalclip_jax.reports import naming, style
 
 # Colour, shape and dashes: any one of them tells curves apart.
 _LOOKS = (
@@ -33,13 +33,14 @@ def is_crowded(panels: Sequence[str]) -> bool:
 def figure(
     panels: Mapping[str, Mapping[str, Curve]], references: Mapping[str, float], title: str
 ) -> bytes:
-    """PNG bytes: macro F1 against the number of labelled patients, on a base-2 axis.
+    """PNG bytes: a score against the number of labelled patients, on a base-2 axis.
 
     Args:
       panels: data set -> model -> its curve; one or more.
-      references: label -> macro F1 drawn as horizontal lines, at most two.
+      references: label -> score drawn as horizontal lines, at most two.
       title: heading.
     """
+    first = next(iter(next(iter(panels.values())).values()))
     names = list(dict.fromkeys(name for own in panels.values() for name in own))
     looks = {name: _LOOKS[k % len(_LOOKS)] for k, name in enumerate(names)}
     columns = min(len(panels), 2)
@@ -59,7 +60,7 @@ def figure(
             handles, labels = axes.get_legend_handles_labels()
             keys |= dict(zip(labels, handles, strict=True))
         for axes in grid[:, 0]:
-            axes.set_ylabel("macro F1")
+            axes.set_ylabel(naming.metric(first.metric).words)
         if len(panels) > 1:
             fig.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11)
         fig.legend(
@@ -72,7 +73,7 @@ def _panel(axes: Axes, curves: Mapping[str, Curve], looks, crowded: bool) -> Non
     sizes = sorted({size for curve in curves.values() for size in curve.sizes})
     for k, (name, curve) in enumerate(curves.items()):
         colour, marker, dashes = looks[name]
-        label = "linear probe on few patients" if len(looks) == 1 else name
+        label = f"trained on few {curve.unit}" if len(looks) == 1 else name
         aside = 2 ** (0.06 * (k - (len(curves) - 1) / 2)) if crowded else 1.0
         places = np.array(curve.sizes) * aside
         axes.plot(places, curve.values, color=colour, marker=marker, ls=dashes, ms=5, label=label)
@@ -90,4 +91,5 @@ def _panel(axes: Axes, curves: Mapping[str, Curve], looks, crowded: bool) -> Non
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(0, 1.04)
-    axes.set_xlabel("labelled patients (logarithmic)")
+    unit = next(iter(curves.values())).unit
+    axes.set_xlabel(f"labelled {unit} (logarithmic)")

@@ -59,8 +59,8 @@ class Curves:
                     "data": one.one.data_name,
                     "simulated": one.one.simulated,
                     "protocol": one.one.result.protocol.get("name"),
-                    "patients": list(one.curve.sizes),
-                    "macro_f1": one.curve.values.tolist(),
+                    one.curve.unit: list(one.curve.sizes),
+                    one.curve.metric: one.curve.values.tolist(),
                     "area": dataclasses.asdict(one.curve.area) if one.curve.area else None,
                     "needed": [one.curve.needed(score).to_json() for score in SCORES],
                     "never_falls": one.curve.rises,
@@ -104,6 +104,7 @@ def parts(report: Report, found: Curves) -> Iterator[str]:
     """A figure and a table for every study with a label budget, as HTML."""
     for study, drawn in found.drawn.items():
         task = naming.title(study).removeprefix("Few-shot ")
+        words, unit = naming.metric(drawn[0].curve.metric).words, drawn[0].curve.unit
         references = _references(report, drawn)
         yield report.picture(
             slug(study),
@@ -115,11 +116,11 @@ def parts(report: Report, found: Curves) -> Iterator[str]:
                 references,
                 f"Data efficiency: {task}",
             ),
-            f"Macro F1 against labelled patients: {task}",
+            f"{words[:1].upper()}{words[1:]} against labelled {unit}: {task}",
             _caption(drawn, references),
             of=[one.one for one in drawn],
         )
-        yield page.paragraph(f"Areas and patients needed: {task}", "title") + _table(drawn)
+        yield page.paragraph(f"Areas and {unit} needed: {task}", "title") + _table(drawn)
         yield _differences(study, found)
 
 
@@ -145,27 +146,29 @@ def _references(report: Report, drawn: Sequence[Drawn]) -> dict[str, float]:
     """Probes on all patients; of a single curve, for lines of several would hide them."""
     if len(drawn) > 1:
         return {}
-    one, task = drawn[0].one, drawn[0].one.result.study.partition(".")[2]
+    one, metric = drawn[0].one, drawn[0].curve.metric
+    family, _, task = one.result.study.partition(".")
+    whole = "segmentation" if family == "few_shot_segmentation" else "probe"
     beside = {
-        "probe, all training patients": report.contents.beside(one, f"probe.{task}"),
+        f"{whole}, all training patients": report.contents.beside(one, f"{whole}.{task}"),
         "raw pixels, all training patients": report.contents.beside(one, headline.RAW_PIXELS)
-        if task == "planes"
+        if one.result.study == "few_shot.planes"
         else None,
     }
     return {
-        words: other.metrics["macro_f1"].value
+        words: other.metrics[metric].value
         for words, other in beside.items()
-        if other is not None and "macro_f1" in other.metrics
+        if other is not None and metric in other.metrics
     }
 
 
 def _caption(drawn: Sequence[Drawn], references: Mapping[str, float]) -> str:
     caption = (
-        "Mean macro F1 of probes trained on few patients, over support sets and repeated runs, "
-        "with its 95 % band."
+        f"Mean {naming.metric(drawn[0].curve.metric).words} after training on few "
+        f"{drawn[0].curve.unit}, over support sets and repeated runs, with its 95 % band."
     )
     if references:
-        caption += " The horizontal lines are probes on all training patients."
+        caption += " The horizontal lines are those of all training patients."
     bare = [one.name for one in drawn if not np.isfinite(one.curve.lows).all()]
     if curve_figure.is_crowded([one.panel for one in drawn]):
         caption += " Bands are drawn as bars, beside one another."
@@ -206,12 +209,12 @@ def _table(drawn: Sequence[Drawn]) -> str:
             notes.setdefault(note, []).append(one.name)
     columns = (
         *("Model", "Data", "Sizes", "Area (95 % interval)"),
-        *(f"Patients for {score:g}" for score in SCORES),
+        *(f"{drawn[0].curve.unit.capitalize()} for {score:g}" for score in SCORES),
         *("At the largest size", "Test images / patients"),
     )
     words = (
         "The area is the mean height of the curve over the logarithmic axis, its interval from "
-        "the support sets of each size and one bootstrap of the test patients. Patients for a "
+        "the support sets of each size and one bootstrap of the test patients. Numbers for a "
         "score are interpolated between sizes; in brackets, where the edges of the band cross it."
     )
     words += "".join(f" {', '.join(names)}: {note}." for note, names in notes.items())
@@ -245,7 +248,8 @@ def _pairs(compared: Comparisons | None) -> Iterator[tuple[str, str, CurveCompar
 
 def _differences(study: str, curves: Curves) -> str:
     """Every pair at every size, opened on demand."""
-    rows, notes = [], []
+    rows, notes, first = [], [], curves.drawn[study][0].curve
+    metric, unit = first.metric, first.unit
     for own, data, found in curves.pairs:
         if own != study:
             continue
@@ -254,8 +258,7 @@ def _differences(study: str, curves: Curves) -> str:
             continue
         pair = f"{found.names[0]} minus {found.names[1]}"
         differences = [
-            (f"{size:,} patients", d)
-            for size, d in zip(found.sizes, found.differences, strict=True)
+            (f"{size:,} {unit}", d) for size, d in zip(found.sizes, found.differences, strict=True)
         ]
         if found.area:
             differences.append(("area", found.area))
@@ -264,7 +267,7 @@ def _differences(study: str, curves: Curves) -> str:
                 pair,
                 data,
                 where,
-                change("macro_f1", d.value, d.low, d.high),
+                change(metric, d.value, d.low, d.high),
                 shown_p(d.p),
                 d.verdict(),
             )
@@ -274,7 +277,7 @@ def _differences(study: str, curves: Curves) -> str:
             needed = found.reaching[k]
             notes.append(
                 f"{data}: {first} reaches the last score of {second} ({needed.score:.3f}) with "
-                f"{needed} patients."
+                f"{needed} {unit}."
             )
         chances = dict.fromkeys(d.chance.words for d in found.differences if d.chance.words)
         said = (*found.notes, *(f"beside the test patients, {words} vary" for words in chances))

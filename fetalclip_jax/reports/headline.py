@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from fetalclip_jax.evaluation.curves import metric_of, unit_of
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.reports import naming, page, provenance
 from fetalclip_jax.reports.naming import Metric, number
@@ -156,14 +157,15 @@ def _curve(one: Evaluated, raw: Result | None) -> list[Row]:
     """The ends of a data-efficiency curve."""
     points = sorted(one.result.curve, key=lambda point: int(point["patients"]))
     ends = points[:1] + points[1:][-1:]
+    metric = metric_of(one.result)
     return [
         Row(
             one,
-            naming.metric("macro_f1"),
-            f"{point['patients']} patients",
+            naming.metric(metric),
+            f"{point['patients']} {unit_of(one.result)}",
             float(point["mean"]),
             _edges(number(point.get("low")), number(point.get("high"))),
-            *_hardest(one.result, "macro_f1", raw, "raw pixels of all training patients"),
+            *_hardest(one.result, metric, raw, "raw pixels of all training patients"),
         )
         for point in ends
     ]

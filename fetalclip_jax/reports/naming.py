@@ -28,6 +28,12 @@ STUDIES = {
     "near_duplicates": "Near-duplicates",
     "mislabels.planes": "Doubtful labels, six planes",
     "mislabels.brain": "Doubtful labels, brain planes",
+    "segmentation.head": "Segmentation of heads",
+    "segmentation.abdomen": "Segmentation of the abdomen",
+    "segmentation.four_chamber": "Segmentation of the four-chamber view",
+    "few_shot_segmentation.head": "Few-shot segmentation of heads",
+    "few_shot_segmentation.abdomen": "Few-shot segmentation of the abdomen",
+    "few_shot_segmentation.four_chamber": "Few-shot segmentation of the four-chamber view",
 }
 _GROUPS = {
     "zero_shot": "Zero-shot",
@@ -37,6 +43,8 @@ _GROUPS = {
     "knn": "Nearest neighbours,",
     "regression": "Supervised",
     "mislabels": "Doubtful labels,",
+    "segmentation": "Segmentation:",
+    "few_shot_segmentation": "Few-shot segmentation:",
 }
 IMPLIED_AGES = "head circumference"
 
@@ -76,6 +84,12 @@ _ERRORS = {
     "lower_limit": "lower limit of agreement",
     "upper_limit": "upper limit of agreement",
 }
+# Of masks; the name of a structure may follow.
+_OVERLAPS = {
+    "dice": Metric("pooled Dice"),
+    "image_dice": Metric("Dice of the image"),
+    "hausdorff95_mm": Metric("Hausdorff distance (95 %)", lower_is_better=True, unit="mm"),
+}
 _SHARE = {"percent": True, "lower_is_better": True, "finding": True}
 _METRICS = {
     "macro_f1": Metric("macro F1"),
@@ -107,6 +121,14 @@ def metric(name: str, ages_from: str = "") -> Metric:
         return Metric(words, lower_is_better=True, unit="days")
     if found := re.fullmatch(r"sensitivity_at_(\d+)_specificity", name):
         return Metric(f"sensitivity at {found[1]} % specificity", percent=True)
+    for start, shown in _OVERLAPS.items():
+        if name == start or name.startswith(f"{start}_"):
+            structure = display(name[len(start) :]).strip()
+            words = f"{shown.words}, {structure}" if structure else shown.words
+            return dataclasses.replace(shown, words=words)
+    if name.startswith("hc_") and name.endswith("_mm"):
+        of_hc = metric(name.removeprefix("hc_"))
+        return dataclasses.replace(of_hc, words=f"{of_hc.words} of the circumference")
     kind, _, ending = name.rpartition("_")
     if kind in _ERRORS:
         return Metric(_ERRORS[kind], lower_is_better=kind == "mae", unit=ending)

@@ -18,6 +18,7 @@ from fetalclip_jax.reports import (
     plots,
     regression,
     retrieval,
+    segmentation,
     subgroups,
 )
 from fetalclip_jax.reports.curves import Curves
@@ -44,6 +45,7 @@ def add_all(
     report.add("Classification", *classification.parts(report))
     report.add("Gestational age", *_ages(report))
     report.add("Heart defects", *heart.parts(report))
+    report.add("Segmentation", *segmentation.parts(report))
     report.add("Supervised regression", *regression.parts(report))
     report.add("Retrieval", *retrieval.parts(report))
     report.add("Data efficiency", *curves.parts(report, drawn))

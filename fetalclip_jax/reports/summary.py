@@ -4,6 +4,7 @@ import csv
 import io
 from typing import Any
 
+from fetalclip_jax.evaluation.curves import unit_of
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.reports import provenance
 from fetalclip_jax.reports.naming import number
@@ -97,7 +98,7 @@ def table(contents: Contents) -> str:
         on = (patients, " ".join(provenance.splits(one)), result.protocol.get("resample_by"))
         # The metric of a curve is its last point.
         last = max((int(point["patients"]) for point in result.curve), default=None)
-        size = "" if last is None else f", {last} patients"
+        size = "" if last is None else f", {last} {unit_of(result)}"
         for name, e in result.metrics.items():
             rows.append((*of, "metric", name + size, e.value, e.low, e.high, e.n, *on))
         for name, baseline in result.baselines.items():
@@ -105,7 +106,7 @@ def table(contents: Contents) -> str:
             rows.append((*of, kind, name, e.value, e.low, e.high, e.n, *on))
         for point in result.curve:
             edges = (point.get("mean"), point.get("low"), point.get("high"))
-            rows.append((*of, "curve", f"{point['patients']} patients", *edges, None, *on))
+            rows.append((*of, "curve", f"{point['patients']} {unit_of(result)}", *edges, None, *on))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)

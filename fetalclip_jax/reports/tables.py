@@ -14,6 +14,7 @@ from collections.abc import Container, Sequence
 
 from fetalclip_jax import run as runs
 from fetalclip_jax import storage
+from fetalclip_jax.evaluation.curves import metric_of, unit_of
 from fetalclip_jax.reports import headline, naming, provenance, published
 from fetalclip_jax.reports.claim_data import together
 from fetalclip_jax.reports.naming import Metric, number, slug
@@ -108,10 +109,10 @@ def _metrics(ones: Sequence[Evaluated]) -> list[tuple[str, ...]]:
             shown = (metric.words, metric.show(e.value), _edges(metric, e.low, e.high))
             rows.append((*of, *shown, images if e.n is None else f"{e.n:,}", patients))
         for point in sorted(result.curve, key=lambda p: int(p["patients"])):
-            metric = naming.metric("macro_f1")
+            metric = naming.metric(metric_of(result))
             edges = (number(point.get("low")), number(point.get("high")))
             shown = (metric.show(float(point["mean"])), _edges(metric, *edges))
-            words = f"{metric.words}, {point['patients']} patients"
+            words = f"{metric.words}, {point['patients']} {unit_of(result)}"
             rows.append((*of, words, *shown, images, patients))
     return rows
 

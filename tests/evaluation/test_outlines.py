@@ -69,10 +69,10 @@ def slow(one: Outlines, rows, structures=None):
         differences = [
             [d for i in rows if np.isfinite(d := one.hc_mm[r, i] - one.true_hc_mm[i])] for r in runs
         ]
-        found["hc_difference_mm"] = mean(mean(own) for own in differences)
-        found["hc_absolute_error_mm"] = mean(mean(map(abs, own)) for own in differences)
-        for name, times in (("low", -1.96), ("high", 1.96)):
-            found[f"hc_limit_{name}_mm"] = mean(
+        found["hc_bias_mm"] = mean(mean(own) for own in differences)
+        found["hc_mae_mm"] = mean(mean(map(abs, own)) for own in differences)
+        for name, times in (("lower", -1.96), ("upper", 1.96)):
+            found[f"hc_{name}_limit_mm"] = mean(
                 np.mean(own) + times * np.std(own, ddof=1) for own in differences
             )
     return found

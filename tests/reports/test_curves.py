@@ -47,7 +47,7 @@ def test_the_axis_doubles_and_points_are_in_order(tmp_path, drawn):
     figure_of(tmp_path, few_shot_result(curve=curve), references={"raw pixels": 0.3})
     (axes,) = drawn[0].axes
     lines = {line.get_label(): line for line in axes.lines}
-    points = lines["linear probe on few patients"].get_xydata()
+    points = lines["trained on few patients"].get_xydata()
     np.testing.assert_allclose(points, [(p, p / 20) for p in (2, 4, 8, 16)])
     assert axes.get_xscale() == "log"
     assert [t.get_text() for t in axes.get_xticklabels()] == ["2", "4", "8", "16"]
@@ -60,7 +60,7 @@ def test_points_without_an_interval_are_drawn(tmp_path, drawn):
         few_shot_result(curve=[{"patients": 2, "mean": 0.5, "low": None, "high": None}]),
     )
     lines = {line.get_label(): line for line in drawn[0].axes[0].lines}
-    assert lines["linear probe on few patients"].get_ydata().tolist() == [0.5]
+    assert lines["trained on few patients"].get_ydata().tolist() == [0.5]
 
 
 def test_models_share_a_panel_and_data_sets_have_their_own(tmp_path, drawn):
@@ -98,7 +98,7 @@ def test_one_figure_and_one_table_for_all_models(tmp_path):
 def test_a_single_model_keeps_its_references(tmp_path):
     probe = zero_shot("a", misses(0.2), "probe.view")
     page = build(tmp_path, few_shot("a", (0.5, 0.3, 0.1)), probe)
-    assert "The horizontal lines are probes on all training patients." in page.text
+    assert "The horizontal lines are those of all training patients." in page.text
     assert "Paired differences" not in page.text
 
 

@@ -5,7 +5,7 @@ A level is a module with
   load(path) -> a store that was saved there; ValueError for one that is damaged
   KEPT        whether stores are saved, for the next evaluation
 and a store has `columns`, `copy`, `left_out`, `fingerprint`, `select(rows)`, `patients()` and
-`save(path)`, see `features.store.FeatureStore`.
+`save(path)`, see `features.store.FeatureStore`; it may have `notes`, sentences that are said.
 """
 
 import dataclasses

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.result import Predictions, Result
 from fetalclip_jax.evaluation.statistics.measure import Measured
-from fetalclip_jax.evaluation.study import Study
+from fetalclip_jax.evaluation.study import AtSize, Study
 from fetalclip_jax.labels import OUTLINED
 
 _PACKAGE = "fetalclip_jax.evaluation.studies"
@@ -124,6 +124,16 @@ def of_predictions(name: str, predictions: Predictions) -> Mapping[str, Measured
     """
     study, arguments = _found(name)
     return study.measures(predictions, *arguments)
+
+
+def at_size(result: Result, size: int | str) -> AtSize:
+    """What the runs of one size of a curve reach.
+
+    Raises:
+      ValueError: of which the answers are not kept.
+    """
+    study, _ = _found(result.study)
+    return study.at(result.predictions, str(size))
 
 
 def check_predictions(result: Result) -> None:

@@ -26,6 +26,7 @@ from fetalclip_jax.evaluation.studies.probe import (
 from fetalclip_jax.evaluation.studies.probe_data import ProbeData
 from fetalclip_jax.evaluation.studies.probe_settings import HeadSettings, check_used
 from fetalclip_jax.evaluation.studies.settings import resolve
+from fetalclip_jax.evaluation.study import AtSize
 
 Sets = Mapping[int, Sequence[splits.Split]]
 
@@ -131,6 +132,12 @@ class FewShot:
         """
         largest = max(predictions.runs, key=int, default="")
         return {"macro_f1": Answers.of(predictions, largest).measures()["macro_f1"]}
+
+    @staticmethod
+    def at(predictions: Predictions, size: str) -> AtSize:
+        """The macro F1 of the runs of one size; see `evaluation.study.Study`."""
+        answers = Answers.of(predictions, size)
+        return AtSize(answers.macro_f1(), answers.run_macro_f1())
 
     def _point(
         self, size: int, draws: Sequence[splits.Split], found: Classification, data: ProbeData

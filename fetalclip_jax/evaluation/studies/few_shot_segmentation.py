@@ -14,12 +14,14 @@ from fetalclip_jax.evaluation.statistics import image_lists, splits
 from fetalclip_jax.evaluation.statistics.image_lists import Lists
 from fetalclip_jax.evaluation.statistics.measure import Measured
 from fetalclip_jax.evaluation.statistics.support_sets import SupportSets
+from fetalclip_jax.evaluation.studies import mask_judge
 from fetalclip_jax.evaluation.studies.few_shot import digest
 from fetalclip_jax.evaluation.studies.mask_data import MaskData, needs
 from fetalclip_jax.evaluation.studies.mask_settings import PAPER, MaskSettings
 from fetalclip_jax.evaluation.studies.probe import deviation
 from fetalclip_jax.evaluation.studies.segmentation import about, pictures, run_values
 from fetalclip_jax.evaluation.studies.settings import resolve
+from fetalclip_jax.evaluation.study import AtSize
 
 Sets = Mapping[int, Sequence[splits.Split]]
 
@@ -77,7 +79,7 @@ class FewShotSegmentation:
         for size, draws in sets.items():
             decoders = fitted.select(slice(start, start := start + len(draws) * settings.runs))
             largest = size == max(sets)
-            found[str(size)] = data.judge(decoders, distances=largest)
+            found[str(size)] = mask_judge.judge(data, decoders, distances=largest)
             curve.append(self._point(size, draws, found[str(size)], data))
         last = found[str(max(sets))]
         others = {}
@@ -96,10 +98,10 @@ class FewShotSegmentation:
             study=self.name,
             metrics=metrics,
             protocol=settings.effective(),
-            baselines=data.baselines(sets[max(sets)], metrics),
+            baselines=mask_judge.baselines(data, sets[max(sets)], metrics),
             curve=curve,
             details=about(data, last) | {"dice_patients": max(sets), "sizes": list(sets)},
-            predictions=data.predictions(found),
+            predictions=mask_judge.predictions(data, found),
             pictures=pictures(data, last, decoders),
         )
 
@@ -110,9 +112,10 @@ class FewShotSegmentation:
         return outlines.of_result(predictions)
 
     @staticmethod
-    def at(predictions: Predictions, size: str) -> Outlines:
-        """What the runs of one size drew."""
-        return Outlines.of(predictions, size)
+    def at(predictions: Predictions, size: str) -> AtSize:
+        """The pooled Dice of the runs of one size; see `evaluation.study.Study`."""
+        found = Outlines.of(predictions, size)
+        return AtSize(found.pooled_dice(), found.run_dice())
 
     def _point(
         self, size: int, draws: Sequence[splits.Split], found: Outlines, data: MaskData

@@ -1,19 +1,14 @@
 """What decoders learn from and are tested on: rows of two stores of tokens, for one task."""
 
-import dataclasses
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from fetalclip_jax.evaluation.features.tokens import TokenStore
-from fetalclip_jax.evaluation.groups import group_columns
 from fetalclip_jax.evaluation.heads import unetr
-from fetalclip_jax.evaluation.heads.unetr import Decoders, Dense
-from fetalclip_jax.evaluation.outlines import Outlines
-from fetalclip_jax.evaluation.result import Baseline, Predictions
-from fetalclip_jax.evaluation.statistics import segmentation
+from fetalclip_jax.evaluation.heads.unetr import Decoders, Dense, DenseData
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.image_lists import Lists, ids_of_images
 from fetalclip_jax.evaluation.statistics.splits import Split
@@ -21,9 +16,8 @@ from fetalclip_jax.evaluation.studies.mask_settings import MaskSettings
 from fetalclip_jax.evaluation.study import Need
 from fetalclip_jax.labels import OUTLINED, Outlined
 
-HEAD = "head"
-_ROWS_AT_ONCE = 256
-_HALF = 0.5
+# Masks that are read at a time.
+ROWS_AT_ONCE = 256
 
 
 def needs(task: str, settings: MaskSettings) -> tuple[Need, Need]:
@@ -58,6 +52,7 @@ class MaskData:
       test: the clean, judged images.
       said: what is left out and lacking, as details of a result.
       unit: of what splits consist, "patients" or "images".
+      progress: show progress bars.
     """
 
     def __init__(
@@ -75,21 +70,21 @@ class MaskData:
         """
         fit, test = stores["fit"].bound(model), stores["test"].bound(model).clean()
         self.structures, self._settings = fit.structures, settings
-        self.unit = "patients"
+        self.unit, self.progress = "patients", settings.progress
         self.said: dict[str, Any] = {"left_out": {}, "lacking": {}, "unlisted": {}, "notes": []}
         self.said["notes"] += dict.fromkeys((*fit.notes, *test.notes))
         owners = fit.patients()
         if lists is not None:
             owners, test = self._listed(fit, test, lists)
         self._check_apart(owners, test, lists)
-        areas = _areas(fit)
+        areas = areas_of(fit)
         shown = (areas > 0).any(1)
         # Copies may have moved a structure out of the image.
         self.fit, self.owners, self.areas = fit.select(shown), owners[shown], areas[shown]
         self.validates = self.fit.copy == 0
         copied = self.fit.copy > 0
         self.trains = copied if copied.any() else self.validates
-        outlined = (_areas(test) > 0).any(1)
+        outlined = (areas_of(test) > 0).any(1)
         if not outlined.any() or not self.validates.any():
             raise ValueError(
                 f"no image to {'test' if self.validates.any() else 'learn from'} shows "
@@ -178,86 +173,13 @@ class MaskData:
         train_rows, validation_rows = zip(*pairs, strict=True)
         draw = np.random.default_rng([settings.seed, len(pairs)])
         return unetr.fit(
-            self._read(self.fit),
+            self.read(self.fit),
             train_rows,
             validation_rows,
             classes=len(self.structures),
             config=settings.decoder(),
             seeds=draw.integers(0, 2**32, len(pairs), dtype=np.uint32),
-            progress=settings.progress,
-        )
-
-    def judge(self, decoders: Decoders, distances: bool = True) -> Outlines:
-        """What every run draws on the test images.
-
-        Args:
-          distances: measure Hausdorff distances and circumferences too; else they are nan.
-        """
-        data, rows = self._read(self.test), np.arange(len(self.test))
-        progress = self._settings.progress
-        found = [
-            self._compared(probability, batch, distances)
-            for batch, probability in decoders.probabilities(data, rows, progress=progress)
-        ]
-        return self._outlines(found)
-
-    def drawn(self, decoders: Decoders, rows: Int[np.ndarray, "n"]) -> Bool[np.ndarray, "n s s k"]:
-        """What most of the runs draw on some test images."""
-        found = decoders.probabilities(self._read(self.test), rows)
-        return np.concatenate([(one >= _HALF).mean(0) >= _HALF for _, one in found])
-
-    def baselines(self, splits: Sequence[Split], metrics: Container[str]) -> dict[str, Baseline]:
-        """One mask for all images, one circumference, and the annotated outline measured alike.
-
-        Args:
-          splits: whose training images the constants are of.
-          metrics: names of those that there are to compare with.
-        """
-        rows = np.unique(np.concatenate([self.rows(split)[0] for split in splits]))
-        share = _mean_mask(self.fit, rows)
-        batches = np.array_split(np.arange(len(self.test)), -(-len(self.test) // 32))
-        one_mask, truth = (
-            self._outlines([self._compared(shown(batch), batch, True) for batch in batches])
-            for shown in (
-                lambda batch: np.broadcast_to(share, (1, len(batch), *share.shape)),
-                lambda batch: self.test.masks(batch)[None].astype(np.float32),
-            )
-        )
-        constant = "one mask for all images: every pixel that most training images have"
-        given = [
-            (f"constant_mask_{name}", name, one_mask, constant)
-            for name in ("dice", "image_dice", "hausdorff95_mm")
-        ]
-        if truth.hc_mm is not None:
-            words = "the ellipse through the annotated outline, at this size of pixels"
-            given.append(("annotation_hc_error_mm", "hc_absolute_error_mm", truth, words))
-            known = self.fit.columns["hc_mm"][rows]
-            if np.isfinite(known).any():
-                always = float(np.nanmean(known))
-                one = dataclasses.replace(truth, hc_mm=np.full_like(truth.hc_mm, always))
-                words = f"always the mean circumference of the training images, {always:.0f} mm"
-                given.append(("constant_hc_error_mm", "hc_absolute_error_mm", one, words))
-        bootstrap, found = self.bootstrap(), {}
-        for name, metric, drawn, words in given:
-            measured = drawn.measures().get(metric)
-            if measured is not None and metric in metrics:
-                estimate = bootstrap.select(measured.rows).estimate(measured.measure)
-                found[name] = Baseline(metric, estimate, words)
-        return found
-
-    def predictions(self, outlines: dict[str, Outlines]) -> Predictions:
-        """The table of the last of `outlines`, and what every run drew, by key."""
-        last, columns = list(outlines.values())[-1], self.test.columns
-        drawn = last.predicted.mean(0) > 0
-        return Predictions(
-            example_id=columns["example_id"],
-            patient_id=columns["patient_id"],
-            label=self._named(last.true > 0),
-            prediction=self._named(drawn),
-            candidates=self.structures,
-            extra=last.columns(),
-            groups=group_columns(self.test),
-            runs={key: one.kept() for key, one in outlines.items()},
+            progress=self.progress,
         )
 
     def bootstrap(self) -> Bootstrap:
@@ -265,51 +187,9 @@ class MaskData:
         groups = self.test.bootstrap_groups(settings.resample_by)
         return Bootstrap(groups, settings.resamples, settings.seed)
 
-    def _read(self, store: TokenStore):
+    def read(self, store: TokenStore) -> DenseData:
+        """What decoders read of some of the images."""
         return store if self._settings.inputs == "tokens" else _ImageAlone(store)
-
-    def _named(self, there: Bool[np.ndarray, "n k"]) -> np.ndarray:
-        names = np.array(self.structures)
-        return np.array([", ".join(names[row]) for row in there], np.str_)
-
-    def _compared(self, probability: np.ndarray, rows: np.ndarray, distances: bool):
-        """Numbers [runs, b, q] of some test images, in the order of `Outlines.kept`."""
-        true = self.test.masks(rows)
-        drawn = probability >= _HALF
-        both, predicted, _ = segmentation.areas(drawn, np.broadcast_to(true, drawn.shape))
-        spacing = self.test.columns["resized_spacing_mm"][rows]
-        runs, images, structures = both.shape
-        away = np.full(both.shape, np.nan)
-        hc_mm = np.full((runs, images), np.nan)
-        for run in range(runs if distances else 0):
-            for k in range(structures):
-                away[run, :, k] = segmentation.hausdorff95(
-                    drawn[run, ..., k], true[..., k], spacing
-                )
-            if HEAD in self.structures:
-                k = self.structures.index(HEAD)
-                for i, shown in enumerate(self.test.pixels(rows)):
-                    hc_mm[run, i] = segmentation.head_circumference_mm(
-                        probability[run, i, ..., k].astype(np.float64),
-                        float(spacing[i]),
-                        segmentation.content(shown),
-                    )
-        return both, predicted, away, hc_mm
-
-    def _outlines(self, batches) -> Outlines:
-        both, predicted, away, hc_mm = (
-            np.concatenate(parts, 1) for parts in zip(*batches, strict=True)
-        )
-        is_head = HEAD in self.structures
-        return Outlines(
-            self.structures,
-            _areas(self.test),
-            both.astype(np.float64),
-            predicted.astype(np.float64),
-            away,
-            hc_mm if is_head else None,
-            self.test.columns["hc_mm"].astype(np.float64) if is_head else None,
-        )
 
 
 class _ImageAlone:
@@ -323,16 +203,8 @@ class _ImageAlone:
         return Dense(self._store.pixels(rows), blank, self._store.masks(rows))
 
 
-def _areas(store: TokenStore) -> Int[np.ndarray, "n k"]:
+def areas_of(store: TokenStore) -> Int[np.ndarray, "n k"]:
     """Pixels of every mask."""
-    starts = range(0, len(store), _ROWS_AT_ONCE)
-    parts = [np.arange(start, min(start + _ROWS_AT_ONCE, len(store))) for start in starts]
+    starts = range(0, len(store), ROWS_AT_ONCE)
+    parts = [np.arange(start, min(start + ROWS_AT_ONCE, len(store))) for start in starts]
     return np.concatenate([store.masks(part).sum((1, 2)) for part in parts])
-
-
-def _mean_mask(store: TokenStore, rows: np.ndarray) -> np.ndarray:
-    """The share of images that have each pixel, float32 [s, s, k]."""
-    total = 0.0
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        total = total + store.masks(rows[start : start + _ROWS_AT_ONCE]).sum(0)
-    return (total / len(rows)).astype(np.float32)

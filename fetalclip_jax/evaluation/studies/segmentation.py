@@ -16,6 +16,7 @@ from fetalclip_jax.evaluation.statistics import image_lists, splits
 from fetalclip_jax.evaluation.statistics.image_lists import Lists
 from fetalclip_jax.evaluation.statistics.intervals import Spread, variance
 from fetalclip_jax.evaluation.statistics.measure import Measured
+from fetalclip_jax.evaluation.studies import mask_judge
 from fetalclip_jax.evaluation.studies.mask_data import MaskData, needs
 from fetalclip_jax.evaluation.studies.mask_settings import PAPER, MaskSettings
 from fetalclip_jax.evaluation.studies.settings import resolve
@@ -63,14 +64,14 @@ class Segmentation:
         data = MaskData(stores, model, settings, lists)
         folds = self._folds(data, lists)
         decoders = data.fit_decoders(folds)
-        found = data.judge(decoders)
+        found = mask_judge.judge(data, decoders)
         measured = found.measures()
         by_run = run_values(found)
         return Result(
             study=self.name,
             metrics=data.bootstrap().estimates(measured, spreads(by_run)),
             protocol=settings.effective(),
-            baselines=data.baselines(folds, measured),
+            baselines=mask_judge.baselines(data, folds, measured),
             details=about(data, found)
             | {
                 "runs": len(decoders),
@@ -79,7 +80,7 @@ class Segmentation:
                 "median_best_epoch": float(np.median(decoders.best_epoch)),
                 "train_images": int(np.mean([len(data.rows(fold)[0]) for fold in folds])),
             },
-            predictions=data.predictions({"": found}),
+            predictions=mask_judge.predictions(data, {"": found}),
             pictures=pictures(data, found, decoders),
         )
 
@@ -130,14 +131,23 @@ def spreads(values: Mapping[str, list[float]]) -> dict[str, list[Spread]]:
 
 def about(data: MaskData, found: Outlines) -> dict[str, Any]:
     """What every result of segmentation says."""
-    undefined = {f"{reason}, pairs of image and run": n for reason, n in found.undefined().items()}
+    annotation = mask_judge.annotation_error(data)
+    notes = []
+    if annotation:
+        notes.append(
+            f"ellipses through the annotated outlines themselves, at this size of pixels, are "
+            f"{annotation['mae_mm']:.1f} mm off, on average {annotation['bias_mm']:+.1f} mm"
+        )
+    undefined = {f"{reason} (images x runs)": n for reason, n in found.undefined().items()}
     return data.said | {
         "structures": list(data.structures),
         "count": len(data.test),
         "patients": len(np.unique(data.test.patients())),
         "pixels": int(data.test.images.pixels.shape[1]),
         "taps": list(data.fit.taps),
-        "unit": data.unit,
+        "sizes_count": data.unit,
+        "annotation_hc_error": annotation,
+        "notes": data.said["notes"] + notes,
         "lacking": data.said["lacking"] | undefined,
         "scores": "pixels of at least probability 0.5, at the model's size of pixels",
     }
@@ -150,7 +160,7 @@ def pictures(data: MaskData, found: Outlines, decoders: Decoders) -> list[Pictur
         overlays.picture(
             data.test.pixels(rows),
             data.test.masks(rows),
-            data.drawn(decoders, rows),
+            mask_judge.drawn(data, decoders, rows),
             data.structures,
             dice,
             data.test.columns["example_id"][rows].tolist(),

@@ -172,12 +172,13 @@ def test_the_chance_of_training_is_in_the_interval(trained):
 def test_heads_are_measured_and_compared_with_constants(trained, tmp_path):
     result = run()
     # The perfect decoder's circumference is that of the annotation.
-    baseline = result.baselines["annotation_hc_error_mm"].estimate.value
-    assert result.metrics["hc_absolute_error_mm"].value == pytest.approx(baseline, abs=0.1)
+    baseline = result.details["annotation_hc_error"]["mae_mm"]
+    assert f"are {baseline:.1f} mm off" in result.details["notes"][0]
+    assert result.metrics["hc_mae_mm"].value == pytest.approx(baseline, abs=0.1)
     assert baseline < 3.0  # one pixel
-    assert result.baselines["constant_hc_error_mm"].estimate.value > 5 * baseline
-    low, high = (result.metrics[f"hc_limit_{name}_mm"].value for name in ("low", "high"))
-    assert low < result.metrics["hc_difference_mm"].value < high
+    assert result.baselines["constant_hc_mae_mm"].estimate.value > 5 * baseline
+    low, high = (result.metrics[f"hc_{name}_limit_mm"].value for name in ("lower", "upper"))
+    assert low < result.metrics["hc_bias_mm"].value < high
     dice = result.baselines["constant_mask_dice"].estimate.value
     assert 0.6 < dice < result.metrics["dice"].value == 1
     assert {"head_dice", "hc_mm", "hc_mm_of_ellipse"} <= set(result.predictions.extra)
@@ -300,7 +301,7 @@ def test_official_lists_choose_images_and_say_what_is_amiss(trained, write, tmp_
     assert result.details["lacking"]["images listed to learn from that the data lacks"] == 1
     assert result.details["lacking"]["images listed to test that the data lacks"] == 1
     assert result.details["unlisted"] == {"images that no list names": 6}
-    assert result.details["unit"] == "images"
+    assert result.details["sizes_count"] == "images"
     assert result.protocol["variant"] == "clean"
 
     official = run(fit=store, test=store, splits=root, variant="official")
@@ -391,4 +392,4 @@ def test_listed_support_sets_are_those_that_are_learned(trained, write):
         "images there are"
     )
     assert result.predictions.example_id.tolist() == ["005_HC", "006_HC", "007_HC"]
-    assert result.details["unit"] == "images"
+    assert result.details["sizes_count"] == "images"
