@@ -161,8 +161,8 @@ class FewShotSegmentation:
                 sets[size] = splits.support_sets(pool, size, count, settings.seed)
                 if lists is not None:
                     lacking[
-                        f"listed support sets of {size} {unit} that are complete; as many were "
-                        f"drawn among the {len(pool)} listed {unit} there are"
+                        f"listed support sets of {size} {unit} of which one is missing; as many "
+                        f"sets of that size were drawn among the {len(pool)} listed {unit} there are"
                     ] = len(given) - len(complete)
             else:
                 lacking[
