@@ -24,23 +24,18 @@ import argparse
 import itertools
 import os
 import pathlib
-import time
 
 # float32 on an accelerator is not float32 by default.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import torch
 from torch import nn
 from torch.nn import functional
 
-from fetalclip_jax.evaluation.heads import unetr as heads
 from fetalclip_jax.losses.dice import dice_loss
-from fetalclip_jax.models.preprocess import normalise
 from fetalclip_jax.models.unetr import UNETRDecoder
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "tests" / "models" / "unetr_golden.npz"

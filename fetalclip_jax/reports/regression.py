@@ -38,7 +38,8 @@ def _picture(report: Report, one: Evaluated) -> str:
         result.predictions.label.astype(np.float64),
         result.predictions.prediction.astype(np.float64),
         _COLUMNS.get(column) or display(column),
-        title,
+        # The picture is used without its caption too.
+        f"{title}\n{one.label}" if report.contents.several else title,
     )
     return report.picture(
         report.figure_name(slug(result.study), one.label),
@@ -69,7 +70,7 @@ def agreement_figure(
     Args:
       true, found: one or more values.
       what: they are, with their unit.
-      title: of the study.
+      title: of the study, and whose where there are several.
     """
     with style.figure(10.2, 4.4) as fig:
         first, second = fig.subplots(1, 2)

@@ -202,3 +202,49 @@ def test_results_of_other_weights_are_not_mixed(evaluated, run, tmp_path):
     _, error, status = run(*command)
     assert status == 2
     assert "is a result of other weights that are called 'tiny' too" in error
+
+
+def test_data_checks_retrieval_and_other_heads_run_and_are_reported(trained, run, tmp_path):
+    studies = ("retrieval", "near_duplicates", "mislabels.planes", "knn.planes",
+               "nearest_centroid.brain", "regression.hc_mm")  # fmt: skip
+    command = ["evaluate", "--model", trained, "--output", tmp_path, "--resamples=20"]
+    printed, error, status = run(*command, "--workers=0", "--study", *studies)
+    assert status == 0, error
+    folder = tmp_path / "tiny" / "phantom"
+    assert {path.stem for path in folder.glob("*.json")} == set(studies)
+    assert "to compare with: a list in random order" in printed
+    checked = json.loads((folder / "near_duplicates.json").read_text())
+    # Both splits are searched, and features that probes encoded serve.
+    assert checked["details"]["images"] == {"fit": 96, "test": 60}
+    assert len(list((tmp_path / "tiny" / "features").iterdir())) == 2
+    _, error, status = run("report", tmp_path, "--output", tmp_path / "page.html")
+    assert status == 0, error
+    page = (tmp_path / "page.html").read_text()
+    for heading in ("Retrieval", "Supervised regression", "Near-duplicates and doubtful labels"):
+        assert f">{heading}</h2>" in page
+    assert "cannot be calibrated" not in page
+
+
+def test_captions_of_a_folder_are_searched(trained, run, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rows = [("image", "caption"), ("a.png", "A fetal heart."), ("b.png", "a fetal  HEART."),
+            ("c.png", "A femur, 20 weeks.")]  # fmt: skip
+    for name, _ in rows[1:]:
+        pixels = np.random.default_rng(list(name.encode())).integers(0, 255, (40, 40), np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    with (folder / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    command = ["evaluate", "--model", trained, "--data", f"mine:image_text={folder}", "--output"]
+    command += [tmp_path / "results", "--protocol=paper", "--study", "retrieval"]
+    _, error, status = run(*command, "--resamples=20")
+    assert status == 0, error
+    found = json.loads((tmp_path / "results/tiny/mine/retrieval.json").read_text())
+    assert found["details"]["captions_of_the_data"] == 3
+    assert found["details"]["meanings"] == 2
+    # A store that an earlier version filled without captions is of another name.
+    (store,) = (tmp_path / "results/tiny/features").iterdir()
+    assert json.loads((store / "meta.json").read_text())["fingerprint"]["captions"] is True

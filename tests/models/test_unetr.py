@@ -69,6 +69,7 @@ def test_values_statistics_and_gradients_equal_pytorchs(golden):
             "images_gradient": gradients[1],
             "tokens_gradient": gradients[2],
         }
+        found = jax.tree.map(np.asarray, found)
     for name, values in found.items():
         # The golden numbers are rounded to float32.
         difference = np.linalg.norm(values - golden[name]) / np.linalg.norm(golden[name])

@@ -56,13 +56,11 @@ class Confident:
 
     @property
     def joint(self) -> Float[np.ndarray, "c c"]:
-        """The expected number of images by given and true label; rows add up to the labels.
-
-        Of a label none of whose images is confidently of any class, all are taken to be right.
-        """
+        """The expected number of images by given and true label; rows add up to the labels."""
         counts, labelled = self.counts, np.bincount(self.labels, minlength=len(self.counts))
         rows = counts.sum(1, keepdims=True)
-        shares = np.where(rows > 0, counts / np.maximum(rows, 1), np.eye(len(counts)))
+        # Of each label some image reaches its mean: only labels that no image has lack counts.
+        shares = counts / np.maximum(rows, 1)
         return shares * labelled[:, None]
 
     def flagged(self) -> Bool[np.ndarray, "n"]:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
 
 from fetalclip_jax.evaluation.heads import logistic
 
@@ -80,6 +81,20 @@ def test_cross_validation_chooses_over_the_folds_and_learns_from_all(data):
         everything[:-1] - everything[:-1].mean(1, keepdims=True),
         atol=0.02,
     )
+
+
+def test_the_optimum_is_that_of_scikit_learn(data):
+    features, labels = data
+    penalty = 1e-2
+    found = logistic.fit_chosen(
+        features, labels, ROWS, HELD_OUT, num_classes=3, penalties=(penalty,)
+    )
+    for run, rows in enumerate(ROWS):
+        theirs = LogisticRegression(C=1 / (penalty * len(rows)), max_iter=10_000, tol=1e-8)
+        theirs.fit(features[rows].astype(np.float64), labels[rows])
+        np.testing.assert_allclose(
+            found.weight[run] - found.weight[run].mean(1, keepdims=True), theirs.coef_.T, atol=2e-3
+        )
 
 
 def test_a_run_does_not_depend_on_its_neighbours(data):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fetalclip_jax.evaluation import studies
+from fetalclip_jax.evaluation.heads import logistic
 
 QUICK = {"resamples": 50, "penalties": (1e-2, 1e-4), "progress": False}
 
@@ -74,6 +75,19 @@ def test_planted_errors_measure_what_is_found(stores, model):
     none = run(*stores, model, planted=0.0)
     assert list(none.metrics) == ["label_noise"]
     assert none.metrics["label_noise"].value == result.metrics["label_noise"].value
+
+
+def test_the_probes_of_the_control_learn_the_planted_labels(stores, model, monkeypatch):
+    learnt, fit = [], logistic.fit_cross_validated
+
+    def watched(features, labels, *arguments, **options):
+        learnt.append(labels)
+        return fit(features, labels, *arguments, **options)
+
+    monkeypatch.setattr(logistic, "fit_cross_validated", watched)
+    result = run(*stores, model, planted=0.1)
+    of_pool = result.predictions.extra["planted"][result.predictions.extra["split"] == "fit"]
+    np.testing.assert_array_equal(learnt[0] != learnt[1], of_pool)
 
 
 def test_an_image_is_judged_by_probes_that_have_not_seen_its_patient(make_classes, model):

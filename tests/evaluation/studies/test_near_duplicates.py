@@ -157,6 +157,17 @@ def test_blocks_find_what_all_pairs_at_once_do(block_size):
     assert found.pairs == expected[1].sum() // 2
 
 
+def test_features_in_a_narrow_cone_are_told_apart():
+    rng = np.random.default_rng(0)
+    narrow = 100 + rng.normal(size=(20, 32))
+    narrow[1] = narrow[0] + 1e-3
+    found = near_duplicates.centred(narrow)
+    cosine = found @ found.T - np.eye(20)
+    assert cosine[0, 1] > 0.999
+    cosine[0, 1] = cosine[1, 0] = 0
+    assert cosine.max() < 0.7
+
+
 def test_blank_images_are_like_nothing(make_store, model):
     store = make_store(np.ones((3, 4)), raw_pixels=np.zeros((3, 256), np.uint8))
     result = run({"all": store}, model, roles=("all",))
