@@ -13,6 +13,6 @@ fresh=1
 [ -e "$workdir/config.json" ] && fresh=
 SECONDS=0
 fetalclip train --config configs/phantom_quickstart.py --workdir "$workdir"
-fetalclip evaluate --model "$workdir" --output "$workdir/results" --study \
-  zero_shot.planes zero_shot.brain age probe.planes probe.raw_pixels few_shot.planes
+fetalclip evaluate --config configs/eval/quickstart.py --model "$workdir" \
+  --output "$workdir/results"
 fetalclip report "$workdir" ${fresh:+--total-seconds "$SECONDS"}
