@@ -2,7 +2,8 @@
 
     pip install -e '.[parity]'
     python benchmarks/unetr.py                  # parity, then the speed of both sizes
-    python benchmarks/unetr.py --parity         # parity alone, a minute
+    python benchmarks/unetr.py --parity         # parity alone
+    python benchmarks/unetr.py --speed          # speed alone
     python benchmarks/unetr.py --golden         # writes the golden file of the tests
 
 The same decoder is built in plain PyTorch from its description, and takes over the parameters.
@@ -15,15 +16,15 @@ gradients of either stray from those: where a ReLU is near 0, rounding decides o
 table shows that distance for both.
 
 A step is forward, backward and AdamW of 8 images, float32, on all cores. Steps of both programs
-alternate, so that whatever else the machine does falls on both; wall-clock time is the median,
-processor time the mean. PyTorch runs as one writes it (NCHW) and channels last, the faster of its
-layouts where the tokens are wide.
+alternate, so that whatever else the machine does falls on both. PyTorch runs as one writes it
+(NCHW), and with all its arrays channels last.
 """
 
 import argparse
-import itertools
+import functools
 import os
 import pathlib
+import time
 
 # float32 on an accelerator is not float32 by default.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -33,123 +34,15 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
+from unetr_reference import TorchDecoder, copied, torch_dice_loss  # beside this file
 
+from fetalclip_jax.evaluation.heads import unetr_step
 from fetalclip_jax.losses.dice import dice_loss
-from fetalclip_jax.models.unetr import UNETRDecoder
+from fetalclip_jax.models.unetr import UNETRDecoder, initial_variables
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "tests" / "models" / "unetr_golden.npz"
 TOLERANCE = 1e-5
-
-
-class Block(nn.Sequential):
-    """A separable convolution, doubling rows and columns before it or not."""
-
-    def __init__(self, channels, width, doubling=False):
-        layers = [
-            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, width, 1),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-        ]
-        if doubling:
-            layers.insert(0, nn.ConvTranspose2d(channels, channels, 2, stride=2, groups=channels))
-        super().__init__(*layers)
-
-
-def up(channels, width):
-    return nn.Sequential(
-        nn.ConvTranspose2d(channels, channels, 2, stride=2, groups=channels),
-        nn.Conv2d(channels, width, 1),
-    )
-
-
-def blocks(*widths, doubling=False):
-    return nn.Sequential(*(Block(a, b, doubling) for a, b in itertools.pairwise(widths)))
-
-
-class TorchDecoder(nn.Module):
-    """The decoder as one would write it in PyTorch, from the same description."""
-
-    def __init__(self, width, classes, f=32):
-        super().__init__()
-        self.image = blocks(3, f, f)
-        self.first_tap = blocks(width, 8 * f, 4 * f, 2 * f, doubling=True)
-        self.second_tap = blocks(width, 8 * f, 4 * f, doubling=True)
-        self.third_tap = blocks(width, 8 * f, doubling=True)
-        self.fourth_tap = up(width, 8 * f)
-        self.eighth = blocks(16 * f, 8 * f, 8 * f, 8 * f)
-        self.eighth_up = up(8 * f, 4 * f)
-        self.quarter = blocks(8 * f, 4 * f, 4 * f)
-        self.quarter_up = up(4 * f, 2 * f)
-        self.halves = blocks(4 * f, 2 * f, 2 * f)
-        self.half_up = up(2 * f, f)
-        self.full = blocks(2 * f, f, f)
-        self.head = nn.Conv2d(f, classes, 1)
-
-    def forward(self, images, tokens):
-        """[B, 3, S, S] and four of [B, W, G, G] -> [B, classes, S, S]."""
-        grid = images.shape[-1] // 16
-        first, second, third, fourth = (
-            functional.interpolate(one, (grid, grid), mode="bilinear", align_corners=False)
-            for one in tokens
-        )
-        x = self.eighth(torch.cat([self.third_tap(third), self.fourth_tap(fourth)], 1))
-        x = self.quarter(torch.cat([self.second_tap(second), self.eighth_up(x)], 1))
-        x = self.halves(torch.cat([self.first_tap(first), self.quarter_up(x)], 1))
-        x = self.full(torch.cat([self.image(images), self.half_up(x)], 1))
-        return self.head(x)
-
-
-def torch_dice_loss(logits, masks):
-    """Smooth 0, eps 1e-7, over the batch; absent classes count as 0."""
-    p, dims = functional.logsigmoid(logits).exp(), (0, 2, 3)
-    dice = 2 * (p * masks).sum(dims) / (p + masks).sum(dims).clamp_min(1e-7)
-    return ((1 - dice) * (masks.sum(dims) > 0)).mean()
-
-
-def copied(module: TorchDecoder, value=lambda parameter: parameter) -> dict:
-    """Parameters (or their gradients) and running statistics in the layout of the flax module."""
-    variables = {"params": {}, "batch_stats": {}}
-
-    def put(collection, name, **arrays):
-        for part in name[:-1]:
-            collection = collection.setdefault(part, {})
-        collection[name[-1]] = {k: jnp.asarray(v.detach().numpy()) for k, v in arrays.items()}
-
-    def put_layers(name, layers):
-        norms = 0
-        for layer in layers:
-            if isinstance(layer, nn.ReLU):
-                continue
-            weight, bias = value(layer.weight), value(layer.bias)
-            if isinstance(layer, nn.BatchNorm2d):
-                norms += 1
-                path = (*name, f"norm_{norms}")
-                put(variables["params"], path, scale=weight, bias=bias)
-                statistics = {"mean": layer.running_mean, "variance": layer.running_var}
-                put(variables["batch_stats"], path, **statistics)
-            elif layer.groups > 1:
-                part = "doubling" if isinstance(layer, nn.ConvTranspose2d) else "depthwise"
-                kernel = weight[:, 0].permute(1, 2, 0)  # C 1 3 3 -> 3 3 C
-                put(variables["params"], (*name, part), kernel=kernel, bias=bias)
-            else:
-                part = () if name == ("head",) else ("pointwise",)
-                kernel = weight[:, :, 0, 0].T  # D C 1 1 -> C D
-                put(variables["params"], (*name, *part), kernel=kernel, bias=bias)
-
-    for theirs, child in module.named_children():
-        ours = theirs.replace("halves", "half")
-        if isinstance(child, nn.Conv2d):
-            put_layers((ours,), [child])
-        elif isinstance(child[0], Block):
-            for number, block in enumerate(child, 1):
-                put_layers((f"{ours}_{number}",), block)
-        else:
-            put_layers((ours,), child)
-    return variables
+BATCH = 8
 
 
 def drawn(width, classes, size, grid, batch, f):
@@ -272,7 +165,7 @@ def parity() -> None:
 
 
 def golden() -> None:
-    """Answers of PyTorch in float64, rounded to float32; trees as vectors of their sorted leaves."""
+    """Answers of PyTorch in float64, as float32; trees as vectors of their sorted leaves."""
     with jax.enable_x64(True):
         inputs, theirs = torch_answers(*in_float64(drawn(6, 2, 32, 3, 2, 2)))
         vectors = {
@@ -286,16 +179,85 @@ def golden() -> None:
     print(f"{GOLDEN.name}: {GOLDEN.stat().st_size / 1e3:.0f} kB")
 
 
+class Case:
+    """Two programs for a step of the same size; every call makes one."""
+
+    def __init__(self, width, size, grid, channels_last):
+        torch.manual_seed(0)
+        self._module = TorchDecoder(width, 1)
+        self._inputs = [torch.randn(BATCH, 3, size, size)]
+        self._inputs += [torch.randn(BATCH, width, grid, grid) for _ in range(4)]
+        self._masks = (torch.rand(BATCH, 1, size, size) > 0.6).float()
+        if channels_last:
+            layout = {"memory_format": torch.channels_last}
+            self._module = self._module.to(**layout)
+            self._inputs = [one.to(**layout) for one in self._inputs]
+        # As published: of all parameters, by PyTorch's defaults.
+        self._optimiser = torch.optim.AdamW(self._module.parameters(), 3e-4, weight_decay=0.01)
+        decoder = UNETRDecoder(1)
+        initial = initial_variables(decoder, size, (grid, grid, width), seed=0)
+        self._state = unetr_step.initial_state([initial])
+        rng = np.random.default_rng(0)
+        self._batch = {
+            "pixels": jnp.asarray(rng.integers(0, 256, (1, BATCH, size, size), np.uint8)),
+            "tokens": jnp.asarray(rng.normal(size=(1, BATCH, 4, grid, grid, width)), jnp.float16),
+            "masks": jnp.asarray(rng.random((1, BATCH, size, size, 1)) > 0.6),
+        }
+        self._step = functools.partial(unetr_step.train_step, decoder=decoder)
+
+    def here(self):
+        one = np.ones(1, np.float32)
+        self._state, loss = self._step(self._state, self._batch, 3e-4 * one, one > 0, 0.01)
+        loss.block_until_ready()
+
+    def pytorch(self):
+        self._optimiser.zero_grad()
+        images, *tokens = self._inputs
+        torch_dice_loss(self._module(images, tokens), self._masks).backward()
+        self._optimiser.step()
+
+
+def speed(steps: int) -> None:
+    print(f"\none step of {BATCH} images, {os.cpu_count()} cores; medians of {steps}")
+    for width, size, grid in ((128, 96, 6), (1024, 224, 16)):
+        for channels_last in (False, True):
+            case = Case(width, size, grid, channels_last)
+            spent = {"here": [], "pytorch": []}
+            for _ in range(steps + 1):  # the first compiles
+                for name, times in spent.items():
+                    start = time.perf_counter(), time.process_time()
+                    getattr(case, name)()
+                    times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+            here, pytorch = (np.median(times[1:], axis=0) for times in spent.values())
+            layout = "channels last" if channels_last else "NCHW"
+            print(f"  {size} px, tokens of {width}; PyTorch {layout}")
+            for name, (wall, processor) in (("here", here), ("PyTorch", pytorch)):
+                rate = BATCH / wall
+                print(
+                    f"    {name:8} {wall:6.2f} s, {processor:6.2f} s of processors, "
+                    f"{rate:.2f} pairs/s"
+                )
+            wall, processor = pytorch / here
+            print(
+                f"    PyTorch takes {wall:.2f} x the time, {processor:.2f} x the processor time",
+                flush=True,
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--parity", action="store_true", help="no speed")
+    parser.add_argument("--speed", action="store_true", help="no parity")
     parser.add_argument("--golden", action="store_true", help="write the golden file")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each program")
     arguments = parser.parse_args()
     if arguments.golden:
         golden()
         return
-    parity()
+    if not arguments.speed:
+        parity()
+    if not arguments.parity:
+        speed(arguments.steps)
 
 
 if __name__ == "__main__":

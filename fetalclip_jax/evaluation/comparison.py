@@ -94,9 +94,11 @@ def compare(
             f"{pair.names[0]} and {pair.names[1]} cannot be compared in {first.study}: no metric "
             f"of both can be measured again, {_listed(measured[0])} and {_listed(measured[1])}"
         )
+    if first.curve:
+        shared = shared[:1]  # support sets are kept of the metric of the curve alone
     differences = []
     for metric in shared:
-        ours, theirs = (found[metric] for found in measured)
+        ours, theirs = _of_the_same(*(found[metric] for found in measured))
         bootstrap = Bootstrap(pair.groups[ours.rows], resamples, seed)
         patients = pair.first.predictions.patients()[ours.rows]
         found = chance.of_metric(pair, metric)
@@ -139,6 +141,15 @@ def smaller_size(results: Sequence[Result], names: tuple[str, str], headline: Di
         f"compared at {size:,} {unit_of(results[0])} to learn from, the largest number that both "
         f"have ({' and '.join(further)})"
     )
+
+
+def _of_the_same(first: Measured, second: Measured) -> tuple[Measured, Measured]:
+    """Both of the images that both measure: one model may have no number of some image."""
+    if np.array_equal(first.rows, second.rows):
+        return first, second
+    both = np.zeros(max(first.rows.max(), second.rows.max()) + 1, bool)
+    both[np.intersect1d(first.rows, second.rows)] = True
+    return first.among(both), second.among(both)
 
 
 def _measures(result: Result, name: str) -> Mapping[str, Measured]:

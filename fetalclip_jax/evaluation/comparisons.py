@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fetalclip_jax.evaluation.comparison import Comparison, compare, data_name, smaller_size
+from fetalclip_jax.evaluation.curves import of_size
 from fetalclip_jax.evaluation.difference import ALPHA, MARGIN, Difference, check_margin
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.statistics.multiplicity import holm
@@ -98,7 +99,7 @@ class Comparisons:
             for one, d, p, verdict in self.rows():
                 metric = d.metric.replace("_", " ").replace("f1", "F1")
                 if d.learned_from is not None:
-                    metric += f", {d.learned_from:,} patients"
+                    metric += f", {of_size(one.results[0], d.learned_from)}"
                 yield (
                     f"{one.study} on {one.data}, {metric}: {one.names[0]} {d.first:.3f}, "
                     f"{one.names[1]} {d.second:.3f}, difference "

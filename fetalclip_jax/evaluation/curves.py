@@ -190,6 +190,12 @@ def unit_of(result: Result) -> str:
     return str(result.details.get("sizes_count") or "patients")
 
 
+def of_size(result: Result, size: int) -> str:
+    """A size of a curve in words: "1 image", "16 patients"."""
+    unit = unit_of(result)
+    return f"{size:,} {unit.removesuffix('s') if size == 1 else unit}"
+
+
 def _images(result: Result) -> int | None:
     return None if result.predictions is None else len(result.predictions.example_id)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fetalclip_jax.evaluation.curves import unit_of
+from fetalclip_jax.evaluation.curves import of_size
 from fetalclip_jax.evaluation.result import Estimate, Result
 
 _WIDEST_NAME = 18
@@ -20,7 +20,7 @@ def lines(result: Result) -> str:
         )
     for point in result.curve:
         estimate = Estimate(point["mean"], point["low"], point["high"])
-        parts.append(f"  {point['patients']:>4} {unit_of(result)}: {shown(estimate)}")
+        parts.append(f"  {of_size(result, int(point['patients'])):>13}: {shown(estimate)}")
     if "confusion" in result.details:
         details = result.details
         parts += _matrix(details["labels"], details["classes"], details["confusion"])

@@ -7,7 +7,7 @@ from fetalclip_jax import storage
 from fetalclip_jax.evaluation import comparisons
 from fetalclip_jax.evaluation.comparison import Comparison
 from fetalclip_jax.evaluation.comparisons import Comparisons, Pair, shown_p
-from fetalclip_jax.evaluation.curves import unit_of
+from fetalclip_jax.evaluation.curves import of_size
 from fetalclip_jax.evaluation.difference import ALPHA, RELATIVE_MARGIN, Difference, check_margin
 from fetalclip_jax.reports import forest, naming, page, provenance
 from fetalclip_jax.reports.frame import Report
@@ -148,11 +148,9 @@ def _figures(report: Report, found: Comparisons) -> Iterator[str]:
 def _what(one: Comparison, d: Difference) -> str:
     """What was measured: "macro F1, 16 patients"."""
     words = naming.metric(d.metric, str(one.results[0].data.get("ages_from") or "")).words
-    return (
-        words
-        if d.learned_from is None
-        else f"{words}, {d.learned_from:,} {unit_of(one.results[0])}"
-    )
+    if d.learned_from is None:
+        return words
+    return f"{words}, {of_size(one.results[0], d.learned_from)}"
 
 
 def _is_rate(d: Difference) -> bool:

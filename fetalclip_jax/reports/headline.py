@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from fetalclip_jax.evaluation.curves import metric_of, unit_of
+from fetalclip_jax.evaluation.curves import metric_of, of_size
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.reports import naming, page, provenance
 from fetalclip_jax.reports.naming import Metric, number
@@ -162,7 +162,7 @@ def _curve(one: Evaluated, raw: Result | None) -> list[Row]:
         Row(
             one,
             naming.metric(metric),
-            f"{point['patients']} {unit_of(one.result)}",
+            of_size(one.result, int(point["patients"])),
             float(point["mean"]),
             _edges(number(point.get("low")), number(point.get("high"))),
             *_hardest(one.result, metric, raw, "raw pixels of all training patients"),

@@ -14,7 +14,7 @@ from fetalclip_jax.reports import headline, naming
 from fetalclip_jax.reports.reading import Contents, Evaluated
 
 # Studies whose scores rank candidates, and promise no share of right answers.
-_NO_PROBABILITIES = ("age", "knn", "nearest_centroid")
+_NO_PROBABILITIES = ("age", "knn", "nearest_centroid", "segmentation")
 
 
 @dataclasses.dataclass(frozen=True)

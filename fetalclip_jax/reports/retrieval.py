@@ -11,7 +11,8 @@ from fetalclip_jax.reports.reading import Evaluated
 _WAYS = {"image_to_text": "captions of an image", "text_to_image": "images of a caption"}
 _NOTE = (
     "Recall at k is the share of queries with a right answer among the first k. Captions that mean "
-    "the same are all right, and ties count against the model."
+    "the same are all right, and ties count against the model. Recalls of data sets of other sizes "
+    "cannot be compared."
 )
 
 
@@ -20,7 +21,8 @@ def parts(report: Report) -> Iterator[str]:
     found = [one for one in report.contents.evaluated if one.result.study == "retrieval"]
     if found:
         yield paragraph(_NOTE, "quiet note")
-    yield report.side_by_side("", [_table(report, one) for one in found])
+    for one in found:
+        yield _table(report, one)
 
 
 def _table(report: Report, one: Evaluated) -> str:

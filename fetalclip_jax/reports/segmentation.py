@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from fetalclip_jax.evaluation.curves import unit_of
+from fetalclip_jax.evaluation.curves import of_size
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.reports import naming, page
 from fetalclip_jax.reports.frame import Report
@@ -44,7 +44,7 @@ def _rows(ones: Sequence[Evaluated], several: bool) -> Iterator[tuple[str, ...]]
         after = ""
         if one.result.curve:
             sizes = [int(point["patients"]) for point in one.result.curve]
-            after = f" after {max(sizes):,} {unit_of(one.result)}"
+            after = f" after {of_size(one.result, max(sizes))}"
         whose = f"{one.label}, " if several else ""
         named = [("mean of all" if len(structures) > 1 else display("".join(structures)), "")]
         named += [(display(name), f"_{name}") for name in structures] * (len(structures) > 1)

@@ -14,7 +14,7 @@ from collections.abc import Container, Sequence
 
 from fetalclip_jax import run as runs
 from fetalclip_jax import storage
-from fetalclip_jax.evaluation.curves import metric_of, unit_of
+from fetalclip_jax.evaluation.curves import metric_of, of_size
 from fetalclip_jax.reports import headline, naming, provenance, published
 from fetalclip_jax.reports.claim_data import together
 from fetalclip_jax.reports.naming import Metric, number, slug
@@ -112,7 +112,7 @@ def _metrics(ones: Sequence[Evaluated]) -> list[tuple[str, ...]]:
             metric = naming.metric(metric_of(result))
             edges = (number(point.get("low")), number(point.get("high")))
             shown = (metric.show(float(point["mean"])), _edges(metric, *edges))
-            words = f"{metric.words}, {point['patients']} {unit_of(result)}"
+            words = f"{metric.words}, {of_size(result, int(point['patients']))}"
             rows.append((*of, words, *shown, images, patients))
     return rows
 

@@ -24,6 +24,13 @@ def test_clean_images_are_those_of_the_reference_transform():
     np.testing.assert_array_equal(view(np.stack([WIDE] * 3, -1)).pixels, found.pixels)
 
 
+def test_of_a_clip_the_middle_frame_is_shown_and_no_frame_is_kept():
+    clip = Example("e", WIDE, frames=[WIDE + 1, WIDE, WIDE + 2])
+    found = views.Views([clip], 16)(0)
+    np.testing.assert_array_equal(found.pixels, view().pixels)
+    assert found.example.frames is None
+
+
 def test_copies_are_made_of_the_padded_native_image():
     found = view(copies=2, seed=3)
     square = preprocess.pad_to_square(WIDE)

@@ -53,8 +53,10 @@ def test_patients_are_in_one_split_and_not_among_those_of_the_images():
     parts = [opened(s).metadata()["patient_id"].tolist() for s in ("train", "validation")]
     assert parts[0] + parts[1] == ids["pool"]
     assert len(parts[1]) == 2
-    images = registry.open_source("phantom", split="all", image_size=64)
-    assert not set(images.metadata()["patient_id"].tolist()) & {*ids["all"]}
+    for split in ("train", "all"):
+        sizes = {f"{group}_images": 60 for group in ("train", "pool", "test")}
+        images = registry.open_source("phantom", split=split, options=sizes, image_size=64)
+        assert not {images.bare(i).patient_id for i in range(len(images))} & {*ids["all"]}
 
 
 def test_seeds_sizes_and_splits_tell_data_sets_apart():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from fetalclip_jax.evaluation import outlines
+from fetalclip_jax.evaluation.comparison import compare
 from fetalclip_jax.evaluation.outlines import Outlines
-from fetalclip_jax.evaluation.result import Predictions
+from fetalclip_jax.evaluation.result import Predictions, Result
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 
 
@@ -184,3 +185,29 @@ def test_one_run_alone():
     alone = one.of_run(1)
     assert alone.measures()["dice"].measure.value == pytest.approx(one.run_dice()[1])
     np.testing.assert_array_equal(alone.hc_mm, one.hc_mm[1:2])
+
+
+def test_two_models_are_compared_on_heads_that_both_have_a_circumference_of(tmp_path):
+    ids = np.array([f"i{i}" for i in range(12)])
+    pair = []
+    for seed in (0, 1):
+        one = make(seed=seed, head=True)
+        one.true[:], one.true_hc_mm[:] = 40, 200.0
+        one.hc_mm[:, 2 * seed] = np.nan
+        pair.append(
+            Result(
+                "segmentation.head",
+                Bootstrap(ids, 20).estimates(one.measures()),
+                model={"name": f"m{seed}"},
+                data={"name": "d"},
+                predictions=Predictions(
+                    ids, ids, ids, ids,
+                    candidates=one.structures, extra=one.columns(), runs={"": one.kept()},
+                ),
+            )
+        )  # fmt: skip
+    found = {one.metric: one for one in compare(*pair, resamples=20).differences}
+    assert found["dice"].n == 12
+    # Image 4 has none of either; 0 and 2 have one of a single model.
+    assert found["hc_mae_mm"].n == 9
+    assert found["hc_mae_mm"].lower_is_better

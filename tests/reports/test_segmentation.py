@@ -112,7 +112,7 @@ def test_a_curve_of_dice_counts_images(tmp_path):
     assert kept["images"] == [1, 4]
     assert kept["dice"] == pytest.approx([point["mean"] for point in one.curve])
     rows = headline.rows(report.contents)
-    assert [row.what for row in rows] == ["pooled Dice, 1 images", "pooled Dice, 4 images"]
+    assert [row.what for row in rows] == ["pooled Dice, 1 image", "pooled Dice, 4 images"]
 
 
 def test_metrics_and_studies_are_named():

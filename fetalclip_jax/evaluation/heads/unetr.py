@@ -4,47 +4,24 @@ Runs differ in the rows they train and validate on, never in a shape, so one com
 serves all of them; as many as the device holds take a step at once.
 """
 
-import concurrent.futures
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Float16, Int, UInt8
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from fetalclip_jax.evaluation.heads import unetr_step
+from fetalclip_jax.evaluation.heads import dense, unetr_step
+from fetalclip_jax.evaluation.heads.dense import Dense, DenseData
 from fetalclip_jax.losses.dice import loss_of_sums
 from fetalclip_jax.models.unetr import UNETRDecoder, initial_variables
 
 # What a step keeps in memory, with room to spare: XLA says 220 on a CPU at 96 and at 224 pixels.
 _BYTES_PER_PIXEL_AND_CHANNEL = 400
-
-
-@dataclasses.dataclass(frozen=True)
-class Dense:
-    """Some images: what a decoder reads of them, and the truth.
-
-    Attributes:
-      pixels: as the tower takes them before normalisation, grey or RGB.
-      tokens: outputs of four blocks, without the class token, the first block first.
-      masks: of each structure.
-    """
-
-    pixels: UInt8[np.ndarray, "b S S"] | UInt8[np.ndarray, "b S S 3"]
-    tokens: Float16[np.ndarray, "b 4 G G W"]
-    masks: Bool[np.ndarray, "b S S classes"]
-
-
-@runtime_checkable
-class DenseData(Protocol):
-    """Images by row, whether they lie in memory, on a disk or are encoded when asked for."""
-
-    def batch(self, rows: Int[np.ndarray, "b"]) -> Dense:
-        """The images of these rows, in this order. Called from another thread, one at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,11 +97,11 @@ class Decoders:
           Row numbers [b], in the order asked for, and probabilities float32
           [runs, b, S, S, classes].
         """
-        requests = list(_padded_batches(np.asarray(rows), self.batch_size))
+        requests = list(dense.padded_batches(np.asarray(rows), self.batch_size))
         size = runs_together(self.decoder, data.batch(requests[0][0][:1]), self.batch_size)
         parts = [self.select(slice(start, start + size)) for start in range(0, len(self), size)]
         groups = [jax.tree.map(jnp.asarray, part.variables) for part in parts]
-        fetched = _fetched(data, ([request[0]] for request in requests))
+        fetched = dense.fetched(data, ([request[0]] for request in requests))
         with tqdm(total=len(rows), desc="segmenting", unit=" images", disable=not progress) as bar:
             for (padded, count), batch in zip(requests, fetched, strict=True):
                 inputs = batch["pixels"][0], batch["tokens"][0]
@@ -220,10 +197,10 @@ class _Group:
         self._decoder, self._config = decoder, config
         self._steps = np.array([_steps(rows, config) for rows in self._train_rows])
         self._validation = [
-            list(_padded_batches(rows, config.batch_size)) for rows in validation_rows
+            list(dense.padded_batches(rows, config.batch_size)) for rows in validation_rows
         ]
         self._validation_steps = max(len(batches) for batches in self._validation)
-        self._batches = _fetched(data, self._requests(seeds))
+        self._batches = dense.fetched(data, self._requests(seeds))
         shapes = example.pixels.shape[1], example.tokens.shape[2:]
         self._state = unetr_step.initial_state(
             [initial_variables(decoder, *shapes, int(seed)) for seed in seeds]
@@ -279,7 +256,7 @@ class _Group:
         """Rows [runs, b] of all steps of all epochs, of training and validation."""
         size = self._config.batch_size
         orders = [
-            _order(np.asarray(rows), size, np.random.default_rng(int(seed)))
+            dense.batches_without_end(np.asarray(rows), size, np.random.default_rng(int(seed)))
             for rows, seed in zip(self._train_rows, seeds, strict=True)
         ]
         resting = [np.repeat(rows[:1], size) for rows in self._train_rows]
@@ -305,43 +282,3 @@ class _Group:
 def _steps(rows, config):
     """Steps in an epoch."""
     return config.steps_per_epoch or max(len(rows) // config.batch_size, 1)
-
-
-def _order(rows, size, generator):
-    """Batches without end: a new shuffle of all rows whenever one is used up."""
-    # Few rows are repeated; of many, what is left of a shuffle is dropped.
-    shuffles = -(-size // len(rows))
-    while True:
-        order = np.concatenate([generator.permutation(rows) for _ in range(shuffles)])
-        for start in range(0, len(order) - size + 1, size):
-            yield order[start : start + size]
-
-
-def _padded_batches(rows, size):
-    """Batches of one size, the last filled with its last row, and how many of each are real."""
-    for start in range(0, len(rows), size):
-        batch = rows[start : start + size]
-        yield np.concatenate([batch, batch[-1:].repeat(size - len(batch))]), len(batch)
-
-
-def _fetched(data: DenseData, requests: Iterable) -> Iterator[dict[str, jax.Array]]:
-    """The images of each request (rows of every run), read while the last ones are computed."""
-
-    names = [field.name for field in dataclasses.fields(Dense)]
-
-    def fetch(request):
-        rows = np.stack(request)
-        # Runs share images; each is read once.
-        distinct, places = np.unique(rows, return_inverse=True)
-        found = data.batch(distinct)
-        places = places.reshape(rows.shape)
-        return {name: jnp.asarray(getattr(found, name)[places]) for name in names}
-
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        waiting = []
-        for request in requests:
-            waiting.append(pool.submit(fetch, request))
-            if len(waiting) > 1:
-                yield waiting.pop(0).result()
-        for one in waiting:
-            yield one.result()

@@ -160,10 +160,12 @@ class FewShotSegmentation:
                 count = len(given) or settings.support_sets
                 sets[size] = splits.support_sets(pool, size, count, settings.seed)
                 if lists is not None:
-                    lacking[
-                        f"listed support sets of {size} {unit} that are complete; as many were "
-                        f"drawn among the {len(pool)} listed {unit} there are"
-                    ] = len(given) - len(complete)
+                    reason = (
+                        f"listed support sets of {size} {unit} of which one is missing; as many "
+                        f"sets of that size were drawn among the {len(pool)} listed {unit} there "
+                        "are"
+                    )
+                    lacking[reason] = len(given) - len(complete)
             else:
                 lacking[
                     f"support sets of {size} {unit} and as many to validate on, more than the "

@@ -102,14 +102,7 @@ class NearDuplicates:
             study=self.name,
             metrics=bootstrap.estimates(self.measures(predictions)),
             protocol=settings.to_json(),
-            baselines={
-                f"{kind}_alone": Baseline(
-                    "near_duplicate_share",
-                    bootstrap.estimate(measure.mean(alone)),
-                    f"by {kind} alone",
-                )
-                for kind, alone in (("features", found.by_features), ("pixels", found.by_pixels))
-            },
+            baselines=_baselines(found, predictions, bootstrap),
             details={
                 "tells_of": "the data",
                 "count": len(store),
@@ -152,7 +145,8 @@ class Found:
         an image without any.
       cosine, correlation: of the image and its partner; 0 where there is none.
       count, across_splits, across_patients: near-duplicates of each image.
-      by_features, by_pixels: whether one of both alone would have found any.
+      by_features, by_pixels: whether one of both alone would have found any: at all, across splits,
+        across patients.
     """
 
     partner: Int[np.ndarray, "n"]
@@ -161,8 +155,8 @@ class Found:
     count: Int[np.ndarray, "n"]
     across_splits: Int[np.ndarray, "n"]
     across_patients: Int[np.ndarray, "n"]
-    by_features: Bool[np.ndarray, "n"]
-    by_pixels: Bool[np.ndarray, "n"]
+    by_features: Bool[np.ndarray, "n 3"]
+    by_pixels: Bool[np.ndarray, "n 3"]
 
     @property
     def pairs(self) -> int:
@@ -205,7 +199,7 @@ def search(
         found = _search(np.int32(start), *everything, *least, size)
         for place, values in enumerate(found):
             if not len(blocks[place]):
-                blocks[place] = np.empty(count, np.asarray(values).dtype)
+                blocks[place] = np.empty((count, *values.shape[1:]), values.dtype)
             blocks[place][start : start + size] = values
     return Found(*blocks)
 
@@ -265,6 +259,10 @@ def _search(
         own = jnp.take_along_axis(values, partner[:, None], 1)[:, 0]
         return jnp.where(any_alike, own, 0.0)
 
+    def each_way(found):
+        ways = found, found & other_split, found & other_patient
+        return jnp.stack([one.any(1) for one in ways], 1)
+
     return (
         jnp.where(any_alike, partner, -1),
         of_partner(cosine),
@@ -272,8 +270,8 @@ def _search(
         alike.sum(1),
         (alike & other_split).sum(1),
         (alike & other_patient).sum(1),
-        by_features.any(1),
-        by_pixels.any(1),
+        each_way(by_features),
+        each_way(by_pixels),
     )
 
 
@@ -306,6 +304,21 @@ def _predictions(store: FeatureStore, split: np.ndarray, found: Found) -> Predic
         extra=extra,
         groups=group_columns(store),
     )
+
+
+def _baselines(found: Found, predictions: Predictions, bootstrap: Bootstrap) -> dict[str, Baseline]:
+    """What one of both would have found alone, of every metric."""
+    measured = NearDuplicates.measures(predictions)
+    return {
+        f"{kind}_alone{way}": Baseline(
+            f"near_duplicate_share{way}",
+            bootstrap.estimate(measure.mean(alone[:, column])),
+            f"by {kind} alone",
+        )
+        for kind, alone in (("features", found.by_features), ("pixels", found.by_pixels))
+        for column, way in enumerate(("", "_across_splits", "_across_patients"))
+        if f"near_duplicate_share{way}" in measured
+    }
 
 
 def _pairs(predictions: Predictions) -> list[dict[str, Any]]:

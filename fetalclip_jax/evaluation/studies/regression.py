@@ -104,7 +104,6 @@ class Regression:
             baselines=data.baselines(predictions, bootstrap),
             details={
                 "column": self.column,
-                "unit": unit(self.column),
                 "count": len(test),
                 "patients": len(np.unique(test.patients())),
                 "train_images": len(fit),

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from fetalclip_jax.evaluation.heads import unetr
+from fetalclip_jax.evaluation.heads import dense, unetr
 from fetalclip_jax.evaluation.heads.unetr import DecoderConfig, Dense, fit
 from fetalclip_jax.losses.dice import dice_loss
 from fetalclip_jax.models.preprocess import normalise
@@ -159,7 +159,7 @@ def test_a_worse_epoch_is_not_kept(monkeypatch):
 def test_an_epoch_shows_every_row_as_often_as_the_others(count, steps_per_epoch, steps):
     config = DecoderConfig(batch_size=4, steps_per_epoch=steps_per_epoch)
     assert unetr._steps(np.arange(count), config) == steps
-    order = unetr._order(np.arange(count) + 100, 4, np.random.default_rng(0))
+    order = dense.batches_without_end(np.arange(count) + 100, 4, np.random.default_rng(0))
     batches = np.stack([next(order) for _ in range(6)])
     times = np.unique(batches, return_counts=True)[1]
     if count < 4:

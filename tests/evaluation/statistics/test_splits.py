@@ -20,6 +20,21 @@ def test_every_patient_validates_once():
     assert [v.tolist() for _, v in other] != [v.tolist() for _, v in folds]
 
 
+def test_folds_share_out_the_patients_of_a_rare_class():
+    owners = np.repeat([f"p{k}" for k in range(42)], 2)
+    classes = np.zeros(84, int)
+    classes[[1, 20, 41, 60, 83]] = 1  # one image each of five patients
+    for seed in range(5):
+        folds = splits.folds_by_patient(owners, 5, seed, classes)
+        for train, validation in folds:
+            rare = set(owners[classes == 1].tolist())
+            assert len(rare & set(validation.tolist())) == 1
+            assert not set(train.tolist()) & set(validation.tolist())
+        sizes = [len(validation) for _, validation in folds]
+        assert sum(sizes) == 42
+        assert max(sizes) - min(sizes) <= 1
+
+
 def test_support_sets_validate_on_as_many_other_patients():
     ids = [f"p{i}" for i in range(20)]
     draws = splits.support_sets(ids, 8, 5, seed=0)

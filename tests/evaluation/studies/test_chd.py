@@ -8,7 +8,7 @@ from sklearn import metrics as sklearn_metrics
 
 from fetalclip_jax.evaluation import calibration, result, studies, subgroups
 from fetalclip_jax.evaluation.comparison import compare
-from fetalclip_jax.evaluation.studies import chd, clip_probes
+from fetalclip_jax.evaluation.studies import chd
 
 FRAMES, WIDTH = 4, 6
 FINDINGS = ("normal", "normal", "normal", "septal_defect", "hypoplastic")
@@ -144,6 +144,10 @@ def test_without_a_test_split_every_fold_is_tested_by_heads_that_had_not_seen_it
     assert rotated.details["tested"] == "each fold once"
     assert rotated.details["runs"] == 10
     assert rotated.validation is None
+    # Thresholds are then read off the judged clips: what was asked for is reached.
+    assert rotated.details["thresholds_from"] == "the judged clips"
+    for point in rotated.details["operating_points"]:
+        assert point["specificity"]["value"] >= point["asked"]
 
 
 def test_the_papers_protocol_has_five_runs_of_five_folds(model, stores):
@@ -245,6 +249,15 @@ def test_a_rare_class_is_in_every_fold(make_clips, model):
     assert found.details["run_auroc"] == pytest.approx([1.0] * 5)
 
 
+def test_two_abnormal_patients_are_in_two_folds_whatever_the_seed(make_clips, model):
+    both = {
+        "fit": make_clips(12, "a", findings=["normal"] * 5 + ["vsd"]),
+        "test": make_clips(20, "b"),
+    }
+    for seed in (6, 11):  # dealt by chance alone, both would be in one fold
+        assert run("chd.mean", both, model, folds=2, seed=seed).metrics["auroc"].n == 40
+
+
 def test_patients_in_both_splits_and_features_of_another_model_are_refused(make_clips, model):
     store = make_clips(20)
     with pytest.raises(ValueError, match="20 patients are in the images to learn from and in the"):
@@ -318,13 +331,6 @@ def test_resamples_that_lack_a_class_are_drawn_again_and_counted(make_clips, mod
     # Of 12 patients 2 are abnormal: (10 / 12) ** 12 = 11 % of the resamples hold none.
     assert 20 < found.details["resamples_drawn_again"] < 80
     assert found.metrics["auroc"].low is not None
-
-
-def test_a_patient_is_dealt_with_the_highest_of_its_clips():
-    owners = ["a", "a", "b", "c", "d", "d"]
-    folds = clip_probes.splits.folds_by_patient(owners, 2, 0, np.array([0, 1, 1, 0, 0, 0]))
-    for _, validation in folds:
-        assert len(set(validation.tolist()) & {"a", "b"}) == 1
 
 
 def test_measures_names_follow_the_specificities():

@@ -53,6 +53,7 @@ def test_a_size_in_mm_is_learnt_as_one_in_pixels_times_the_spacing(make_heads, m
     }  # fmt: skip
     assert result.metrics["r2"].value > 0.99
     details = result.details
+    assert "unit" not in details  # that is what is judged, where it is no image
     assert (details["count"], details["patients"], details["train_patients"]) == (60, 20, 40)
     median = np.median(fit.columns["hc_mm"])
     constant = result.baselines["median_mae"]

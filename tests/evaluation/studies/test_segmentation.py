@@ -386,10 +386,10 @@ def test_listed_support_sets_are_those_that_are_learned(trained, write):
     drawn = [shown[rows].tolist() for rows in (*trained[0].train[2:], *trained[0].validation[2:])]
     assert len(trained[0].train) == 4
     assert {one for rows in drawn for one in rows} <= {"000_HC", "001_HC", "003_HC", "004_HC"}
-    (reason,) = [one for one in result.details["lacking"] if "complete" in one]
+    (reason,) = [one for one in result.details["lacking"] if "of which one is" in one]
     assert reason == (
-        "listed support sets of 2 images that are complete; as many were drawn among the 4 listed "
-        "images there are"
+        "listed support sets of 2 images of which one is missing; as many sets of that size were "
+        "drawn among the 4 listed images there are"
     )
     assert result.predictions.example_id.tolist() == ["005_HC", "006_HC", "007_HC"]
     assert result.details["sizes_count"] == "images"
