@@ -1,6 +1,6 @@
 """The sections of activation maps and of the map of features."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fetalclip_jax.evaluation.result import Estimate
 from fetalclip_jax.reports import naming
@@ -26,12 +26,13 @@ _AGAINST = ("chance", "centre")
 
 
 def maps(report: Report) -> Iterator[str]:
-    """The figures of each result of a study "explanation.*", and its activation maps."""
+    """The figures of each study "explanation.*", and its activation maps."""
     found = _of(report, "explanation")
     if found:
         yield paragraph(_MAPS, "quiet note")
-        yield _table(report, found)
-    yield from _pictures(report, found)
+    for study, results in report.by_study(found):
+        yield _table(report, study, results)
+        yield _pictures(report, "", results)
 
 
 def embeddings(report: Report) -> Iterator[str]:
@@ -39,35 +40,34 @@ def embeddings(report: Report) -> Iterator[str]:
     found = _of(report, "embedding_map")
     if found:
         yield paragraph(_EMBEDDINGS, "quiet note")
-    yield from _pictures(report, found)
+    for study, results in report.by_study(found):
+        yield _pictures(report, naming.title(study), results)
 
 
 def _of(report: Report, family: str) -> list[Evaluated]:
     return [one for one in report.contents.evaluated if one.result.study.startswith(f"{family}.")]
 
 
-def _pictures(report: Report, found: list[Evaluated]) -> Iterator[str]:
-    for study, results in report.by_study(found):
-        pictures = [picture for one in results for picture in report.shown(one)]
-        yield report.side_by_side(naming.title(study), pictures)
+def _pictures(report: Report, title: str, results: Sequence[Evaluated]) -> str:
+    pictures = [picture for one in results for picture in report.shown(one)]
+    return report.side_by_side(title, pictures)
 
 
-def _table(report: Report, found: list[Evaluated]) -> str:
+def _table(report: Report, study: str, results: Sequence[Evaluated]) -> str:
     """What of each map is inside, beside what needs no model."""
     rows = []
-    for study, results in report.by_study(found):
-        for one in results:
-            for name, estimate in one.result.metrics.items():
-                metric = naming.metric(name)
-                against = (one.result.baselines.get(f"{kind}_{name}") for kind in _AGAINST)
-                rows.append(
-                    [
-                        *(naming.title(study), one.label, metric.words, _shown(metric, estimate)),
-                        *("" if x is None else metric.show(x.estimate.value) for x in against),
-                    ]
-                )
-    columns = ("Study", "Model / data", "Share", "Value", "Chance", "Spot in the middle")
-    return report.table("Inside the outline", columns, rows, of=found)
+    for one in results:
+        for name, estimate in one.result.metrics.items():
+            metric = naming.metric(name)
+            against = (one.result.baselines.get(f"{kind}_{name}") for kind in _AGAINST)
+            rows.append(
+                [
+                    *(one.label, metric.words, _shown(metric, estimate)),
+                    *("" if x is None else metric.show(x.estimate.value) for x in against),
+                ]
+            )
+    columns = ("Model / data", "Share", "Value", "Chance", "Spot in the middle")
+    return report.table(naming.title(study), columns, rows, of=results)
 
 
 def _shown(metric: naming.Metric, estimate: Estimate) -> str:

@@ -47,7 +47,7 @@ AGES = result(
 def test_maps_stand_beside_chance_and_a_central_spot(tmp_path):
     page = Page("".join(explanation.maps(report(tmp_path, AGES, HEAD))))
     assert page.rows[0][-3:] == ["Value", "Chance", "Spot in the middle"]
-    assert [row[2:] for row in page.rows[1:]] == [
+    assert [row[1:] for row in page.rows[1:]] == [
         ["HiResCAM inside the outline", "50.0 % (40.0 to 60.0)", "25.0 %", "62.5 %"],
         ["maximum of HiResCAM inside the outline", "75.0 %", "25.0 %", "62.5 %"],
     ]
