@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from scipy import linalg
 
 from fetalclip_jax.biometry.ellipses import circumference, fill_outline, fit
 
@@ -47,3 +48,20 @@ def test_points_of_no_ellipse_have_none():
 
 def test_a_circle_is_as_long_as_pi_says():
     assert circumference(2.0, 2.0) == pytest.approx(4 * np.pi)
+
+
+def test_of_noisy_points_the_conic_is_that_of_the_constrained_least_squares():
+    rng = np.random.default_rng(1)
+    points = _points(40.0, 25.0, 0.7, count=30, turn=(0.0, 4.0), centre=(0.0, 0.0))
+    points = (points + rng.normal(0, 1.5, points.shape)) / 30
+    x, y = points.T
+    design = np.stack([x * x, x * y, y * y, x, y, np.ones_like(x)], 1)
+    constraint = np.zeros((6, 6))
+    constraint[0, 2] = constraint[2, 0] = 2
+    constraint[1, 1] = -1
+    values, vectors = linalg.eig(design.T @ design, constraint)
+    a, b, c, *_ = vectors[:, np.flatnonzero(np.isfinite(values) & (values.real > 0))[0]].real
+    curvature = np.linalg.eigvalsh([[a, b / 2], [b / 2, c]])
+    expected = np.sqrt(np.abs(curvature).max() / np.abs(curvature).min())
+    found = fit(points)
+    assert found.semi_major / found.semi_minor == pytest.approx(expected, rel=1e-6)

@@ -143,3 +143,14 @@ def test_content_is_what_is_not_black():
     assert segmentation.content(pixels) == (0, 0, 10, 10)
     pixels[2:7, 1:9, 1] = 3
     assert segmentation.content(pixels) == (2, 1, 7, 9)
+
+
+def test_an_outline_crosses_between_pixel_centres():
+    shown = np.zeros((3, 6))
+    shown[1] = [0, 0.25, 0.75, 1, 0.8, 0.2]
+    points = segmentation.outline_points(shown)
+    across = points[points[:, 1] == 1, 0]
+    np.testing.assert_allclose(np.sort(across), [1.5, 4.5])
+    above = points[(points[:, 0] == 3) & (points[:, 1] < 1), 1]
+    np.testing.assert_allclose(above, [0.5])
+    np.testing.assert_allclose(points[points[:, 0] == 4, 1], [1 - 0.3 / 0.8, 1 + 0.3 / 0.8])
