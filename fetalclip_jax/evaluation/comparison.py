@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fetalclip_jax.evaluation import chance, studies
+from fetalclip_jax.evaluation import chance, merits, studies
 from fetalclip_jax.evaluation.alignment import Aligned, align
 from fetalclip_jax.evaluation.curves import unit_of
 from fetalclip_jax.evaluation.difference import MARGIN, Difference, check_margin, difference
@@ -29,7 +29,8 @@ class Comparison:
       protocol: its name.
       resample_by: what the bootstrap draws, "patient" or "image".
       names: of the first and the second model.
-      differences: of every metric that both have, the headline first.
+      differences: of every metric that both have, the headline first; what tells of the data is
+        left out.
       only: images that only the first, and only the second, has predictions of.
       notes: what must be known of it, in sentences.
       results: the two results.
@@ -70,7 +71,7 @@ def compare(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Comparison:
-    """The differences of two models in every metric that both have.
+    """The differences of two models in every metric of theirs that both have.
 
     Args:
       first, second: results of the same study, data set, split and protocol, with predictions.
@@ -89,6 +90,9 @@ def compare(
     measured = [_measures(*one) for one in aligned]
     size = _size(pair)
     shared = [name for name in measured[0] if name in measured[1]]
+    if shared and all(map(merits.is_finding, shared)):
+        raise ValueError(f"{first.study}: it tells of the data, whatever the model")
+    shared = [name for name in shared if not merits.is_finding(name)]
     if not shared:
         raise ValueError(
             f"{pair.names[0]} and {pair.names[1]} cannot be compared in {first.study}: no metric "
@@ -170,9 +174,10 @@ def _size(pair: Aligned) -> int | None:
 
 def _notes(pair: Aligned, results, measured, differences) -> Iterator[str]:
     """What is lacking, and values that are not those the results report."""
-    shared = {one.metric for one in differences}
-    for result, found, name in zip(results, measured, pair.names, strict=True):
-        alone = [metric for metric in found if metric not in shared]
+    for result, found, others, name in zip(
+        results, measured, measured[::-1], pair.names, strict=True
+    ):
+        alone = [metric for metric in found if metric not in others]
         if alone:
             yield f"only {name} has {_listed(alone)}"
         lost = [

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fetalclip_jax.evaluation import merits
 from fetalclip_jax.evaluation.chance import Chance
 from fetalclip_jax.evaluation.statistics import intervals, measure
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
@@ -15,6 +16,8 @@ MARGIN = 0.02
 RELATIVE_MARGIN = 0.05
 ALPHA = 0.05
 VERDICTS = ("better", "worse", "equivalent", "undecided")
+# Of a metric that may be too high as well as too low.
+NO_VERDICT = "no verdict"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,16 +64,21 @@ class Difference:
     @property
     def equivalent(self) -> bool:
         """Whether two one-sided tests both exclude a difference as large as the margin."""
-        return self.inner is not None and (
-            -self.margin < self.inner[0] and self.inner[1] < self.margin
+        return (
+            self.inner is not None
+            and merits.has_better(self.metric)
+            and -self.margin < self.inner[0]
+            and self.inner[1] < self.margin
         )
 
     def verdict(self, p: float | None = None) -> str:
-        """One of `VERDICTS`, of the first model.
+        """One of `VERDICTS`, of the first model; `NO_VERDICT` where nothing is better.
 
         Args:
           p: adjusted for other tests; None takes the own.
         """
+        if not merits.has_better(self.metric):
+            return NO_VERDICT
         p = self.p if p is None else p
         if p is not None and p < ALPHA:
             return "better" if (self.value > 0) != self.lower_is_better else "worse"

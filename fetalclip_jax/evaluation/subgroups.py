@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fetalclip_jax.evaluation import gaps, studies
+from fetalclip_jax.evaluation import gaps, merits, studies
 from fetalclip_jax.evaluation.gaps import UNKNOWN, Gap, Part
 from fetalclip_jax.evaluation.groups import MOST_GROUPS
 from fetalclip_jax.evaluation.result import Estimate, Result
@@ -47,7 +47,8 @@ class Subgroups:
       column: by which it was split.
       resample_by: what the intervals draw anew, "patient" or "image".
       groups: in the order of their names, the unknown one last.
-      largest: by metric, the largest gap; a metric without two subgroups to compare has none.
+      largest: by metric, the largest gap; a metric without two subgroups to compare, or of which
+        no value is better (see `merits`), has none.
       established: by metric, the largest of the gaps that chance does not explain.
       notes: sentences on what the figures do not say.
     """
@@ -196,7 +197,7 @@ def _compared(
     largest, established = {}, {}
     # Of kinds that must not be mixed, the one with more subgroups is compared.
     kinds = [[part for part in parts if part.simulated == kind] for kind in (False, True)]
-    for metric in result.metrics:
+    for metric in filter(merits.has_better, result.metrics):
         found = gaps.gaps(
             metric, [part for part in max(kinds, key=len) if part.can_compare(metric)]
         )

@@ -5,6 +5,8 @@ import math
 import re
 from typing import Any
 
+from fetalclip_jax.evaluation import merits
+
 # In the order of the page. Further studies are named after their parts.
 STUDIES = {
     "zero_shot.planes": "Zero-shot planes",
@@ -97,7 +99,7 @@ _OVERLAPS = {
     "image_dice": Metric("Dice of the image"),
     "hausdorff95_mm": Metric("Hausdorff distance (95 %)", lower_is_better=True, unit="mm"),
 }
-_SHARE = {"percent": True, "lower_is_better": True, "finding": True}
+_SHARE = {"percent": True, "lower_is_better": True}
 _METRICS = {
     "macro_f1": Metric("macro F1"),
     "auroc": Metric("AUROC"),
@@ -127,6 +129,10 @@ _METRICS = {
 
 def metric(name: str, ages_from: str = "") -> Metric:
     """How the metric `name` is shown of data whose ages come from `ages_from`."""
+    return dataclasses.replace(_metric(name, ages_from), finding=merits.is_finding(name))
+
+
+def _metric(name: str, ages_from: str) -> Metric:
     if name == "mae_days" and ages_from == IMPLIED_AGES:
         words = "mean distance to the age implied by the circumference"
         return Metric(words, lower_is_better=True, unit="days")

@@ -148,6 +148,8 @@ def _gaps(splits: Sequence[Split]) -> str:
         gap, clear = (kind.get(found.headline) for kind in (found.largest, found.established))
         if gap is None:
             words, verdict = "no two subgroups that can be compared", "not compared"
+            if metric.finding:
+                words = f"{metric.words}: no subgroup is better, it tells of the data"
         else:
             pairs = f", the largest of {gap.pairs}" if gap.pairs > 1 else ""
             words = f"{metric.words}: {gap_words(gap, metric)}{pairs}"

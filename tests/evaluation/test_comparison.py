@@ -162,6 +162,62 @@ def test_metrics_of_one_alone_are_said():
         compare(*(zero_shot(n, GOOD, metrics={"ece": Estimate(0.1)}) for n in "ab"))
 
 
+def heads(name, bias):
+    true = np.linspace(100, 300, 120)
+    metrics = ("mae_mm", "bias_mm", "lower_limit_mm", "upper_limit_mm", "r2")
+    noise = np.random.default_rng(abs(bias)).normal(0, 5, 120)
+    return zero_shot(
+        name,
+        None,
+        "regression.hc_mm",
+        metrics=dict.fromkeys(metrics, Estimate(0.5)),
+        predictions=dataclasses.replace(
+            predictions(GOOD),
+            label=true,
+            prediction=true + noise + bias,
+            candidates=(),
+            scores=None,
+        ),
+    )
+
+
+def test_a_mean_error_of_either_sign_is_neither_better_nor_worse():
+    found = by_metric(compare(heads("a", -30), heads("b", 10)))
+    assert found["mae_mm"].verdict() == "worse"
+    assert found["r2"].verdict() == "worse"
+    for name in ("bias_mm", "lower_limit_mm", "upper_limit_mm"):
+        assert found[name].p < 0.05
+        assert (found[name].verdict(), found[name].equivalent) == ("no verdict", False)
+
+
+def doubtful(name, wrong, names):
+    """Labels that a model doubts, of which some were planted."""
+    answered = predictions(wrong)
+    share = 0.9 * np.eye(3)[answered.scores.argmax(1)] + 0.1 / 3
+    extra = {"planted": BAD, "flagged_of_planted": BAD & ~wrong}
+    extra |= {f"p_{one}": share[:, k] for k, one in enumerate(answered.candidates)}
+    found = dataclasses.replace(answered, candidates=(), scores=None, extra=extra)
+    metrics = dict.fromkeys(names, Estimate(0.5))
+    return zero_shot(name, None, "mislabels.planes", metrics=metrics, predictions=found)
+
+
+def test_what_tells_of_the_data_is_no_merit_of_a_model():
+    names = ("planted_f1", "label_noise")
+    found = compare(*(doubtful(n, w, names) for n, w in (("a", GOOD), ("b", BAD))))
+    assert list(by_metric(found)) == ["planted_f1"]
+    assert not any("label_noise" in note for note in found.notes if note.startswith("only"))
+    with pytest.raises(ValueError, match=r"mislabels\.planes: it tells of the data, whatever the"):
+        compare(*(doubtful(n, GOOD, names[1:]) for n in "ab"))
+
+
+def test_metrics_of_a_curve_that_both_have_are_of_none_alone():
+    metrics = dict.fromkeys(("macro_f1", "accuracy"), Estimate(0.5))
+    first, second = (few_shot(n, (0.5, 0.3, 0.1), metrics=metrics) for n in "ab")
+    found = compare(first, second)
+    assert list(by_metric(found)) == ["macro_f1"]
+    assert not any(note.startswith("only") for note in found.notes)
+
+
 def test_a_value_that_is_not_the_reported_one_is_said():
     found = compare(zero_shot("a", GOOD), zero_shot("b", BAD))
     again = f"{found.headline.first:.4f}"

@@ -153,6 +153,23 @@ def test_of_errors_the_lower_one_is_better():
     assert split.notes == (implied,)
 
 
+def test_errors_of_either_sign_have_no_better_subgroup():
+    true = np.linspace(100.0, 300.0, 60)
+    found = Predictions(
+        example_id=np.arange(60).astype(str),
+        patient_id=np.arange(60).astype(str),
+        label=true,
+        prediction=true + np.repeat([5.0, -20.0], 30) + np.tile([0, 1, 2], 20),
+        groups={"machine": np.repeat(["A", "B"], 30)},
+    )
+    metrics = {name: Estimate(0.5) for name in ("mae_mm", "bias_mm", "upper_limit_mm")}
+    split = subgroups.split(
+        Result("regression.hc_mm", metrics, data=DATA, predictions=found), "machine"
+    )
+    assert set(split.groups[0].metrics) == set(metrics)
+    assert set(split.largest) == set(split.established) == {"mae_mm"}
+
+
 @pytest.mark.parametrize(
     ("column", "groups", "message"),
     [
