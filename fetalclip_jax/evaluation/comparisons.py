@@ -17,6 +17,7 @@ from fetalclip_jax.evaluation.curves import of_size
 from fetalclip_jax.evaluation.difference import ALPHA, MARGIN, Difference, check_margin
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.statistics.multiplicity import holm
+from fetalclip_jax.evaluation.units import counted, judged_unit
 from fetalclip_jax.evaluation.wins import Wins, count_wins
 
 Pair = tuple[str, str]
@@ -100,11 +101,12 @@ class Comparisons:
                 metric = d.metric.replace("_", " ").replace("f1", "F1")
                 if d.learned_from is not None:
                     metric += f", {of_size(one.results[0], d.learned_from)}"
+                of = counted(d.n, judged_unit(one.results[0])), counted(d.patients, "patients")
                 yield (
                     f"{one.study} on {one.data}, {metric}: {one.names[0]} {d.first:.3f}, "
                     f"{one.names[1]} {d.second:.3f}, difference "
-                    f"{_shown(d.value, d.low, d.high)}, p {shown_p(p)}: {verdict}; {d.n:,} images "
-                    f"of {d.patients:,} patients"
+                    f"{_shown(d.value, d.low, d.high)}, p {shown_p(p)}: {verdict}; "
+                    f"{' of '.join(of)}"
                 )
         for one in self.wins:
             told = [f"{verdict} in {n}" for verdict, n in one.counts.items() if n]
@@ -120,7 +122,8 @@ class Comparisons:
         for one in self.compared:
             alone = [f"{n:,} of {who}" for n, who in zip(one.only, one.names, strict=True) if n]
             if alone:
-                yield f"{one.study} on {one.data}: images of one alone left out: {', '.join(alone)}"
+                what = f"{judged_unit(one.results[0])} of one alone left out"
+                yield f"{one.study} on {one.data}: {what}: {', '.join(alone)}"
             if note := smaller_size(one.results, one.names, one.headline):
                 yield f"{one.study} on {one.data}: {note}"
         for line in self.left_out:

@@ -19,6 +19,7 @@ from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.intervals import Spread
 from fetalclip_jax.evaluation.statistics.support_sets import SupportSets, over_sizes
 from fetalclip_jax.evaluation.statistics.weighted_sum import Term, weighted_sum
+from fetalclip_jax.evaluation.units import counted
 
 SCORES = (0.8, 0.9)
 
@@ -192,8 +193,7 @@ def unit_of(result: Result) -> str:
 
 def of_size(result: Result, size: int) -> str:
     """A size of a curve in words: "1 image", "16 patients"."""
-    unit = unit_of(result)
-    return f"{size:,} {unit.removesuffix('s') if size == 1 else unit}"
+    return counted(size, unit_of(result))
 
 
 def _images(result: Result) -> int | None:

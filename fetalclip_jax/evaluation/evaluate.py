@@ -242,8 +242,8 @@ class _Judged:
         if store.left_out:
             name, reason = store.left_out[0]
             self._say(
-                f"{data_name} {split}: {len(store.left_out)} of {len(source)} images cannot be "
-                f"read and are left out, first {name}: {reason}"
+                f"{data_name} {split}: {len(store.left_out)} of {len(source)} {need.unit} "
+                f"cannot be read and are left out, first {name}: {reason}"
             )
         return store
 

@@ -49,6 +49,11 @@ class Need:
     masks: tuple[str, ...] = ()
     how: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def unit(self) -> str:
+        """What a row of the store is, in the plural."""
+        return "clips" if self.level == "frames" else "images"
+
 
 @dataclasses.dataclass(frozen=True)
 class AtSize:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fetalclip_jax.evaluation.curves import of_size
 from fetalclip_jax.evaluation.result import Estimate, Result
+from fetalclip_jax.evaluation.units import judged_unit
 
 _WIDEST_NAME = 18
 
@@ -24,7 +25,7 @@ def lines(result: Result) -> str:
     if "confusion" in result.details:
         details = result.details
         parts += _matrix(details["labels"], details["classes"], details["confusion"])
-    what = result.details.get("unit", "images")
+    what = judged_unit(result)
     for reason, count in _counts(result.details.get("left_out")):
         parts.append(f"  not judged: {count} {what}, {_words(reason)}")
     for reason, count in _counts(result.details.get("lacking")):
@@ -49,7 +50,7 @@ def _headline(result: Result) -> str:
     name, estimate = next(iter(result.metrics.items()))
     text = f"{where}{result.study}: {_words(name)} {shown(estimate)}"
     if estimate.n:
-        text += f"; {estimate.n} {result.details.get('unit', 'images')}"
+        text += f"; {estimate.n} {judged_unit(result)}"
     patients = result.details.get("patients")
     if patients:
         text += f" of {patients} patients"

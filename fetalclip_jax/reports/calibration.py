@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter
 from fetalclip_jax.evaluation.calibration import Calibration, Reliability, Sets
 from fetalclip_jax.evaluation.result import Estimate
 from fetalclip_jax.evaluation.statistics.reliability import is_hottest
+from fetalclip_jax.evaluation.units import counted, judged_unit
 from fetalclip_jax.reports import naming, page, style
 from fetalclip_jax.reports.naming import display, slug
 from fetalclip_jax.reports.reading import Evaluated
@@ -107,7 +108,10 @@ def _risk(axes: Axes, calibration: Calibration, look: dict) -> None:
 
 
 def _caption(found: Sequence[Found]) -> str:
-    counts = dict.fromkeys(f"{c.images:,} images of {c.patients:,} patients" for _, c in found)
+    counts = dict.fromkeys(
+        f"{counted(c.images, judged_unit(one.result))} of {counted(c.patients, 'patients')}"
+        for one, c in found
+    )
     bins = dict.fromkeys(str(len(c.before.bins)) for _, c in found)
     fitted = dict.fromkeys(c.fitted_on for _, c in found)
     words = (
@@ -166,10 +170,11 @@ def _abstention(found: Sequence[Found]) -> str:
     rows = []
     for one, c in found:
         a = c.abstention
-        given = "no image is answered"
+        given = f"no {judged_unit(one.result).removesuffix('s')} is answered"
         if a.error is not None:
             count = round(a.coverage.value * a.coverage.n)
-            given = f"{count:,} images, {_percent(a.coverage)}, {_percent(a.error)} of them wrong"
+            judged = counted(count, judged_unit(one.result))
+            given = f"{judged}, {_percent(a.coverage)}, {_percent(a.error)} of them wrong"
         rows.append(
             (
                 *(naming.title(one.result.study), one.label, _shown(a.area)),

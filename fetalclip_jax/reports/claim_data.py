@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from fetalclip_jax.evaluation.units import counted, judged_unit
 from fetalclip_jax.reports import left_out, naming, provenance
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import display, number
@@ -81,8 +82,8 @@ def missing(report: Report) -> Iterator[str]:
         yield "Nothing is imputed: an image that lacks what a task needs is left out and counted."
     for one in report.contents.evaluated:
         if "left_out" in one.result.data:
-            count = len(one.result.data["left_out"])
-            yield f"{one.data_name}: {count:,} images of those used could not be read."
+            count = counted(len(one.result.data["left_out"]), judged_unit(one.result))
+            yield f"{one.data_name}: {count} of those used could not be read."
         for note in one.result.data.get("notes", ()):
             yield f"{one.data_name}: {note}."
     for run in report.contents.runs:
@@ -112,7 +113,7 @@ def acquisition(report: Report) -> Iterator[str]:
             words += f", unknown {unknown:,}"
         if counts:
             title = naming.title(one.result.study)
-            yield f"{data}, images of {title} by {display(column)}: {words}."
+            yield f"{data}, {judged_unit(one.result)} of {title} by {display(column)}: {words}."
 
 
 def reference(report: Report) -> Iterator[str]:
@@ -134,27 +135,30 @@ def reference(report: Report) -> Iterator[str]:
 def partitions(report: Report) -> Iterator[str]:
     for one in report.contents.evaluated:
         for name, about in one.result.data.get("stores", {}).items():
-            yield f"{one.data_name}, {provenance.store(_ROLES.get(name, name), about)}."
+            store = provenance.store(_ROLES.get(name, name), about, judged_unit(one.result))
+            yield f"{one.data_name}, {store}."
     for run in report.contents.runs:
         if source := run.config.get("data", {}).get("source"):
             yield f"{run.name} was trained on split 'train' of {source}."
 
 
 def level(report: Report) -> Iterator[str]:
-    judged: dict[str, tuple[int, int]] = {}
+    judged: dict[tuple[str, str], tuple[int, int]] = {}
     for one in _judged_here(report):
         if one.result.predictions is not None:
             ids = one.result.predictions.patient_id.astype(str)
             found = len(ids), int((ids != "").sum())
-            judged[one.data_name] = max(judged.get(one.data_name, found), found)
-    for name, (images, known) in judged.items():
+            key = one.data_name, judged_unit(one.result)
+            judged[key] = max(judged.get(key, found), found)
+    for (name, unit), (count, known) in judged.items():
         if known:
             yield (
-                f"{name}: the patient. Splits, folds and support sets keep the images of one "
-                f"patient id together; {known:,} of {images:,} judged images have one."
+                f"{name}: the patient. Splits, folds and support sets keep the {unit} of one "
+                f"patient id together; {known:,} of {count:,} judged {unit} have one."
             )
         else:
-            yield f"{name}: the image; no judged image has a patient id."
+            one = unit.removesuffix("s")
+            yield f"{name}: the {one}; no judged {one} has a patient id."
 
 
 def sample_size(report: Report) -> Iterator[str]:
@@ -211,7 +215,7 @@ def characteristics(report: Report) -> Iterator[str]:
             counts = collections.Counter(found.label.astype(str).tolist())
             if len(counts) <= _MOST_CLASSES:
                 words = ", ".join(f"{display(name)} {n:,}" for name, n in sorted(counts.items()))
-                yield f"{where}: {words} images."
+                yield f"{where}: {words} {judged_unit(one.result)}."
         for column, words, unit, scale in (
             ("hc_mm", "head circumference", "mm", 1),
             ("ga_days", "gestational age", "weeks", 7),
@@ -229,8 +233,9 @@ def _judged_here(report: Report) -> list[Evaluated]:
 
 def _count(one: Evaluated) -> str:
     images, patients = provenance.counts(one)
-    words = "images not counted" if images is None else f"{images:,} images"
-    return words if patients is None else f"{words} of {patients:,} patients"
+    unit = judged_unit(one.result)
+    words = f"{unit} not counted" if images is None else counted(images, unit)
+    return words if patients is None else f"{words} of {counted(patients, 'patients')}"
 
 
 def _trained_on(report: Report, one: Evaluated) -> str:

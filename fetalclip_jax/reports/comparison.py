@@ -9,6 +9,7 @@ from fetalclip_jax.evaluation.comparison import Comparison
 from fetalclip_jax.evaluation.comparisons import Comparisons, Pair, shown_p
 from fetalclip_jax.evaluation.curves import of_size
 from fetalclip_jax.evaluation.difference import ALPHA, RELATIVE_MARGIN, Difference, check_margin
+from fetalclip_jax.evaluation.units import counted, judged_unit
 from fetalclip_jax.reports import forest, naming, page, provenance
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.reading import Contents
@@ -118,7 +119,8 @@ def _figures(report: Report, found: Comparisons) -> Iterator[str]:
             d.high,
             verdict,
             change(d.metric, d.value, d.low, d.high),
-            f"{_what(one, d)}; {d.n:,} images of {d.patients:,} patients",
+            f"{_what(one, d)}; {counted(d.n, judged_unit(one.results[0]))} of "
+            f"{counted(d.patients, 'patients')}",
         )
         shown.update(map(id, one.results))
     names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
@@ -185,7 +187,8 @@ def _every_metric(found: Comparisons) -> Iterator[str]:
 
 def _table(p_is: str, rows: Sequence[tuple[Comparison, Difference, str, str]]) -> str:
     columns = ("Task", "Data", "First", "Second", "Difference (95 % interval)", p_is)
-    columns += ("Images / patients", "First is")
+    units = dict.fromkeys(judged_unit(one.results[0]) for one, *_ in rows)
+    columns += (f"{' or '.join(units).capitalize()} / patients", "First is")
     body = []
     for one, d, p, verdict in rows:
         metric = naming.metric(d.metric)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fetalclip_jax.evaluation import examples
 from fetalclip_jax.evaluation.examples import Judged
+from fetalclip_jax.evaluation.units import judged_unit
 from fetalclip_jax.reports import gallery, headline, naming, page
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.naming import display, slug
@@ -165,7 +166,7 @@ def _wrong(one: Evaluated) -> int | None:
 def _scores(one: Evaluated) -> str:
     details = one.result.details
     words = f" Scores: {details['scores']}." if details.get("scores") else ""
-    if details.get("unit") == "clips":
+    if judged_unit(one.result) == "clips":
         words += " Each picture is four frames of a clip, read line by line."
     return words
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fetalclip_jax.evaluation.study import TRANSFORMS
+from fetalclip_jax.evaluation.units import counted, judged_unit
 from fetalclip_jax.reports import naming, page
 from fetalclip_jax.reports.naming import number
 from fetalclip_jax.reports.reading import Contents, Evaluated, TrainedRun
@@ -188,8 +189,10 @@ def in_words(one: Evaluated) -> str:
     sentences = [f"Protocol: {protocol.get('name', 'not recorded')}"]
     headline = next(iter(result.metrics.values()), None)
     if headline is not None and headline.n is not None:
-        sentences.append(f"{headline.n:,} images judged")
-    sentences += [store(name, about) for name, about in data.get("stores", {}).items()]
+        sentences.append(f"{counted(headline.n, judged_unit(result))} judged")
+    sentences += [
+        store(name, about, judged_unit(result)) for name, about in data.get("stores", {}).items()
+    ]
     if by_t(one):
         words = interval(one)
         sentences.append(words[:1].upper() + words[1:])
@@ -265,12 +268,12 @@ def _phases(contents: Contents) -> list[tuple[str, str, str, str]]:
 
 def _basis(one: Evaluated) -> tuple[str, ...]:
     images, patients = counts(one)
-    what = one.result.details.get("unit", "images")
-    words = f"n = {images:,} {what}" if images is not None else f"{what} not counted"
+    unit = judged_unit(one.result)
+    words = f"n = {counted(images, unit)}" if images is not None else f"{unit} not counted"
     if patients is None:
         words += ", patients not recorded"
     else:
-        words += f" of {patients:,} patient{'s' if patients != 1 else ''}"
+        words += f" of {counted(patients, 'patients')}"
     absent, classes = absent_classes(one)
     if absent:
         names = ", ".join(map(naming.display, absent))
@@ -306,13 +309,13 @@ _WAYS: tuple[Callable[[Evaluated], str], ...] = (
 )
 
 
-def store(name: str, about: Mapping[str, Any]) -> str:
+def store(name: str, about: Mapping[str, Any], unit: str = "images") -> str:
     """ "fit: 1,500 images of 250 patients in split 'pool', 5 augmented copies of each"."""
     images, patients = (
-        "unknown" if n is None else f"{n:,.0f}"
-        for n in (number(about.get("images")), number(about.get("patients")))
+        f"unknown {what}" if (n := number(about.get(key))) is None else counted(int(n), what)
+        for key, what in (("images", unit), ("patients", "patients"))
     )
-    words = f"{name}: {images} images of {patients} patients in split {about.get('split')!r}"
+    words = f"{name}: {images} of {patients} in split {about.get('split')!r}"
     if about.get("copies"):
         words += f", {about['copies']} augmented copies of each"
     if about.get("transform", _TRANSFORM) != _TRANSFORM:

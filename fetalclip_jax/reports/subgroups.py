@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from fetalclip_jax.evaluation.gaps import UNKNOWN
 from fetalclip_jax.evaluation.subgroups import DATA_SET, Subgroup
+from fetalclip_jax.evaluation.units import counted, judged_unit
 from fetalclip_jax.reports import naming, page, style
 from fetalclip_jax.reports.naming import display, slug
 from fetalclip_jax.reports.reliability import Split, gap_words
@@ -107,16 +108,19 @@ def _panel(axes: Axes, panel: Sequence[Split], names: list[str], series: list[st
 
 
 def _row(group: Subgroup, one: Split) -> str:
-    images = "1 image" if group.images == 1 else f"{group.images:,} images"
-    patients = "1 patient" if group.patients == 1 else f"{group.patients:,} patients"
+    judged = counted(group.images, judged_unit(one.results[0].result))
     star = "*" if group.lacking else ""
     # Of one data set the caption says it.
     simulated = ", simulated" if group.simulated and one.found.column == DATA_SET else ""
-    return f"{group.name}{star}{simulated}\n{images}, {patients}"
+    return f"{group.name}{star}{simulated}\n{judged}, {counted(group.patients, 'patients')}"
 
 
 def _column(name: str) -> str:
     return _COLUMNS.get(name) or display(name)
+
+
+def _units(found: Sequence[Split]) -> str:
+    return " or ".join(dict.fromkeys(judged_unit(one.results[0].result) for one in found))
 
 
 def _caption(found: Sequence[Split], data: str) -> str:
@@ -133,7 +137,7 @@ def _caption(found: Sequence[Split], data: str) -> str:
     )
     groups = [group for one in found for group in one.found.groups]
     if any(group.name == UNKNOWN for group in groups):
-        words += f" {UNKNOWN.capitalize()}: images of which this is not recorded."
+        words += f" {UNKNOWN.capitalize()}: {_units(found)} of which this is not recorded."
     if any(group.lacking for group in groups):
         words += " A star marks a subgroup that lacks classes: its mean is over the others."
     if any(group.simulated for group in groups):
@@ -201,7 +205,8 @@ def _metrics(splits: Sequence[Split]) -> str:
                     )
                 )
     columns = (
-        *("Task", "Model / data", "By", "Subgroup", "Metric", "Value", "95 % interval", "Images"),
+        *("Task", "Model / data", "By", "Subgroup", "Metric", "Value", "95 % interval"),
+        _units(splits).capitalize(),
         *("Patients", "Classes lacking"),
     )
     return page.plain_table(columns, rows)

@@ -1,6 +1,7 @@
 """Many models: pairs, the family of tests, wins, and what is left out."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -76,6 +77,14 @@ def test_comparisons_of_curves_name_the_size():
     rows = list(csv.DictReader(io.StringIO(found.to_csv())))
     sizes = {row["study"]: row["patients_to_learn_from"] for row in rows}
     assert sizes == {"few_shot.view": "8", "zero_shot.view": ""}
+
+
+def test_clips_are_not_called_images():
+    clips = [zero_shot(n, GOOD, "zero_shot.x", details={"unit": "clips"}) for n in "ab"]
+    fewer = dataclasses.replace(clips[1], predictions=select(clips[1].predictions, np.arange(100)))
+    said = " ".join(compare_all([clips[0], fewer], **QUICK).lines())
+    assert "100 clips of 34 patients" in said
+    assert "zero_shot.x on clinic: clips of one alone left out: 20 of a" in said
 
 
 def test_headlines_are_one_family():

@@ -9,7 +9,7 @@ from sklearn import metrics as sklearn_metrics
 from fetalclip_jax.evaluation import examples
 from fetalclip_jax.evaluation.features import FeatureStore
 from fetalclip_jax.evaluation.studies import create
-from fetalclip_jax.reports import heart, naming, provenance, published
+from fetalclip_jax.reports import claim_data, heart, naming, provenance, published
 from fetalclip_jax.reports.frame import Report
 from fetalclip_jax.reports.reading import Contents, Evaluated
 
@@ -92,6 +92,24 @@ def test_the_section_says_what_was_measured_and_of_what(tmp_path, one):
         assert text in html, text
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["roc_chd_mean.png"]
     assert report.missing == []
+
+
+def test_clips_are_nowhere_called_images(tmp_path, one):
+    stores = {"test": {"split": "test", "images": 45, "patients": 45}}
+    data = one.result.data | {"stores": stores, "left_out": {"a": "is empty"}}
+    one = dataclasses.replace(one, result=dataclasses.replace(one.result, data=data))
+    report = Report(Contents((), (one,)), tmp_path / "figures")
+    answers = (claim_data.missing, claim_data.partitions, claim_data.level, claim_data.included)
+    told = [provenance.in_words(one), *(line for of in answers for line in of(report))]
+    for text in (
+        "45 clips judged",
+        "test: 45 clips of 45 patients in split 'test'",
+        "clips: 1 clip of those used could not be read.",
+        "Splits, folds and support sets keep the clips of one patient",
+        "45 clips of 45 patients judged",
+    ):
+        assert any(text in line for line in told), text
+    assert not [line for line in told if "images" in line]
 
 
 def test_real_clips_are_not_called_simulated(tmp_path, one):
