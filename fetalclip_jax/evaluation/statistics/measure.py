@@ -43,6 +43,10 @@ class Measure(abc.ABC):
     def select(self, rows: np.ndarray) -> "Measure":
         """That of some of the images (indices or a mask)."""
 
+    def beside(self, other: "Measure") -> tuple["Measure", "Measure"]:
+        """This and another one of the same images, of the numbers that both have."""
+        return self, other
+
     @abc.abstractmethod
     def weighted(
         self, weights: Float[np.ndarray, "r g"], groups: Int[np.ndarray, "n"]
