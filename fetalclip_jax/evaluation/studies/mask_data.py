@@ -65,8 +65,8 @@ class MaskData:
         """Takes the rows of a task.
 
         Raises:
-          ValueError: stores of another model, patients in both, lists that name no image, or no
-            image with an outline.
+          ValueError: stores of another model, patients in both, lists that name no image, no image
+            with an outline to learn from, or a structure that no image to test shows.
         """
         fit, test = stores["fit"].bound(model), stores["test"].bound(model).clean()
         self.structures, self._settings = fit.structures, settings
@@ -84,19 +84,26 @@ class MaskData:
         self.validates = self.fit.copy == 0
         copied = self.fit.copy > 0
         self.trains = copied if copied.any() else self.validates
-        outlined = (areas_of(test) > 0).any(1)
-        if not outlined.any() or not self.validates.any():
+        if not self.validates.any():
             raise ValueError(
-                f"no image to {'test' if self.validates.any() else 'learn from'} shows "
-                f"{', '.join(self.structures)}: all masks are empty"
+                f"no image to learn from shows {', '.join(self.structures)}: all masks are empty"
             )
-        empty = {"test": (~outlined).sum(), "training": ((fit.copy == 0) & ~shown).sum()}
-        self.said["left_out"] |= {
-            f"{where} images with empty masks": int(count)
-            for where, count in empty.items()
-            if count
-        }
-        self.test = test.select(outlined)
+        if empty := int(((fit.copy == 0) & ~shown).sum()):
+            self.said["left_out"]["training images with empty masks"] = empty
+        # Empty masks are kept here: what is drawn where there is nothing counts.
+        tested = areas_of(test)
+        unseen = np.array(self.structures)[~tested.any(0)]
+        if len(unseen):
+            raise ValueError(
+                f"no image to test shows {', '.join(unseen)}: all masks are empty; choose a study "
+                "of the other structures, or images that show it"
+            )
+        if empty := int((~tested.any(1)).sum()):
+            self.said["notes"].append(
+                f"{empty} of the {len(test)} test images show no {' or '.join(self.structures)}: "
+                "what is drawn there lowers the Dice"
+            )
+        self.test = test
 
     def _listed(self, fit: TokenStore, test: TokenStore, lists: Lists):
         """Owners of the images to learn from, and the test images, as the lists say."""

@@ -214,17 +214,38 @@ def test_the_image_alone_reads_no_tokens(trained):
     np.testing.assert_array_equal(batch.pixels, fit.pixels(np.array([2, 5])))
 
 
-def test_images_with_empty_masks_are_left_out_and_counted(trained):
+def test_images_with_empty_masks_are_tested_and_not_learned_from(trained, tmp_path):
     fit, test = make_store(names("a", 20)), make_store(names("b", 9), seed=1)
     fit.images.masks[3], test.images.masks[[2, 4]] = False, False
     result = run(fit=fit, test=test)
-    assert result.metrics["dice"].n == 7
-    assert result.details["left_out"] == {
-        "test images with empty masks": 2, "training images with empty masks": 1,
-    }  # fmt: skip
-    test.images.masks[:] = False
-    with pytest.raises(ValueError, match="no image to test shows head: all masks are empty"):
-        run(fit=fit, test=test)
+    assert result.details["left_out"] == {"training images with empty masks": 1}
+    metrics = result.metrics
+    assert [metrics[name].n for name in ("dice", "image_dice", "hausdorff95_mm")] == [9, 7, 7]
+    assert (
+        "2 of the 9 test images show no head: what is drawn there lowers the Dice"
+        in (result.details["notes"])
+    )
+    (picture,) = result.pictures  # nothing is drawn in these two: they are no worst ones
+    assert "0.000" not in picture.caption
+    # One mask for all images draws heads in these two as well.
+    constant = result.baselines["constant_mask_image_dice"].estimate
+    assert constant.n == 9
+    others = run(fit=fit, test=test.select(~np.isin(np.arange(9), [2, 4]))).baselines
+    for name, share in (("constant_mask_image_dice", 7 / 9), ("constant_mask_dice", None)):
+        alone, found = others[name].estimate.value, result.baselines[name].estimate.value
+        assert found == pytest.approx(share * alone) if share else found < alone - 0.05
+    check_measured_again(result, tmp_path)
+
+
+@pytest.mark.parametrize("study", ["segmentation", "few_shot_segmentation"])
+def test_a_structure_that_no_test_image_shows_is_refused_before_training(trained, study):
+    structures = ("abdomen", "stomach", "spine")
+    stores = [make_store(names(one, 20), structures=structures) for one in "ab"]
+    stores[1].images.masks[:, 1:] = False
+    message = "no image to test shows stomach, spine: all masks are empty; choose a study of the"
+    with pytest.raises(ValueError, match=message):
+        run(f"{study}.abdomen", *stores)
+    assert not trained
 
 
 def test_a_fold_without_a_structure_is_refused(trained):
