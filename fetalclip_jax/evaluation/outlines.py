@@ -128,7 +128,7 @@ class Outlines:
             both, drawn = np.split(sums[..., count:], 2, -1)
             shape = *sums.shape[:-1], runs, count
             dice = segmentation.dice(both.reshape(shape), drawn.reshape(shape), own)
-            return _mean(np.where(own > 0, dice, np.nan))
+            return np.where(own > 0, dice, np.nan)
 
         return _Steady(np.concatenate(parts, 1).astype(np.float64), of_sums, "unit")
 
@@ -219,23 +219,23 @@ def _mean(values: Float[np.ndarray, "*r m k"]) -> Float[np.ndarray, "*r"]:
 
 
 class _Steady(OfSums):
-    """A measure that is its own value in a resample that says nothing of it.
+    """A mean over structures and runs that is its own value in a resample that says nothing of it.
 
     A structure that few patients show is lacking in some resamples; they add no spread. Some of the
     images have a value of their own, or none.
 
     Args:
       parts, scale: see `OfSums`.
-      plain: `of_sums`, nan where there is no value.
+      plain: sums [..., q] -> what the mean is over [..., m, k], nan where there is no value.
     """
 
     def __init__(
         self, parts: Float[np.ndarray, "n q"], plain: Callable[[np.ndarray], np.ndarray], scale: str
     ):
-        whole = plain(parts.sum(0))
+        whole = _mean(plain(parts.sum(0)))
 
         def filled(sums):
-            found = plain(sums)
+            found = _mean(plain(sums))
             return np.where(np.isfinite(found), found, whole)
 
         super().__init__(parts, filled, scale)
@@ -244,6 +244,10 @@ class _Steady(OfSums):
     @property
     def defined(self) -> bool:
         return bool(np.isfinite(self.value))
+
+    @property
+    def over(self) -> tuple[bool, ...]:
+        return tuple(np.isfinite(self._plain(self.parts.sum(0))).any(0).tolist())
 
     def select(self, rows: np.ndarray) -> "_Steady":
         return _Steady(self.parts[rows], self._plain, self.scale)
@@ -262,7 +266,7 @@ class _MeanDefined(_Steady):
             total, times = (
                 one.reshape(*sums.shape[:-1], runs, count) for one in np.split(sums, 2, -1)
             )
-            return _mean(np.where(times > 0, total / np.where(times > 0, times, 1), np.nan))
+            return np.where(times > 0, total / np.where(times > 0, times, 1), np.nan)
 
         super().__init__(np.concatenate(flat, 1), of_sums, scale)
         object.__setattr__(self, "_values", values)
@@ -297,7 +301,7 @@ def _limit(values: Float[np.ndarray, "m n 1"], deviations: float) -> OfSums:
         )
         mean = total / np.maximum(times, 1)
         variance = np.maximum(squares - times * mean**2, 0) / np.maximum(times - 1, 1)
-        return _mean(np.where(times > 1, mean + deviations * np.sqrt(variance), np.nan))
+        return np.where(times > 1, mean + deviations * np.sqrt(variance), np.nan)
 
     return _Steady(np.concatenate(flat, 1).astype(np.float64), of_sums, "real")
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fetalclip_jax.evaluation import outlines
+from fetalclip_jax.evaluation import outlines, subgroups
 from fetalclip_jax.evaluation.comparison import compare
 from fetalclip_jax.evaluation.outlines import Outlines
 from fetalclip_jax.evaluation.result import Predictions, Result
@@ -262,6 +262,25 @@ def test_to_draw_nothing_where_it_is_hard_wins_nothing():
         "that each has a number of it is 7.0000 for bold and 0.5000 for shy"
     ) in comparison.notes
     assert not any("measured again" in note for note in comparison.notes)
+
+
+def test_subgroups_that_lack_a_structure_are_not_held_against_others():
+    one = make(runs=2)
+    for values, none in (
+        (one.predicted, 0), (one.intersection, 0), (one.hausdorff95_mm, np.nan), (one.true[None], 0)
+    ):  # fmt: skip
+        values[:, 6:, 1] = none
+    result = result_of(one, "m")
+    result.predictions.groups["machine"] = np.repeat(["A", "B"], 6)
+    found = subgroups.split(result, "machine")
+    with_aorta, without = (set(group.metrics) for group in found.groups)
+    assert with_aorta == set(result.metrics)
+    assert without == {name for name in result.metrics if not name.endswith("aorta")}
+    assert set(found.largest) == {name for name in result.metrics if name.endswith("heart")}
+    assert (
+        "subgroups lack structures: dice, image_dice, hausdorff95_mm are means over those that "
+        "each has, and subgroups with others have no gap"
+    ) in found.notes
 
 
 def test_what_no_image_gives_both_is_not_compared():

@@ -31,6 +31,14 @@ class Measure(abc.ABC):
         return True
 
     @property
+    def over(self) -> tuple[bool, ...]:
+        """Which of the things that it is a mean over, such as structures, these images have.
+
+        Means over other things are not comparable.
+        """
+        return ()
+
+    @property
     @abc.abstractmethod
     def value(self) -> float:
         """Of all images."""
