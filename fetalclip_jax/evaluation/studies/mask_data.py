@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from fetalclip_jax.datasets.patients import normal_form
 from fetalclip_jax.evaluation.features.tokens import TokenStore
 from fetalclip_jax.evaluation.heads import unetr
 from fetalclip_jax.evaluation.heads.unetr import Decoders, Dense, DenseData
@@ -65,8 +66,8 @@ class MaskData:
         """Takes the rows of a task.
 
         Raises:
-          ValueError: stores of another model, patients in both, lists that name no image, or no
-            image with an outline.
+          ValueError: stores of another model, patients in both (listed ones unless the variant is
+            "official"), lists that name no image, or no image with an outline.
         """
         fit, test = stores["fit"].bound(model), stores["test"].bound(model).clean()
         self.structures, self._settings = fit.structures, settings
@@ -76,7 +77,8 @@ class MaskData:
         owners = fit.patients()
         if lists is not None:
             owners, test = self._listed(fit, test, lists)
-        self._check_apart(owners, test, lists)
+        else:
+            self._check_apart(owners, test)
         areas = areas_of(fit)
         shown = (areas > 0).any(1)
         # Copies may have moved a structure out of the image.
@@ -102,7 +104,7 @@ class MaskData:
         """Owners of the images to learn from, and the test images, as the lists say."""
         columns = (fit.columns["example_id"], fit.columns["patient_id"])
         owners = ids_of_images(lists.listed, *columns)
-        every = lists.listed if lists.tested is None else np.union1d(lists.listed, lists.tested)
+        every = np.union1d(lists.listed, lists.tested)
         names = ids_of_images(every, test.columns["example_id"], test.columns["patient_id"])
         present = np.unique(names[names != ""])
         if not np.isin(lists.listed, present).any():
@@ -114,22 +116,44 @@ class MaskData:
         if len(present) == (names != "").sum():
             self.unit = "images"
         self.said["notes"] += lists.notes
-        tested = np.setdiff1d(present, lists.listed) if lists.tested is None else lists.tested
-        for ids, what in ((lists.listed, "listed to learn from"), (tested, "listed to test")):
-            if missing := len(np.setdiff1d(ids, present)):
-                self.said["lacking"][f"images {what} that the data lacks"] = missing
+        for ids, what in ((lists.listed, "listed to learn from"), (lists.tested, "listed to test")):
+            missing = np.setdiff1d(ids, present)
+            if len(missing):
+                reason = f"images {what} that the data lacks, such as {str(missing[0])!r}"
+                self.said["lacking"][reason] = len(missing)
         self.said["unlisted"] = {"images that no list names": int((names == "").sum())}
-        rows = np.isin(names, tested)
+        rows = np.isin(names, lists.tested)
         if not rows.any():
             raise ValueError(
-                f"{lists.path}: the data has no image of any of its {len(tested)} test ids"
-                + (f", such as {str(tested[0])!r}" if len(tested) else "")
+                f"{lists.path}: the data has no image of any of its {len(lists.tested)} test ids"
+                + (f", such as {str(lists.tested[0])!r}" if len(lists.tested) else "")
             )
+        # An id that is in both lists itself is said where they are read.
+        others = test.select(rows & ~np.isin(names, lists.listed))
+        self._check_listed(fit.select(owners != ""), others, lists)
         return owners, test.select(rows)
 
-    def _check_apart(self, owners, test: TokenStore, lists: Lists | None) -> None:
-        if lists is not None:
-            return  # what they share is known, and said
+    def _check_listed(self, learned: TokenStore, tested: TokenStore, lists: Lists) -> None:
+        """Notes, or refuses, further images of patients that are learned from."""
+        patients = tested.columns["patient_id"]
+        known = {normal_form(one) for one in learned.columns["patient_id"].tolist() if one}
+        shared = np.array([normal_form(one) in known for one in patients.tolist()], bool)
+        if not shared.any():
+            return
+        first = shared.argmax()
+        what = (
+            f"{shared.sum()} images to test show patients that other listed images are learned "
+            f"from, such as {str(tested.columns['example_id'][first])!r} of patient "
+            f"{str(patients[first])!r}"
+        )
+        if self._settings.variant == "clean":
+            raise ValueError(
+                f"{lists.path}: {what}: a decoder would be tested on patients it learned from; "
+                "correct the lists, or choose variant='official' to test them all the same"
+            )
+        self.said["notes"].append(f"{what}; they are tested all the same (variant 'official')")
+
+    def _check_apart(self, owners, test: TokenStore) -> None:
         both = np.intersect1d(owners, test.patients())
         if len(both):
             raise ValueError(

@@ -298,8 +298,9 @@ def test_official_lists_choose_images_and_say_what_is_amiss(trained, write, tmp_
     assert result.predictions.example_id.tolist() == ["005_HC", "006_HC", "008_HC"]
     assert "1 of the 5 test images are learned from too" in result.details["notes"][0]
     assert "not tested" in result.details["notes"][0]
-    assert result.details["lacking"]["images listed to learn from that the data lacks"] == 1
-    assert result.details["lacking"]["images listed to test that the data lacks"] == 1
+    lacking = "images listed to {} that the data lacks, such as {}"
+    assert result.details["lacking"][lacking.format("learn from", "'777'")] == 1
+    assert result.details["lacking"][lacking.format("test", "'888'")] == 1
     assert result.details["unlisted"] == {"images that no list names": 6}
     assert result.details["sizes_count"] == "images"
     assert result.protocol["variant"] == "clean"
@@ -307,6 +308,27 @@ def test_official_lists_choose_images_and_say_what_is_amiss(trained, write, tmp_
     official = run(fit=store, test=store, splits=root, variant="official")
     assert official.predictions.example_id.tolist() == ["003_HC", "005_HC", "006_HC", "008_HC"]
     assert "tested all the same" in official.details["notes"][0]
+
+
+@pytest.mark.parametrize("patients", [[one[:3] for one in HC18], [f"P{one[:3]}" for one in HC18]])
+def test_another_image_of_a_patient_that_is_learned_from_is_refused_unless_official(
+    trained, write, patients
+):
+    root = write("probing", FOLDS, ["5", "003_2HC"])
+    store = make_store(HC18, patients)
+    what = (
+        "1 images to test show patients that other listed images are learned from, such as "
+        f"'003_2HC' of patient {patients[-1]!r}"
+    )
+    with pytest.raises(ValueError, match=f"{what}: a decoder would be tested on patients it"):
+        run(fit=store, test=store, splits=root)
+    assert not trained
+    official = run(fit=store, test=store, splits=root, variant="official")
+    assert official.predictions.example_id.tolist() == ["005_HC", "003_2HC"]
+    assert f"{what}; they are tested all the same (variant 'official')" in official.details["notes"]
+    # Of images whose patients are not known nothing of the kind can be said.
+    unknown = make_store(HC18, [""] * len(HC18))
+    assert len(run(fit=unknown, test=unknown, splits=root).predictions.example_id) == 2
 
 
 def test_lists_of_another_data_set_are_refused(trained, write):
