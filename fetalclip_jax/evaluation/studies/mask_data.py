@@ -1,6 +1,6 @@
 """What decoders learn from and are tested on: rows of two stores of tokens, for one task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.image_lists import Lists, ids_of_images
 from fetalclip_jax.evaluation.statistics.splits import Split
 from fetalclip_jax.evaluation.studies.mask_settings import MaskSettings
+from fetalclip_jax.evaluation.studies.probe_data import run_seeds
 from fetalclip_jax.evaluation.study import Need
 from fetalclip_jax.labels import OUTLINED, Outlined
 
@@ -192,17 +193,35 @@ class MaskData:
         Raises:
           ValueError: a split without an image to train or to validate on.
         """
+        seeds = run_seeds(self._settings.seed, len(splits) * self._settings.runs)
+        return self._fit(splits, seeds)
+
+    def fit_sizes(self, sets: Mapping[int, Sequence[Split]]) -> dict[int, Decoders]:
+        """Decoders as `fit_decoders` makes them, for every size.
+
+        All sizes are trained together; the decoders of one do not depend on the others.
+        """
+        counts = [len(splits) * self._settings.runs for splits in sets.values()]
+        seeds = [run_seeds(self._settings.seed, count) for count in counts]
+        flat = [split for splits in sets.values() for split in splits]
+        decoders = self._fit(flat, np.concatenate(seeds))
+        ends = np.cumsum(counts)
+        return {
+            size: decoders.select(slice(end - count, end))
+            for size, count, end in zip(sets, counts, ends, strict=True)
+        }
+
+    def _fit(self, splits: Sequence[Split], seeds: np.ndarray) -> Decoders:
         settings = self._settings
         pairs = [rows for split in splits for rows in [self.rows(split)] * settings.runs]
         train_rows, validation_rows = zip(*pairs, strict=True)
-        draw = np.random.default_rng([settings.seed, len(pairs)])
         return unetr.fit(
             self.read(self.fit),
             train_rows,
             validation_rows,
             classes=len(self.structures),
             config=settings.decoder(),
-            seeds=draw.integers(0, 2**32, len(pairs), dtype=np.uint32),
+            seeds=seeds,
             progress=self.progress,
         )
 

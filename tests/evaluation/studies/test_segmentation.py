@@ -365,6 +365,16 @@ def test_a_curve_has_a_point_for_every_size(trained, tmp_path):
     check_measured_again(result, tmp_path)
 
 
+def test_decoders_of_a_size_do_not_depend_on_the_other_sizes(trained):
+    few(sizes=(1, 2), support_sets=2, runs=2)
+    few(sizes=(1, 2, 4), support_sets=2, runs=2)
+    fewer, more = trained
+    np.testing.assert_array_equal(fewer.seeds, more.seeds[:8])
+    assert len(set(fewer.seeds[:4].tolist())) == 4
+    for ours, theirs in zip(fewer.train, more.train[:8], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_one_support_set_has_no_interval(trained):
     result = few(sizes=(2,), support_sets=1)
     assert result.curve[0]["low"] is None
