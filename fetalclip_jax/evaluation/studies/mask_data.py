@@ -75,6 +75,12 @@ class MaskData:
         self.unit, self.progress = "patients", settings.progress
         self.said: dict[str, Any] = {"left_out": {}, "lacking": {}, "unlisted": {}, "notes": []}
         self.said["notes"] += dict.fromkeys((*fit.notes, *test.notes))
+        # Lists choose among the same images for both.
+        for where, store in (
+            (("training ", fit), ("test ", test)) if lists is None else (("", test),)
+        ):
+            for name, count in store.images.without_outline.items():
+                self.said["left_out"][f"{where}images with no outline of {name}"] = count
         owners = fit.patients()
         if lists is not None:
             owners, test = self._listed(fit, test, lists)

@@ -227,6 +227,21 @@ def test_images_with_empty_masks_are_left_out_and_counted(trained):
         run(fit=fit, test=test)
 
 
+def test_images_without_an_outline_are_counted(trained, write):
+    def lacking(store, count):
+        images = dataclasses.replace(store.images, without_outline={"head": count})
+        return dataclasses.replace(store, images=images)
+
+    fit, test = make_store(names("a", 20)), make_store(names("b", 9), seed=1)
+    result = run(fit=lacking(fit, 7), test=lacking(test, 2))
+    assert result.details["left_out"] == {
+        "training images with no outline of head": 7, "test images with no outline of head": 2,
+    }  # fmt: skip
+    both = lacking(hc18(), 4)
+    listed = run(fit=both, test=both, splits=write("probing", FOLDS, ["5"]))
+    assert listed.details["left_out"] == {"images with no outline of head": 4}
+
+
 def test_a_fold_without_a_structure_is_refused(trained):
     structures = ("abdomen", "stomach")
     fit = make_store(names("a", 20), structures=structures)
