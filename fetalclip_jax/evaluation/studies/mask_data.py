@@ -75,12 +75,11 @@ class MaskData:
         self.unit, self.progress = "patients", settings.progress
         self.said: dict[str, Any] = {"left_out": {}, "lacking": {}, "unlisted": {}, "notes": []}
         self.said["notes"] += dict.fromkeys((*fit.notes, *test.notes))
+        roles = {"training images with ": fit, "test images with ": test}
         # Lists choose among the same images for both.
-        for where, store in (
-            (("training ", fit), ("test ", test)) if lists is None else (("", test),)
-        ):
+        for where, store in (roles if lists is None else {"": test}).items():
             for name, count in store.images.without_outline.items():
-                self.said["left_out"][f"{where}images with no outline of {name}"] = count
+                self.said["left_out"][f"{where}no outline of {name}"] = count
         owners = fit.patients()
         if lists is not None:
             owners, test = self._listed(fit, test, lists)

@@ -239,7 +239,7 @@ def test_images_without_an_outline_are_counted(trained, write):
     }  # fmt: skip
     both = lacking(hc18(), 4)
     listed = run(fit=both, test=both, splits=write("probing", FOLDS, ["5"]))
-    assert listed.details["left_out"] == {"images with no outline of head": 4}
+    assert listed.details["left_out"] == {"no outline of head": 4}
 
 
 def test_a_fold_without_a_structure_is_refused(trained):
