@@ -67,8 +67,8 @@ class MaskData:
         """Takes the rows of a task.
 
         Raises:
-          ValueError: stores of another model, patients in both (listed ones unless the variant is
-            "official"), lists that name no image, or no image with an outline.
+          ValueError: stores of another model, patients in both, lists that name no image, or no
+            image with an outline.
         """
         fit, test = stores["fit"].bound(model), stores["test"].bound(model).clean()
         self.structures, self._settings = fit.structures, settings
@@ -140,7 +140,11 @@ class MaskData:
         return owners, test.select(rows)
 
     def _check_listed(self, learned: TokenStore, tested: TokenStore, lists: Lists) -> None:
-        """Notes, or refuses, further images of patients that are learned from."""
+        """Notes further images of patients that are learned from.
+
+        Raises:
+          ValueError: there are some, and the variant is not "official".
+        """
         patients = tested.columns["patient_id"]
         known = {normal_form(one) for one in learned.columns["patient_id"].tolist() if one}
         shared = np.array([normal_form(one) in known for one in patients.tolist()], bool)
