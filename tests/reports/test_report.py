@@ -334,7 +334,9 @@ def test_what_was_left_out_is_told_once_with_its_reason(tmp_path, workdir):
     bad = {f"x{k}": "truncated" for k in range(3)} | {"y": "not an image"}
     absent = "11074 of the 12400 images it lists are not there"
     data = REAL | {"stores": stores, "left_out": bad, "notes": [absent]}
-    lacking = {"lacking": {"3 of 5 support sets lack a patient": 3}, "notes": ["a remark"]}
+    missing = "images of the_task that the data lacks, such as '003_2HC'"
+    reasons = {"3 of 5 support sets lack a patient": 3, missing: 1}
+    lacking = {"lacking": reasons, "notes": ["a remark"]}
     results = [age_result(data=data), few_shot_result(data=data, details=lacking)]
     # A second model on the same data says the same of them.
     save([*results, age_result(data=data, model=MODEL | {"name": "b"})], tmp_path / "results")
@@ -352,6 +354,8 @@ def test_what_was_left_out_is_told_once_with_its_reason(tmp_path, workdir):
     own = "quickstart / clinic"
     assert page.row(own, "images not judged: without hc mm")[2:] == ["3", "Zero-shot age"]
     assert page.row(own, "3 of 5 support sets lack a patient")[2:] == ["3", "Few-shot planes"]
+    quoted = "images of the task that the data lacks, such as '003_2HC'"
+    assert page.row(own, quoted)[2:] == ["1", "Few-shot planes"]
     assert page.row(own, "a remark")[2:] == ["", "Few-shot planes"]
     assert not any("without spacing" in row[1] for row in page.rows if row[0] == own)
     assert page.row("x7") == ["x7", "truncated"]

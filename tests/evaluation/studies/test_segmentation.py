@@ -248,6 +248,21 @@ def test_a_structure_that_no_test_image_shows_is_refused_before_training(trained
     assert not trained
 
 
+def test_images_without_an_outline_are_counted(trained, write):
+    def lacking(store, count):
+        images = dataclasses.replace(store.images, without_outline={"head": count})
+        return dataclasses.replace(store, images=images)
+
+    fit, test = make_store(names("a", 20)), make_store(names("b", 9), seed=1)
+    result = run(fit=lacking(fit, 7), test=lacking(test, 2))
+    assert result.details["left_out"] == {
+        "training images with no outline of head": 7, "test images with no outline of head": 2,
+    }  # fmt: skip
+    both = lacking(hc18(), 4)
+    listed = run(fit=both, test=both, splits=write("probing", FOLDS, ["5"]))
+    assert listed.details["left_out"] == {"no outline of head": 4}
+
+
 def test_a_fold_without_a_structure_is_refused(trained):
     structures = ("abdomen", "stomach")
     fit = make_store(names("a", 20), structures=structures)
@@ -319,8 +334,9 @@ def test_official_lists_choose_images_and_say_what_is_amiss(trained, write, tmp_
     assert result.predictions.example_id.tolist() == ["005_HC", "006_HC", "008_HC"]
     assert "1 of the 5 test images are learned from too" in result.details["notes"][0]
     assert "not tested" in result.details["notes"][0]
-    assert result.details["lacking"]["images listed to learn from that the data lacks"] == 1
-    assert result.details["lacking"]["images listed to test that the data lacks"] == 1
+    lacking = "images listed to {} that the data lacks, such as {}"
+    assert result.details["lacking"][lacking.format("learn from", "'777'")] == 1
+    assert result.details["lacking"][lacking.format("test", "'888'")] == 1
     assert result.details["unlisted"] == {"images that no list names": 6}
     assert result.details["sizes_count"] == "images"
     assert result.protocol["variant"] == "clean"
@@ -328,6 +344,27 @@ def test_official_lists_choose_images_and_say_what_is_amiss(trained, write, tmp_
     official = run(fit=store, test=store, splits=root, variant="official")
     assert official.predictions.example_id.tolist() == ["003_HC", "005_HC", "006_HC", "008_HC"]
     assert "tested all the same" in official.details["notes"][0]
+
+
+@pytest.mark.parametrize("patients", [[one[:3] for one in HC18], [f"P{one[:3]}" for one in HC18]])
+def test_another_image_of_a_patient_that_is_learned_from_is_refused_unless_official(
+    trained, write, patients
+):
+    root = write("probing", FOLDS, ["5", "003_2HC"])
+    store = make_store(HC18, patients)
+    what = (
+        "1 images to test show patients that other listed images are learned from, such as "
+        f"'003_2HC' of patient {patients[-1]!r}"
+    )
+    with pytest.raises(ValueError, match=f"{what}: a decoder would be tested on patients it"):
+        run(fit=store, test=store, splits=root)
+    assert not trained
+    official = run(fit=store, test=store, splits=root, variant="official")
+    assert official.predictions.example_id.tolist() == ["005_HC", "003_2HC"]
+    assert f"{what}; they are tested all the same (variant 'official')" in official.details["notes"]
+    # Of images whose patients are not known nothing of the kind can be said.
+    unknown = make_store(HC18, [""] * len(HC18))
+    assert len(run(fit=unknown, test=unknown, splits=root).predictions.example_id) == 2
 
 
 def test_lists_of_another_data_set_are_refused(trained, write):
@@ -362,6 +399,16 @@ def test_a_curve_has_a_point_for_every_size(trained, tmp_path):
     assert result.curve[0]["mean"] > last["mean"]
     assert set(result.predictions.runs) == {"1", "4", "8"}
     check_measured_again(result, tmp_path)
+
+
+def test_decoders_of_a_size_do_not_depend_on_the_other_sizes(trained):
+    few(sizes=(1, 2), support_sets=2, runs=2)
+    few(sizes=(1, 2, 4), support_sets=2, runs=2)
+    fewer, more = trained
+    np.testing.assert_array_equal(fewer.seeds, more.seeds[:8])
+    assert len(set(fewer.seeds[:4].tolist())) == 4
+    for ours, theirs in zip(fewer.train, more.train[:8], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_one_support_set_has_no_interval(trained):
