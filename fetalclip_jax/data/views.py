@@ -40,6 +40,17 @@ class View:
 
 
 @dataclasses.dataclass(frozen=True)
+class NotOutlined:
+    """An example that is asked for, but for its outlines.
+
+    Attributes:
+      structures: those that it lacks.
+    """
+
+    structures: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Views:
     """Makes the view of an index. Picklable and free of JAX: worker processes call it.
 
@@ -52,8 +63,8 @@ class Views:
         size and shrunk afterwards; copy k of image i depends on (seed, i, k) alone.
       seed: of the augmentation.
       only: column -> the values kept; other examples give None.
-      masks: structures that must be outlined; other examples give None. A pixel is in a structure
-        if at least half of it is.
+      masks: structures that must be outlined; other examples give `NotOutlined`. A pixel is in a
+        structure if at least half of it is.
     """
 
     source: object
@@ -64,18 +75,19 @@ class Views:
     only: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     masks: Sequence[str] = ()
 
-    def __call__(self, index: int) -> View | BadExampleError | None:
+    def __call__(self, index: int) -> View | NotOutlined | BadExampleError | None:
         try:
             example = self.source[index]
         except BadExampleError as error:
             return error
-        return self.view(example, index) if self.keeps(example) else None
+        if not self.keeps(example):
+            return None
+        missing = tuple(name for name in self.masks if name not in (example.masks or {}))
+        return NotOutlined(missing) if missing else self.view(example, index)
 
     def keeps(self, example: Example) -> bool:
-        """Whether an example is one of those that are asked for."""
-        return all(_known(example, name) in values for name, values in self.only.items()) and all(
-            name in (example.masks or {}) for name in self.masks
-        )
+        """Whether an example is of the kind that is asked for, outlined or not."""
+        return all(_known(example, name) in values for name, values in self.only.items())
 
     def view(self, example: Example, index: int) -> View | BadExampleError:
         """The image of an example, the one at `index`, clean and in copies."""

@@ -228,7 +228,7 @@ def _positive(where: str, column: str, text: str) -> float:
 
 
 def _patient(name: str) -> int:
-    # As a number: the official lists write both 005 and 5 for one patient.
+    # As a number: 005 and 5 are one.
     return int(re.match(r"\d+", name)[0])
 
 

@@ -100,14 +100,22 @@ def compare(
         )
     if first.curve:
         shared = shared[:1]  # support sets are kept of the metric of the curve alone
-    differences = []
+    differences, apart = [], []
     for metric in shared:
         ours, theirs = _of_the_same(*(found[metric] for found in measured))
+        if not (ours.measure.defined and theirs.measure.defined):
+            apart.append(metric)
+            continue
         bootstrap = Bootstrap(pair.groups[ours.rows], resamples, seed)
         patients = pair.first.predictions.patients()[ours.rows]
         found = chance.of_metric(pair, metric)
         one = difference(metric, (ours.measure, theirs.measure), bootstrap, patients, found, margin)
         differences.append(dataclasses.replace(one, learned_from=size))
+    if not differences:
+        raise ValueError(
+            f"{pair.names[0]} and {pair.names[1]} cannot be compared in {first.study}: there is no "
+            f"image of which both have {_listed(apart)}"
+        )
     return Comparison(
         study=first.study,
         data=data_name(first),
@@ -117,7 +125,7 @@ def compare(
         names=pair.names,
         differences=tuple(differences),
         only=pair.only,
-        notes=(*pair.notes, *_notes(pair, (first, second), measured, differences)),
+        notes=(*pair.notes, *_notes(pair, (first, second), measured, differences, apart)),
         results=(first, second),
     )
 
@@ -148,12 +156,13 @@ def smaller_size(results: Sequence[Result], names: tuple[str, str], headline: Di
 
 
 def _of_the_same(first: Measured, second: Measured) -> tuple[Measured, Measured]:
-    """Both of the images that both measure: one model may have no number of some image."""
-    if np.array_equal(first.rows, second.rows):
-        return first, second
-    both = np.zeros(max(first.rows.max(), second.rows.max()) + 1, bool)
-    both[np.intersect1d(first.rows, second.rows)] = True
-    return first.among(both), second.among(both)
+    """Both of what both measure: one model may have no number of some image."""
+    if not np.array_equal(first.rows, second.rows):
+        both = np.zeros(max(first.rows.max(), second.rows.max()) + 1, bool)
+        both[np.intersect1d(first.rows, second.rows)] = True
+        first, second = first.among(both), second.among(both)
+    pair = first.measure.beside(second.measure)
+    return Measured(pair[0], first.rows), Measured(pair[1], second.rows)
 
 
 def _measures(result: Result, name: str) -> Mapping[str, Measured]:
@@ -172,8 +181,10 @@ def _size(pair: Aligned) -> int | None:
     return max(int(point["patients"]) for point in pair.first.curve)
 
 
-def _notes(pair: Aligned, results, measured, differences) -> Iterator[str]:
+def _notes(pair: Aligned, results, measured, differences, apart) -> Iterator[str]:
     """What is lacking, and values that are not those the results report."""
+    if apart:
+        yield f"{_listed(apart)} cannot be compared: there is no image of which both have it"
     for result, found, others, name in zip(
         results, measured, measured[::-1], pair.names, strict=True
     ):
@@ -196,12 +207,22 @@ def _notes(pair: Aligned, results, measured, differences) -> Iterator[str]:
     for k, (result, name) in enumerate(zip(results, pair.names, strict=True)):
         for one in differences:
             reported = _reported(result, one)
-            again = (one.first, one.second)[k]
+            again = measured[k][one.metric].measure.value
             if whole and not np.isclose(again, reported, rtol=0, atol=1e-6):
                 yield (
                     f"{one.metric} of {name} is {again:.4f} as measured again from what is kept, "
                     f"and {reported:.4f} in its result"
                 )
+    for one in differences:
+        own = [found[one.metric].measure.value for found in measured]
+        if not np.allclose(own, (one.first, one.second), rtol=0, atol=1e-9):
+            each = " and ".join(
+                f"{value:.4f} for {name}" for value, name in zip(own, pair.names, strict=True)
+            )
+            yield (
+                f"{one.metric} is compared where both models have a number, on {one.n} images; of "
+                f"all that each has a number of it is {each}"
+            )
     reasons: dict[str, list[str]] = {}
     for one in differences:
         if one.without_interval:

@@ -173,6 +173,8 @@ def lacking(config: ConfigDict) -> list[str]:
     for name, entry in config.data.items():
         if _is_absent(entry):
             waiting = [one.study for one in config.studies.values() if name in one.data]
+            if not waiting:
+                continue
             lines.append(
                 f"{name}: no folder given (--data {name}=FOLDER); not measured: "
                 f"{', '.join(waiting)}"

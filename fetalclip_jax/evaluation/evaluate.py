@@ -226,7 +226,7 @@ class _Judged:
         fingerprint = json.loads(json.dumps(fingerprint))
         level = levels.of(need.level)
         if not level.KEPT:
-            return level.encode(self._model, source, need, self._working(fingerprint))
+            return self._encode(level, source, need, fingerprint)
         digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:12]
         path = self._folder / "features" / f"{data_name}-{split}-{digest}"
         # The processes of a job encode together, all of them or none.
@@ -234,7 +234,7 @@ class _Judged:
             distributed.wait_for_disk(path)
             store = level.load(path)
         else:
-            store = level.encode(self._model, source, need, self._working(fingerprint))
+            store = self._encode(level, source, need, fingerprint)
             if is_lead():
                 store.save(path)
         for note in getattr(store, "notes", ()):
@@ -246,6 +246,11 @@ class _Judged:
                 f"cannot be read and are left out, first {name}: {reason}"
             )
         return store
+
+    def _encode(self, level, source, need: Need, fingerprint: Mapping[str, Any]) -> Rows:
+        if need.only and not _of_kind(source.metadata(), need).any():
+            raise ValueError(need.why_none(len(source)))
+        return level.encode(self._model, source, need, self._working(fingerprint))
 
     def _is_kept(self, level, path: storage.Path) -> bool:
         """Whether the store of an earlier evaluation is there, whole."""
@@ -338,11 +343,13 @@ def _merged(needs: Sequence[Need]) -> dict[tuple, Need]:
 
 def _view(store: Rows, need: Need) -> Rows:
     """The rows of a shared store that one study asked for."""
-    rows = store.copy <= need.copies
-    for name, values in need.only.items():
-        rows &= [value in values for value in store.columns[name]]
+    rows = (store.copy <= need.copies) & _of_kind(store.columns, need)
     if not rows.any():
-        raise ValueError(
-            f"none of {len(store)} images is of the kind the study judges ({dict(need.only)})"
-        )
+        raise ValueError(need.why_none(len(store)))
     return store if rows.all() else store.select(rows)
+
+
+def _of_kind(columns: Mapping[str, np.ndarray], need: Need) -> np.ndarray:
+    """Which rows have the values that a need asks for."""
+    found = [np.isin(columns[name], values) for name, values in need.only.items()]
+    return np.logical_and.reduce([np.ones(len(columns["example_id"]), bool), *found])

@@ -160,7 +160,7 @@ def _among(measured: Mapping[str, Measured], rows: np.ndarray) -> dict[str, Meas
 
 
 def gaps(metric: str, parts: Sequence[Part]) -> list[Gap]:
-    """Every pair that has an interval."""
+    """Every pair that has an interval, and means over the same things."""
     pairs = list(itertools.combinations(parts, 2))
     level = 1 - (1 - intervals.LEVEL) / max(len(pairs), 1)
     estimate = functools.cache(lambda part: part.estimate(metric, level))
@@ -175,6 +175,8 @@ def gaps(metric: str, parts: Sequence[Part]) -> list[Gap]:
             pair, over = [only(part, shared) for part in pair], tuple(sorted(shared))
             if not all(part.can_compare(metric) for part in pair):
                 continue
+        if len({part.measured[metric].measure.over for part in pair}) > 1:
+            continue
         smaller, larger = sorted(pair, key=lambda part: estimate(part).value)
         correlation = together.correlation(smaller, larger)
         edges = _difference(estimate(larger), estimate(smaller), correlation)

@@ -128,60 +128,77 @@ class Outlines:
             both, drawn = np.split(sums[..., count:], 2, -1)
             shape = *sums.shape[:-1], runs, count
             dice = segmentation.dice(both.reshape(shape), drawn.reshape(shape), own)
-            return _mean(np.where(own > 0, dice, np.nan))
+            return np.where(own > 0, dice, np.nan)
 
-        return _steady(np.concatenate(parts, 1).astype(np.float64), of_sums, "unit")
+        return _Steady(np.concatenate(parts, 1).astype(np.float64), of_sums, "unit")
 
     def measures(self) -> dict[str, Measured]:
-        """Every metric: means over the structures, and, of several, those of each."""
-        found = {"dice": self.pooled_dice()}
-        by_image = {"image_dice": (self.image_dice, "unit")}
-        if np.isfinite(self.hausdorff95_mm).any():
-            by_image["hausdorff95_mm"] = self.hausdorff95_mm, "positive"
-        found |= {name: _mean_defined(*one) for name, one in by_image.items()}
+        """Every metric that has a value: means over the structures, and, of several, of each.
+
+        Those of images are of the images that have a number.
+        """
+        everything = np.arange(len(self.true))
+        by_image = {
+            "image_dice": (self.image_dice, "unit"),
+            "hausdorff95_mm": (self.hausdorff95_mm, "positive"),
+        }
+        found = {"dice": Measured(self.pooled_dice(), everything)}
+        found |= {name: _of_numbers(*one) for name, one in by_image.items()}
         if len(self.structures) > 1:
             for k, structure in enumerate(self.structures):
-                found[f"dice_{structure}"] = self.pooled_dice(k)
+                found[f"dice_{structure}"] = Measured(self.pooled_dice(k), everything)
                 found |= {
-                    f"{name}_{structure}": _mean_defined(values[..., k : k + 1], scale)
+                    f"{name}_{structure}": _of_numbers(values[..., k : k + 1], scale)
                     for name, (values, scale) in by_image.items()
-                    if np.isfinite(values[..., k]).any()
                 }
-        everything = np.arange(len(self.true))
-        return {name: Measured(one, everything) for name, one in found.items()} | self._of_heads()
+        found |= self._of_heads()
+        return {name: one for name, one in found.items() if one.measure.defined}
 
-    def undefined(self) -> dict[str, int]:
-        """How many pairs of an image and a run have no number, by what is the matter."""
-        found = {}
+    def undefined(self, spacing_mm: Float[np.ndarray, "n"]) -> dict[str, int]:
+        """How many pairs of an image and a run have no number, by what is the matter.
+
+        Args:
+          spacing_mm: of a pixel of the masks, nan where it is not known.
+        """
+        found, spaced = {}, np.isfinite(spacing_mm)
         for k, name in enumerate(self.structures):
             missed = (self.predicted[..., k] == 0) & (self.true[:, k] > 0)
             invented = (self.predicted[..., k] > 0) & (self.true[:, k] == 0)
             neither = (self.predicted[..., k] == 0) & (self.true[:, k] == 0)
+            unspaced = (self.predicted[..., k] > 0) & (self.true[:, k] > 0) & ~spaced
             found |= {
                 f"{name}: nothing drawn, no Hausdorff distance": int(missed.sum()),
                 f"{name}: drawn where there is none, no Hausdorff distance": int(invented.sum()),
                 f"{name}: neither there nor drawn, no Dice of the image": int(neither.sum()),
+                f"{name}: no pixel spacing, no Hausdorff distance": int(unspaced.sum()),
             }
         if self.hc_mm is not None:
-            found["head: no plausible ellipse, no circumference"] = int(np.isnan(self.hc_mm).sum())
+            k = self.structures.index("head")
+            there = (self.predicted[..., k] > 0) | (self.true[:, k] > 0)
+            unfit = np.isnan(self.hc_mm) & there & spaced
+            unmeasured = np.isfinite(self.hc_mm) & np.isnan(self.true_hc_mm)
+            found |= {
+                "head: no pixel spacing, no circumference": int((there & ~spaced).sum()),
+                "head: no plausible ellipse, no circumference": int(unfit.sum()),
+                "head: never measured, no error of the circumference": int(unmeasured.sum()),
+            }
         return {reason: count for reason, count in found.items() if count}
 
     def _of_heads(self) -> dict[str, Measured]:
         """Fitted against measured circumferences, of the images with both."""
         if self.hc_mm is None:
             return {}
-        difference = self.hc_difference_mm
-        rows = np.flatnonzero(np.isfinite(difference).any(0))
-        if len(rows) < 2:
+        difference = self.hc_difference_mm[..., None]
+        bias = _of_numbers(difference, "real")
+        if len(bias.rows) < 2:
             return {}
-        difference = difference[:, rows, None]
-        found = {
-            "hc_mae_mm": _mean_defined(np.abs(difference), "positive"),
-            "hc_bias_mm": _mean_defined(difference, "real"),
-            "hc_lower_limit_mm": _limit(difference, -LIMITS),
-            "hc_upper_limit_mm": _limit(difference, LIMITS),
+        own = difference[:, bias.rows]
+        return {
+            "hc_mae_mm": _of_numbers(np.abs(difference), "positive"),
+            "hc_bias_mm": bias,
+            "hc_lower_limit_mm": Measured(_limit(own, -LIMITS), bias.rows),
+            "hc_upper_limit_mm": Measured(_limit(own, LIMITS), bias.rows),
         }
-        return {name: Measured(one, rows) for name, one in found.items()}
 
 
 def _over_runs(values: Float[np.ndarray, "m n *k"]) -> Float[np.ndarray, "n *k"]:
@@ -201,18 +218,74 @@ def _mean(values: Float[np.ndarray, "*r m k"]) -> Float[np.ndarray, "*r"]:
     return values
 
 
-def _mean_defined(values: Float[np.ndarray, "m n k"], scale: str) -> OfSums:
+class _Steady(OfSums):
+    """A mean over structures and runs that is its own value in a resample that says nothing of it.
+
+    A structure that few patients show is lacking in some resamples; they add no spread. Some of the
+    images have a value of their own, or none.
+
+    Args:
+      parts, scale: see `OfSums`.
+      plain: sums [..., q] -> what the mean is over [..., m, k], nan where there is no value.
+    """
+
+    def __init__(
+        self, parts: Float[np.ndarray, "n q"], plain: Callable[[np.ndarray], np.ndarray], scale: str
+    ):
+        whole = _mean(plain(parts.sum(0)))
+
+        def filled(sums):
+            found = _mean(plain(sums))
+            return np.where(np.isfinite(found), found, whole)
+
+        super().__init__(parts, filled, scale)
+        object.__setattr__(self, "_plain", plain)
+
+    @property
+    def defined(self) -> bool:
+        return bool(np.isfinite(self.value))
+
+    @property
+    def over(self) -> tuple[bool, ...]:
+        return tuple(np.isfinite(self._plain(self.parts.sum(0))).any(0).tolist())
+
+    def select(self, rows: np.ndarray) -> "_Steady":
+        return _Steady(self.parts[rows], self._plain, self.scale)
+
+
+class _MeanDefined(_Steady):
     """The mean over the images that have a number, of each run and structure, and then of those."""
-    runs, images, count = values.shape
-    known = np.isfinite(values)
-    parts = [np.where(known, values, 0), known.astype(np.float64)]
-    flat = [one.swapaxes(0, 1).reshape(images, -1) for one in parts]
 
-    def of_sums(sums):
-        total, times = (one.reshape(*sums.shape[:-1], runs, count) for one in np.split(sums, 2, -1))
-        return _mean(np.where(times > 0, total / np.where(times > 0, times, 1), np.nan))
+    def __init__(self, values: Float[np.ndarray, "m n k"], scale: str):
+        runs, images, count = values.shape
+        known = np.isfinite(values)
+        parts = [np.where(known, values, 0), known.astype(np.float64)]
+        flat = [one.swapaxes(0, 1).reshape(images, runs * count) for one in parts]
 
-    return _steady(np.concatenate(flat, 1), of_sums, scale)
+        def of_sums(sums):
+            total, times = (
+                one.reshape(*sums.shape[:-1], runs, count) for one in np.split(sums, 2, -1)
+            )
+            return np.where(times > 0, total / np.where(times > 0, times, 1), np.nan)
+
+        super().__init__(np.concatenate(flat, 1), of_sums, scale)
+        object.__setattr__(self, "_values", values)
+
+    def select(self, rows: np.ndarray) -> "_MeanDefined":
+        return _MeanDefined(self._values[:, rows], self.scale)
+
+    def beside(self, other: "_MeanDefined") -> tuple["_MeanDefined", "_MeanDefined"]:
+        """Of structures of images that both have a number of: to miss one is no win."""
+        pair = self._values, other._values
+        known = np.logical_and(*(np.isfinite(one).any(0) for one in pair))
+        first, second = (np.where(known, one, np.nan) for one in pair)
+        return _MeanDefined(first, self.scale), _MeanDefined(second, other.scale)
+
+
+def _of_numbers(values: Float[np.ndarray, "m n k"], scale: str) -> Measured:
+    """The mean of the images that have a number, in any run and of any structure."""
+    rows = np.flatnonzero(np.isfinite(values).any((0, 2)))
+    return Measured(_MeanDefined(values[:, rows], scale), rows)
 
 
 def _limit(values: Float[np.ndarray, "m n 1"], deviations: float) -> OfSums:
@@ -228,25 +301,9 @@ def _limit(values: Float[np.ndarray, "m n 1"], deviations: float) -> OfSums:
         )
         mean = total / np.maximum(times, 1)
         variance = np.maximum(squares - times * mean**2, 0) / np.maximum(times - 1, 1)
-        return _mean(np.where(times > 1, mean + deviations * np.sqrt(variance), np.nan))
+        return np.where(times > 1, mean + deviations * np.sqrt(variance), np.nan)
 
-    return _steady(np.concatenate(flat, 1).astype(np.float64), of_sums, "real")
-
-
-def _steady(
-    parts: Float[np.ndarray, "n q"], of_sums: Callable[[np.ndarray], np.ndarray], scale: str
-) -> OfSums:
-    """A measure that is its own value in a resample that says nothing of it.
-
-    A structure that few patients show is lacking in some resamples; they add no spread.
-    """
-    whole = of_sums(parts.sum(0))
-
-    def filled(sums):
-        found = of_sums(sums)
-        return np.where(np.isfinite(found), found, whole)
-
-    return OfSums(parts, filled, scale)
+    return _Steady(np.concatenate(flat, 1).astype(np.float64), of_sums, "real")
 
 
 def of_result(predictions: Predictions) -> Mapping[str, Measured]:

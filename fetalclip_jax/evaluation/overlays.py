@@ -26,11 +26,14 @@ def chosen(
 ) -> tuple[Int[np.ndarray, "_"], Float[np.ndarray, "_"]]:
     """Rows of the best, the median and the worst image, and their Dice.
 
-    The Dice of an image is the mean over runs and structures that have one.
+    The Dice of an image is the mean over runs and structures that have one; an image without any is
+    not shown.
     """
     known = np.isfinite(image_dice)
-    dice = np.where(known, image_dice, 0).sum((0, 2)) / np.maximum(known.sum((0, 2)), 1)
-    order = np.argsort(-dice, kind="stable")
+    count = known.sum((0, 2))
+    dice = np.where(known, image_dice, 0).sum((0, 2)) / np.maximum(count, 1)
+    judged = np.flatnonzero(count)
+    order = judged[np.argsort(-dice[judged], kind="stable")]
     places = dict.fromkeys((0, len(order) // 2, len(order) - 1))
     rows = order[list(places)]
     return rows, dice[rows]

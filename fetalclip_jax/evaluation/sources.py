@@ -1,7 +1,8 @@
 """The data sets of an evaluation, each split opened once."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -89,7 +90,7 @@ class Sources:
                     "would learn from"
                 )
             if lacking := [one for one in need.masks if one not in self._outlined(name, role)]:
-                return f"has no outline of {', '.join(lacking)}"
+                return _without_outline(lacking, self._outlined(name, role))
             missing = [column for column in need.columns if column not in facts.columns]
             if missing:
                 return f"knows no {', '.join(missing)}"
@@ -156,6 +157,12 @@ class Sources:
             )
             self._opened[key] = source
         return self._opened[key]
+
+
+def _without_outline(lacking: Sequence[str], outlined: Sequence[str]) -> str:
+    words = f"has no outline of {', '.join(lacking)}, but of {', '.join(outlined) or 'nothing'}"
+    near = [one for name in lacking for one in difflib.get_close_matches(name, outlined, 1, 0.7)]
+    return f"{words}; did you mean {' and '.join(near)}?" if near else words
 
 
 def _as_trained(one: DataSet, trained) -> DataSet:

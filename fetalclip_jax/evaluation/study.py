@@ -36,6 +36,7 @@ class Need:
       optional: a data set that has no split of this role is judged without it: the store is then
         missing from `stores`.
       only: column -> values; other images are not encoded. Empty keeps all.
+      otherwise: what a user can do where no image has these values; "" for nothing.
     """
 
     name: str
@@ -48,11 +49,20 @@ class Need:
     only: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     masks: tuple[str, ...] = ()
     how: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    otherwise: str = ""
 
     @property
     def unit(self) -> str:
         """What a row of the store is, in the plural."""
         return "clips" if self.level == "frames" else "images"
+
+    def why_none(self, count: int) -> str:
+        """What to say where none of `count` images has the values of `only`."""
+        kinds = [
+            f"{column} {' or '.join(map(repr, values))}" for column, values in self.only.items()
+        ]
+        words = f"none of {count} {self.unit} is of {' and '.join(kinds) or 'any kind'}"
+        return f"{words}; {self.otherwise}" if self.otherwise else words
 
 
 @dataclasses.dataclass(frozen=True)

@@ -194,6 +194,16 @@ def _compared(
             "subgroups lack classes: their means over classes are not comparable, and such a gap "
             "is over the classes that both have"
         )
+    apart = [
+        metric
+        for metric in result.metrics
+        if len({one.measured[metric].measure.over for one in parts if metric in one.measured}) > 1
+    ]
+    if apart:
+        notes.append(
+            f"subgroups lack structures: {', '.join(apart)} are means over those that each has, "
+            "and subgroups with others have no gap"
+        )
     largest, established = {}, {}
     # Of kinds that must not be mixed, the one with more subgroups is compared.
     kinds = [[part for part in parts if part.simulated == kind] for kind in (False, True)]

@@ -1,5 +1,6 @@
 """A result as text for the terminal."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from fetalclip_jax.evaluation.curves import of_size
@@ -80,4 +81,9 @@ def _counts(found, of: str = "") -> Iterator[tuple[str, int]]:
 
 
 def _words(name: str) -> str:
-    return str(name).replace("_", " ").replace("f1", "F1").replace("hc mm", "hc_mm")
+    # Ids that a reason quotes stay as they are.
+    parts = re.split(r"('[^']*')", str(name))
+    parts[::2] = [
+        part.replace("_", " ").replace("f1", "F1").replace("hc mm", "hc_mm") for part in parts[::2]
+    ]
+    return "".join(parts)

@@ -62,10 +62,11 @@ def _said(details: Mapping[str, Any]) -> str:
         if not details["pairs"]:
             return f"none among {details['count']:,} images."
         pairs = "1 pair" if details["pairs"] == 1 else f"{details['pairs']:,} pairs"
+        across = details["pairs_across_patients"]
+        patients = "no patient is known" if across is None else f"{across:,} across patients"
         return (
             f"{pairs} among {details['count']:,} images, "
-            f"{details['pairs_across_splits']:,} across splits, "
-            f"{details['pairs_across_patients']:,} across patients."
+            f"{details['pairs_across_splits']:,} across splits, {patients}."
         )
     planted = f"; {details['planted']:,} labels were changed on purpose" * bool(details["planted"])
     return f"{details['flagged']:,} of {details['count']:,} labels are flagged{planted}."

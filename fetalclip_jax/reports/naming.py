@@ -182,8 +182,8 @@ def order(study: str) -> tuple[int, str]:
 
 
 def display(name: str) -> str:
-    """A class name as a reader writes it."""
-    return name.replace("_", " ")
+    """A class name, or a reason, as a reader writes it; an id that it quotes stays as it is."""
+    return re.sub(r"'[^']*'|_", lambda found: " " if found[0] == "_" else found[0], name)
 
 
 def slug(name: str) -> str:

@@ -187,11 +187,12 @@ def _not_run(contents: Contents) -> list[str]:
         "age": "gestational age",
         "probe": "linear probes",
         "few_shot": "data efficiency",
+        "segmentation": "segmentation",
+        "chd": "heart defects",
     }
-    # Few-shot segmentation is data efficiency too.
-    absent = [
-        words for kind, words in kinds.items() if not any(one.startswith(kind) for one in found)
-    ]
+    # Few-shot segmentation is a segmentation too.
+    found |= {"segmentation"} if "few_shot_segmentation" in found else set()
+    absent = [words for kind, words in kinds.items() if kind not in found]
     return [f"Studies without a result: {', '.join(absent)}."] if absent else []
 
 

@@ -107,6 +107,14 @@ def test_a_study_that_no_data_set_serves_is_refused(trained, run, tmp_path, hc18
     _, error, status = run(*command, "probe.brain", *data)
     assert status == 2
     assert "probe.brain cannot be run: hc18 knows no brain_plane" in error
+    study = ["regression.hc_mm", "--config.studies.regression_hc_mm.options.plane=liver"]
+    _, error, status = run(*command, *study, "--data=phantom")
+    assert status == 2
+    assert "none of 96 images is of plane 'liver'; give the option plane another one, or" in error
+    _, error, status = run(*command, "segmentation.heed", "--data=phantom")
+    assert status == 2
+    assert "phantom has no outline of heed, but of " in error
+    assert "; did you mean head?" in error
     _, error, status = run(*command, "zero_shot.plane")
     assert status == 2
     assert "plane" in error
@@ -170,6 +178,7 @@ def test_the_papers_matrix_says_what_it_lacks(trained, run, tmp_path, hc18_folde
     assert "zero_shot.planes: not on fetal_planes_db cannot be opened" in printed
     assert "clips: no folder given (--data clips=FOLDER); not measured: chd.concatenated" in printed
     assert "abdomen: no folder given" in printed
+    assert "not measured: \n" not in printed
     assert "age valid_prediction_rate on HC18 training set, 999 images: FetalCLIP 0.834" in printed
     result = json.loads((tmp_path / "tiny" / "hc18" / "age.json").read_text())
     assert result["protocol"]["name"] == "paper"
@@ -184,6 +193,8 @@ def test_studies_of_a_file_are_chosen_and_changed_by_flags(trained, run, tmp_pat
     printed, error, status = run(*command, "--data", f"hc18={hc18_folder()}")
     assert status == 0, error
     assert "1 results" in printed
+    # What no chosen study waits for is not lacking.
+    assert "no folder given" not in printed
     result = json.loads((tmp_path / "tiny" / "hc18" / "age.json").read_text())
     assert (result["protocol"]["name"], result["protocol"]["resample_by"]) == ("paper", "patient")
     _, error, status = run(*command, "--copies=3")

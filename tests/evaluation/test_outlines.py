@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fetalclip_jax.evaluation import outlines
+from fetalclip_jax.evaluation import outlines, subgroups
 from fetalclip_jax.evaluation.comparison import compare
 from fetalclip_jax.evaluation.outlines import Outlines
 from fetalclip_jax.evaluation.result import Predictions, Result
@@ -115,24 +115,63 @@ def test_a_resample_without_a_structure_says_nothing_of_it():
     assert estimate.low <= estimate.value <= estimate.high
 
 
+def subset(one: Outlines, rows):
+    by_run = ("intersection", "predicted", "hausdorff95_mm", "hc_mm")
+    chosen = {name: getattr(one, name) for name in by_run}
+    chosen = {name: None if v is None else v[:, rows] for name, v in chosen.items()}
+    hc_mm = None if one.true_hc_mm is None else one.true_hc_mm[rows]
+    return dataclasses.replace(one, true=one.true[rows], true_hc_mm=hc_mm, **chosen)
+
+
+@pytest.mark.parametrize("head", [False, True])
+@pytest.mark.parametrize("rows", [[0, 1, 6, 9], [3, 4], [8]])
+def test_some_of_the_images_are_measured_as_if_there_were_no_others(head, rows):
+    one, chosen = make(head=head), np.isin(np.arange(12), rows)
+    expected = {name: m.measure.value for name, m in subset(one, chosen).measures().items()}
+    parts = {name: m.among(chosen) for name, m in one.measures().items()}
+    found = {name: m.measure.value for name, m in parts.items() if m.measure.defined}
+    if not any(name.startswith("hc_") for name in expected):  # one circumference alone
+        found = {name: value for name, value in found.items() if not name.startswith("hc_")}
+        assert not any("limit" in name for name, m in parts.items() if m.measure.defined)
+    assert found == pytest.approx(expected)
+    if not head and rows == [3, 4]:
+        assert "hausdorff95_mm_aorta" not in found
+        assert "dice_aorta" not in found
+
+
 def test_structures_that_nobody_has_take_no_part():
     one = make()
     one.true[:, 1] = 0
+    assert "dice_aorta" not in one.measures()
     alone = slow(one, range(12), [0])["dice"]
     assert one.measures()["dice"].measure.value == pytest.approx(alone)
     assert one.run_dice().mean() == pytest.approx(alone)
 
 
 def test_what_is_not_defined_is_counted():
-    counted = make(runs=2).undefined()
+    counted = make(runs=2).undefined(np.ones(12))
     assert counted == {
         "aorta: nothing drawn, no Hausdorff distance": 2,
         "aorta: drawn where there is none, no Hausdorff distance": 2,
         "aorta: neither there nor drawn, no Dice of the image": 4,
     }
-    # Image 1 of the first run and image 4 of all three.
-    heads = make(head=True).undefined()
-    assert heads["head: no plausible ellipse, no circumference"] == 4
+    # Image 1 of the first run; image 4, without an ellipse, has no head either.
+    heads = make(head=True).undefined(np.ones(12))
+    assert heads["head: no plausible ellipse, no circumference"] == 1
+    assert heads["head: never measured, no error of the circumference"] == 3  # image 7
+
+
+def test_an_unknown_pixel_spacing_is_no_failed_ellipse():
+    one, spacing_mm = make(head=True), np.ones(12)
+    spacing_mm[[3, 8]] = np.nan  # of image 3 nothing is there, or drawn
+    one.hausdorff95_mm[:, 8] = one.hc_mm[:, 8] = np.nan
+    counted = one.undefined(spacing_mm)
+    assert counted["head: no pixel spacing, no Hausdorff distance"] == 3
+    assert counted["head: no pixel spacing, no circumference"] == 3
+    assert counted["head: no plausible ellipse, no circumference"] == 1
+    found = one.measures()["hausdorff95_mm"]
+    assert 8 not in found.rows
+    assert len(found.rows) == 12 - len([2, 3, 4, 5, 8])
 
 
 def test_without_two_circumferences_there_is_no_error_of_them():
@@ -187,25 +226,81 @@ def test_one_run_alone():
     np.testing.assert_array_equal(alone.hc_mm, one.hc_mm[1:2])
 
 
-def test_two_models_are_compared_on_heads_that_both_have_a_circumference_of(tmp_path):
+def result_of(one: Outlines, model: str) -> Result:
     ids = np.array([f"i{i}" for i in range(12)])
+    return Result(
+        "segmentation.some",
+        Bootstrap(ids, 20).estimates(one.measures()),
+        model={"name": model},
+        data={"name": "d"},
+        predictions=Predictions(
+            ids, ids, ids, ids,
+            candidates=one.structures, extra=one.columns(), runs={"": one.kept()},
+        ),
+    )  # fmt: skip
+
+
+def test_to_draw_nothing_where_it_is_hard_wins_nothing():
+    bold = make(runs=1)
+    bold.true[:], bold.predicted[:], bold.intersection[:] = 40, 40, 36
+    bold.hausdorff95_mm[:] = 0.5
+    # The aorta of four images is hard: one model draws it badly, the other does not.
+    bold.hausdorff95_mm[:, :4, 1] = 20.0
+    shy = subset(bold, np.arange(12))
+    for values, missed in ((shy.predicted, 0), (shy.intersection, 0), (shy.hausdorff95_mm, np.nan)):
+        values[:, :4, 1] = missed
+    pair = result_of(bold, "bold"), result_of(shy, "shy")
+    comparison = compare(*pair, resamples=20)
+    found = {one.metric: one for one in comparison.differences}
+    for metric, n in (("hausdorff95_mm", 12), ("hausdorff95_mm_aorta", 8)):
+        assert (found[metric].first, found[metric].second) == (0.5, 0.5)
+        assert found[metric].n == n
+    assert pair[1].metrics["hausdorff95_mm_aorta"].n == 8
+    assert found["image_dice_aorta"].first > found["image_dice_aorta"].second
+    assert (
+        "hausdorff95_mm_aorta is compared where both models have a number, on 8 images; of all "
+        "that each has a number of it is 7.0000 for bold and 0.5000 for shy"
+    ) in comparison.notes
+    assert not any("measured again" in note for note in comparison.notes)
+
+
+def test_subgroups_that_lack_a_structure_are_not_held_against_others():
+    one = make(runs=2)
+    for values, none in (
+        (one.predicted, 0), (one.intersection, 0), (one.hausdorff95_mm, np.nan), (one.true[None], 0)
+    ):  # fmt: skip
+        values[:, 6:, 1] = none
+    result = result_of(one, "m")
+    result.predictions.groups["machine"] = np.repeat(["A", "B"], 6)
+    found = subgroups.split(result, "machine")
+    with_aorta, without = (set(group.metrics) for group in found.groups)
+    assert with_aorta == set(result.metrics)
+    assert without == {name for name in result.metrics if not name.endswith("aorta")}
+    assert set(found.largest) == {name for name in result.metrics if name.endswith("heart")}
+    assert (
+        "subgroups lack structures: dice, image_dice, hausdorff95_mm are means over those that "
+        "each has, and subgroups with others have no gap"
+    ) in found.notes
+
+
+def test_what_no_image_gives_both_is_not_compared():
+    first, second = make(runs=1), make(runs=1)
+    first.hausdorff95_mm[:, :6], second.hausdorff95_mm[:, 6:] = np.nan, np.nan
+    found = compare(result_of(first, "a"), result_of(second, "b"), resamples=20)
+    assert not any("hausdorff" in one.metric for one in found.differences)
+    assert (
+        "hausdorff95_mm, hausdorff95_mm_heart, hausdorff95_mm_aorta cannot be compared: there is "
+        "no image of which both have it"
+    ) in found.notes
+
+
+def test_two_models_are_compared_on_heads_that_both_have_a_circumference_of():
     pair = []
     for seed in (0, 1):
         one = make(seed=seed, head=True)
         one.true[:], one.true_hc_mm[:] = 40, 200.0
         one.hc_mm[:, 2 * seed] = np.nan
-        pair.append(
-            Result(
-                "segmentation.head",
-                Bootstrap(ids, 20).estimates(one.measures()),
-                model={"name": f"m{seed}"},
-                data={"name": "d"},
-                predictions=Predictions(
-                    ids, ids, ids, ids,
-                    candidates=one.structures, extra=one.columns(), runs={"": one.kept()},
-                ),
-            )
-        )  # fmt: skip
+        pair.append(result_of(one, f"m{seed}"))
     found = {one.metric: one for one in compare(*pair, resamples=20).differences}
     assert found["dice"].n == 12
     # Image 4 has none of either; 0 and 2 have one of a single model.

@@ -82,6 +82,12 @@ def test_a_point_without_an_interval_is_shown():
     assert terminal.lines(Result("few_shot.planes", {}, curve=curve)).endswith("2 patients: 0.500")
 
 
+def test_ids_that_a_reason_quotes_are_shown_as_they_are():
+    lacking = {"of_the f1: images, such as '003_f1'": 2}
+    text = terminal.lines(Result("few_shot.planes", {}, details={"lacking": lacking}))
+    assert text.endswith("lacking: of the F1: images, such as '003_f1': 2")
+
+
 def test_one_patient_has_no_interval(write):
     result = scoring.score(write([row | {"patient_id": "p"} for row in ROWS]))
     assert result.metrics["accuracy"].low is None

@@ -69,6 +69,13 @@ def test_an_empty_list_and_a_long_one(tmp_path):
     assert "the first 30 as a table" in page.text
 
 
+def test_pairs_of_which_no_patient_is_known(tmp_path):
+    unknown = duplicates([PAIR])
+    unknown.details["pairs_across_patients"] = None
+    page, _ = read(tmp_path, unknown)
+    assert "1 across splits, no patient is known." in page.text
+
+
 def test_a_damaged_picture_is_said_and_the_list_is_shown(tmp_path):
     picture = Picture("pairs", np.zeros((5, 9), np.uint8), "Pairs.", "Pairs")
     one = duplicates([PAIR], pictures=[picture])

@@ -129,8 +129,8 @@ def test_the_notice_follows_the_facts_of_the_data_and_not_a_name(tmp_path):
 def test_ages_alone_say_what_is_missing(tmp_path):
     page = build(tmp_path, age_result())
     assert len(page.sources) == 2
-    missing = "Studies without a result: zero-shot classification, linear probes, data efficiency."
-    assert missing in page.text
+    absent = "zero-shot classification, linear probes, data efficiency, segmentation, heart defects"
+    assert f"Studies without a result: {absent}." in page.text
     found = json.loads((tmp_path / "results.json").read_text())
     assert found.keys() == {"age", "results", "total", "peak_rss_gib"}
 
@@ -334,7 +334,9 @@ def test_what_was_left_out_is_told_once_with_its_reason(tmp_path, workdir):
     bad = {f"x{k}": "truncated" for k in range(3)} | {"y": "not an image"}
     absent = "11074 of the 12400 images it lists are not there"
     data = REAL | {"stores": stores, "left_out": bad, "notes": [absent]}
-    lacking = {"lacking": {"3 of 5 support sets lack a patient": 3}, "notes": ["a remark"]}
+    missing = "images of the_task that the data lacks, such as '003_2HC'"
+    reasons = {"3 of 5 support sets lack a patient": 3, missing: 1}
+    lacking = {"lacking": reasons, "notes": ["a remark"]}
     results = [age_result(data=data), few_shot_result(data=data, details=lacking)]
     # A second model on the same data says the same of them.
     save([*results, age_result(data=data, model=MODEL | {"name": "b"})], tmp_path / "results")
@@ -352,6 +354,8 @@ def test_what_was_left_out_is_told_once_with_its_reason(tmp_path, workdir):
     own = "quickstart / clinic"
     assert page.row(own, "images not judged: without hc mm")[2:] == ["3", "Zero-shot age"]
     assert page.row(own, "3 of 5 support sets lack a patient")[2:] == ["3", "Few-shot planes"]
+    quoted = "images of the task that the data lacks, such as '003_2HC'"
+    assert page.row(own, quoted)[2:] == ["1", "Few-shot planes"]
     assert page.row(own, "a remark")[2:] == ["", "Few-shot planes"]
     assert not any("without spacing" in row[1] for row in page.rows if row[0] == own)
     assert page.row("x7") == ["x7", "truncated"]

@@ -7,8 +7,8 @@ image's content, the smallest rectangle that holds all its echoes, and not over 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
-# Black, as lossy files keep it.
-_BLACK = 10
+from fetalclip_jax.evaluation.statistics import segmentation
+
 # Standard deviations of the central spot, as a share of the sides of the content.
 _SPREAD = 0.25
 
@@ -34,10 +34,11 @@ def hits(
 
 def content(pixels: UInt8[np.ndarray, "n s s 3"]) -> Bool[np.ndarray, "n s s"]:
     """The smallest rectangle that holds what is not black; all of an image that is."""
-    bright = (pixels > _BLACK).any(-1)
-    bright[~bright.any((1, 2))] = True
-    rows, columns = _between(bright.any(2)), _between(bright.any(1))
-    return rows[:, :, None] & columns[:, None, :]
+    inside = np.zeros(pixels.shape[:3], bool)
+    for own, shown in zip(inside, pixels, strict=True):
+        top, left, bottom, right = segmentation.content(shown)
+        own[top:bottom, left:right] = True
+    return inside
 
 
 def even(inside: Bool[np.ndarray, "n s s"]) -> Float[np.ndarray, "n s s"]:
@@ -57,11 +58,6 @@ def or_even(
     """Maps, those that are 0 everywhere replaced by even ones; and which those are."""
     empty = heat.max((1, 2)) <= 0
     return np.where(empty[:, None, None], even(inside), heat), empty
-
-
-def _between(some: Bool[np.ndarray, "n s"]) -> Bool[np.ndarray, "n s"]:
-    """From the first to the last."""
-    return np.logical_or.accumulate(some, 1) & np.logical_or.accumulate(some[:, ::-1], 1)[:, ::-1]
 
 
 def _bell(inside: Bool[np.ndarray, "n s"]) -> Shaped[np.ndarray, "n s"]:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from fetalclip_jax.data.columns import columns
 from fetalclip_jax.data.example import BadExampleError
-from fetalclip_jax.data.views import NO_MASKS, View, Views
+from fetalclip_jax.data.views import NO_MASKS, NotOutlined, View, Views
 from fetalclip_jax.data.workers import ordered_map
 from fetalclip_jax.evaluation.features.store import FeatureStore
 
@@ -68,7 +68,7 @@ def encode(
 
 def encode_views(
     model,
-    views: Callable[[int], View | BadExampleError | None],
+    views: Callable[[int], View | NotOutlined | BadExampleError | None],
     count: int,
     *,
     batch_size: int,
@@ -126,6 +126,7 @@ class Gathered:
       views: those of all images that could be read, without their pixels.
       thumbnails: of each image and copy.
       left_out: (example id, reason) of every image that could not be read.
+      without_outline: how many images lack an outline that was asked for, by its name.
       passed: how many images were asked for.
     """
 
@@ -134,6 +135,7 @@ class Gathered:
         self.views: list[View] = []
         self.thumbnails: list[np.ndarray] = []
         self.left_out: list[tuple[str, str]] = []
+        self.without_outline: dict[str, int] = {}
         self.passed = 0  # images whose pixels have all been asked for, or that have none
         self._ids: set[str] = set()
 
@@ -147,6 +149,9 @@ class Gathered:
         for view in read:
             if isinstance(view, BadExampleError):
                 self.left_out.append((view.example_id, view.reason))
+            elif isinstance(view, NotOutlined):
+                names = ", ".join(view.structures)
+                self.without_outline[names] = self.without_outline.get(names, 0) + 1
             elif view is not None:
                 self._keep(view)
                 yield view
@@ -171,6 +176,9 @@ class Gathered:
 
     def why_empty(self, count: int) -> str:
         """What to say where nothing was kept of `count` images."""
+        if not self.left_out and self.without_outline:
+            found = [f"{n} have no outline of {name}" for name, n in self.without_outline.items()]
+            return f"none of {count} {self._what} is outlined: {'; '.join(found)}"
         if not self.left_out:
             return (
                 f"none of {count} {self._what} is of the kind the study judges: nothing to encode"

@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
@@ -38,6 +38,7 @@ class PixelStore(Rows):
       fingerprint: what made the store.
       left_out: (example id, reason) of every image that could not be read.
       candidates: how many images of the kind there were to choose from.
+      without_outline: how many of those that were looked at lack an outline, by its name.
     """
 
     pixels: UInt8[np.ndarray, "n s s 3"]
@@ -48,6 +49,7 @@ class PixelStore(Rows):
     fingerprint: dict
     left_out: tuple[tuple[str, str], ...] = ()
     candidates: int = 0
+    without_outline: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def select(self, rows: np.ndarray) -> "PixelStore":
         """The store of some rows (indices or a mask), read into memory."""
@@ -79,6 +81,7 @@ class PixelStore(Rows):
             "left_out": self.left_out,
             "structures": self.structures,
             "candidates": self.candidates,
+            "without_outline": dict(self.without_outline),
         }
         np.save(folder / _PIXELS, self.pixels)
         np.save(folder / _MASKS, self.masks)
@@ -116,6 +119,7 @@ def load(directory: str | os.PathLike) -> PixelStore:
             fingerprint=meta["fingerprint"],
             left_out=tuple(map(tuple, meta["left_out"])),
             candidates=meta["candidates"],
+            without_outline=meta["without_outline"],
         )
     except (KeyError, OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{directory}: damaged store of pixels ({error})") from error
@@ -150,7 +154,7 @@ def encode(model, source, need, working: Working) -> PixelStore:
             if len(gathered.views) == wanted:
                 break
     if not gathered.views:
-        raise ValueError(gathered.why_empty(len(order)))
+        raise ValueError(gathered.why_empty(len(order) or len(source)))
     return PixelStore(
         pixels=pixels.array(),
         masks=masks.array(),
@@ -160,6 +164,7 @@ def encode(model, source, need, working: Working) -> PixelStore:
         fingerprint=dict(working.fingerprint),
         left_out=tuple(gathered.left_out),
         candidates=len(order),
+        without_outline=gathered.without_outline,
     )
 
 

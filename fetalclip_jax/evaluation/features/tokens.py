@@ -23,6 +23,7 @@ from fetalclip_jax.evaluation.features.pixels import PixelStore
 from fetalclip_jax.evaluation.features.rows import Rows
 from fetalclip_jax.evaluation.features.spool import Spool
 from fetalclip_jax.evaluation.heads.unetr import Dense
+from fetalclip_jax.parallel import distributed
 from fetalclip_jax.run import whole_folder
 
 KEPT = True
@@ -32,6 +33,9 @@ TAPS = ("code", "paper")
 PLACES = ("auto", "stored", "recomputed")
 _TOKENS, _META = "tokens.npy", "tokens.json"
 _GIB = 2**30
+# Images that are encoded together where tokens are made again. Runs ask for any number of distinct
+# images, and every number would be a program of its own.
+_AT_ONCE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +97,17 @@ class TokenStore(Rows):
           ValueError: it is another model.
         """
         self.check_model(model.fingerprint)
-        return dataclasses.replace(
-            self, encoder=lambda shown: model.encode_patches(shown, self.taps)
-        )
+
+        def encode_all(shown: np.ndarray) -> np.ndarray:
+            parts = [shown[start : start + _AT_ONCE] for start in range(0, len(shown), _AT_ONCE)]
+            return np.concatenate(
+                [
+                    model.encode_patches(_filled(one, _AT_ONCE), self.taps)[: len(one)]
+                    for one in parts
+                ]
+            )
+
+        return dataclasses.replace(self, encoder=encode_all)
 
     def pixels(self, rows: Int[np.ndarray, "b"]) -> UInt8[np.ndarray, "b s s 3"]:
         """The images of some rows."""
@@ -176,10 +188,11 @@ def encode(model, source, need, working: Working) -> TokenStore:
         large for half precision, or the disk has no room for them and they are to be stored.
     """
     images = pixels.encode(model, source, need, working)
-    taps = taps_of(need.how["taps"], model.config.vision_cfg.layers)
+    taps, place = taps_of(need.how["taps"], model.config.vision_cfg.layers), need.how["tokens"]
+    if place == "recomputed":
+        return TokenStore.of(images, None, taps)
     first = halved(model.encode_patches(_filled(images.pixels[:1], working.batch_size), taps))[:1]
-    notes = _without_room(first.nbytes * len(images), need.how["tokens"])
-    if notes or need.how["tokens"] == "recomputed":
+    if notes := _without_room(first.nbytes * len(images), place):
         return TokenStore.of(images, None, taps, notes)
     tokens = Spool(np.float16)
     with tqdm(
@@ -227,15 +240,18 @@ def halved(tokens: Float[np.ndarray, "b 4 g g w"]) -> Float16[np.ndarray, "b 4 g
 def _without_room(needed: int, place: str) -> tuple[str, ...]:
     """What is said where tokens of so many bytes are not stored for lack of room; else nothing.
 
+    The processes of a job encode together: if one of them has no room, none stores.
+
     Raises:
       ValueError: they must be stored.
     """
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     # Once while they are made, once where they are kept.
-    if 2 * needed <= free or place == "recomputed":
-        return ()
     words = f"tokens take 2 x {needed / _GIB:.1f} GiB and {folder} has {free / _GIB:.1f} GiB left"
+    words = distributed.found_anywhere(None if 2 * needed <= free else words)
+    if words is None:
+        return ()
     if place == "stored":
         raise ValueError(
             f"tokens='stored': {words}; make room, set TMPDIR to another disk, or choose "

@@ -48,8 +48,11 @@ class ProbeConfig:
             raise ValueError(
                 f"feature_scaling must be 'none' or 'standardise', found {self.feature_scaling!r}"
             )
-        if not self.learning_rates or self.batch_size < 1 or self.epochs < 1:
-            raise ValueError(f"a probe needs a learning rate, a batch and an epoch: {self}")
+        for name in ("batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not self.learning_rates or not all(0 < rate < np.inf for rate in self.learning_rates):
+            raise ValueError(f"learning_rates={self.learning_rates} must be numbers above 0")
 
 
 @dataclasses.dataclass(frozen=True)

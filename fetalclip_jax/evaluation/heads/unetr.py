@@ -51,11 +51,12 @@ class DecoderConfig:
     def __post_init__(self):
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule must be 'constant' or 'cosine', found {self.schedule!r}")
-        counts = self.batch_size, self.epochs, self.steps_per_epoch or 1, self.width
-        if min(counts) < 1 or self.steps_per_epoch == 0 or not self.learning_rate > 0:
-            raise ValueError(
-                f"a decoder needs a learning rate, a batch, an epoch, a step and a width: {self}"
-            )
+        for name in ("batch_size", "epochs", "steps_per_epoch", "width"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        if not 0 < self.learning_rate < np.inf:
+            raise ValueError(f"learning_rate={self.learning_rate:g} must be a number above 0")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,14 +32,14 @@ class Lists:
       path: of the lists to learn from.
       folds: of "probing"; empty for "few_data_training".
       sets: of "few_data_training", by size; empty for "probing".
-      tested: test ids; None where there is no test list.
+      tested: test ids.
       notes: what must be said of the lists.
     """
 
     path: storage.Path
     folds: Sequence[Split]
     sets: Mapping[int, Sequence[Split]]
-    tested: np.ndarray | None
+    tested: np.ndarray
     notes: tuple[str, ...] = ()
 
     @property
@@ -70,11 +70,14 @@ def read(root: str | os.PathLike[str], kind: str, variant: str = "clean") -> Lis
     folds = splits.read_folds(path) if kind == "probing" else []
     sets = {} if kind == "probing" else splits.read_support_sets(path)
     test_path = path.with_name(_TEST)
-    tested = splits.read_test_ids(test_path) if test_path.is_file() else None
-    notes: tuple[str, ...] = ()
-    if tested is not None:
-        given = Lists(path, folds, sets, tested).listed
-        tested, notes = _without_leak(test_path, tested, given, variant)
+    if not test_path.is_file():
+        raise ValueError(
+            f"{path}: there is no {_TEST} beside it; add it, with the ids of the images to test as "
+            '{"id": "test"}'
+        )
+    tested = splits.read_test_ids(test_path)
+    given = Lists(path, folds, sets, tested).listed
+    tested, notes = _without_leak(test_path, tested, given, variant)
     return Lists(
         path,
         [_normal_split(one) for one in folds],

@@ -31,6 +31,14 @@ class Measure(abc.ABC):
         return True
 
     @property
+    def over(self) -> tuple[bool, ...]:
+        """Which of the things that it is a mean over, such as structures, these images have.
+
+        Means over other things are not comparable.
+        """
+        return ()
+
+    @property
     @abc.abstractmethod
     def value(self) -> float:
         """Of all images."""
@@ -42,6 +50,10 @@ class Measure(abc.ABC):
     @abc.abstractmethod
     def select(self, rows: np.ndarray) -> "Measure":
         """That of some of the images (indices or a mask)."""
+
+    def beside(self, other: "Measure") -> tuple["Measure", "Measure"]:
+        """This and another one of the same images, of the numbers that both have."""
+        return self, other
 
     @abc.abstractmethod
     def weighted(

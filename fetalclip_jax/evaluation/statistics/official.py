@@ -110,7 +110,8 @@ def check(
 def lacking(
     listed: np.ndarray, tested: np.ndarray | None, patients: Patients, owners: np.ndarray
 ) -> dict[str, int]:
-    """How many patients the files ask for that the data cannot show, by what is the matter.
+    """How many patients the files ask for that the data cannot show, by what is the matter with
+    them and the first of them.
 
     Args:
       owners: patients to learn from with an image of the task. In the complete FETAL_PLANES_DB
@@ -123,7 +124,11 @@ def lacking(
     }
     if tested is not None:
         found["patients to test that the data lacks"] = np.setdiff1d(tested, patients.test)
-    return {reason: len(missing) for reason, missing in found.items() if len(missing)}
+    return {
+        f"{reason}, such as {str(missing[0])!r}": len(missing)
+        for reason, missing in found.items()
+        if len(missing)
+    }
 
 
 def unlisted(listed: np.ndarray, tested: np.ndarray | None, patients: Patients) -> dict[str, int]:

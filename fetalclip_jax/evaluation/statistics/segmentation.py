@@ -13,6 +13,8 @@ from fetalclip_jax.data.checks import PLAUSIBLE
 # Skulls are ovals: the ratio of their axes, the cephalic index, is about 0.8 and hardly below 0.6.
 _FLATTEST_HEAD = 0.5
 _HALF = 0.5
+# Black, as lossy files keep it.
+_BLACK = 10
 
 
 def areas(
@@ -105,7 +107,7 @@ def head_circumference_mm(
 
 def content(pixels: UInt8[np.ndarray, "s s *c"]) -> tuple[int, int, int, int]:
     """Top, left, bottom and right (exclusive) of what is not black; of all where nothing is."""
-    lit = pixels if pixels.ndim == 2 else pixels.max(-1)
+    lit = (pixels if pixels.ndim == 2 else pixels.max(-1)) > _BLACK
     rows, columns = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))
     if not len(rows):
         return 0, 0, *lit.shape

@@ -121,9 +121,14 @@ class Explanation:
                 f"{self.plane!r}; choose another structure or a model of larger images"
             )
         left_out = {
+            f"no outline of {name}": count for name, count in store.without_outline.items()
+        } | {
             f"empty outline of {self.structure}": int((~seen).sum()),
             f"not among the {settings.images} chosen by hash": (
-                store.candidates - len(store) - len(store.left_out)
+                store.candidates
+                - len(store)
+                - len(store.left_out)
+                - sum(store.without_outline.values())
             ),
         }
         store = store.select(np.flatnonzero(seen))

@@ -74,10 +74,9 @@ class FewShotSegmentation:
         data = MaskData(stores, model, settings, lists)
         sets, lacking = self._sets(data, lists)
         data.said["lacking"] |= lacking | _unseen(data, sets)
-        flat = [draw for draws in sets.values() for draw in draws]
-        fitted, found, curve, start = data.fit_decoders(flat), {}, [], 0
+        fitted, found, curve = data.fit_sizes(sets), {}, []
         for size, draws in sets.items():
-            decoders = fitted.select(slice(start, start := start + len(draws) * settings.runs))
+            decoders = fitted[size]
             largest = size == max(sets)
             found[str(size)] = mask_judge.judge(data, decoders, distances=largest)
             curve.append(self._point(size, draws, found[str(size)], data))

@@ -1,11 +1,12 @@
 """What decoders learn from and are tested on: rows of two stores of tokens, for one task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from fetalclip_jax.datasets.patients import normal_form
 from fetalclip_jax.evaluation.features.tokens import TokenStore
 from fetalclip_jax.evaluation.heads import unetr
 from fetalclip_jax.evaluation.heads.unetr import Decoders, Dense, DenseData
@@ -13,6 +14,7 @@ from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.image_lists import Lists, ids_of_images
 from fetalclip_jax.evaluation.statistics.splits import Split
 from fetalclip_jax.evaluation.studies.mask_settings import MaskSettings
+from fetalclip_jax.evaluation.studies.probe_data import run_seeds
 from fetalclip_jax.evaluation.study import Need
 from fetalclip_jax.labels import OUTLINED, Outlined
 
@@ -65,18 +67,24 @@ class MaskData:
         """Takes the rows of a task.
 
         Raises:
-          ValueError: stores of another model, patients in both, lists that name no image, or no
-            image with an outline.
+          ValueError: stores of another model, patients in both, lists that name no image, no image
+            with an outline to learn from, or a structure that no image to test shows.
         """
         fit, test = stores["fit"].bound(model), stores["test"].bound(model).clean()
         self.structures, self._settings = fit.structures, settings
         self.unit, self.progress = "patients", settings.progress
         self.said: dict[str, Any] = {"left_out": {}, "lacking": {}, "unlisted": {}, "notes": []}
         self.said["notes"] += dict.fromkeys((*fit.notes, *test.notes))
+        roles = {"training images with ": fit, "test images with ": test}
+        # Lists choose among the same images for both.
+        for where, store in (roles if lists is None else {"": test}).items():
+            for name, count in store.images.without_outline.items():
+                self.said["left_out"][f"{where}no outline of {name}"] = count
         owners = fit.patients()
         if lists is not None:
             owners, test = self._listed(fit, test, lists)
-        self._check_apart(owners, test, lists)
+        else:
+            self._check_apart(owners, test)
         areas = areas_of(fit)
         shown = (areas > 0).any(1)
         # Copies may have moved a structure out of the image.
@@ -84,25 +92,32 @@ class MaskData:
         self.validates = self.fit.copy == 0
         copied = self.fit.copy > 0
         self.trains = copied if copied.any() else self.validates
-        outlined = (areas_of(test) > 0).any(1)
-        if not outlined.any() or not self.validates.any():
+        if not self.validates.any():
             raise ValueError(
-                f"no image to {'test' if self.validates.any() else 'learn from'} shows "
-                f"{', '.join(self.structures)}: all masks are empty"
+                f"no image to learn from shows {', '.join(self.structures)}: all masks are empty"
             )
-        empty = {"test": (~outlined).sum(), "training": ((fit.copy == 0) & ~shown).sum()}
-        self.said["left_out"] |= {
-            f"{where} images with empty masks": int(count)
-            for where, count in empty.items()
-            if count
-        }
-        self.test = test.select(outlined)
+        if empty := int(((fit.copy == 0) & ~shown).sum()):
+            self.said["left_out"]["training images with empty masks"] = empty
+        # Empty masks are kept here: what is drawn where there is nothing counts.
+        tested = areas_of(test)
+        unseen = np.array(self.structures)[~tested.any(0)]
+        if len(unseen):
+            raise ValueError(
+                f"no image to test shows {', '.join(unseen)}: all masks are empty; choose a study "
+                "of the other structures, or images that show it"
+            )
+        if empty := int((~tested.any(1)).sum()):
+            self.said["notes"].append(
+                f"{empty} of the {len(test)} test images show no {' or '.join(self.structures)}: "
+                "what is drawn there lowers the Dice"
+            )
+        self.test = test
 
     def _listed(self, fit: TokenStore, test: TokenStore, lists: Lists):
         """Owners of the images to learn from, and the test images, as the lists say."""
         columns = (fit.columns["example_id"], fit.columns["patient_id"])
         owners = ids_of_images(lists.listed, *columns)
-        every = lists.listed if lists.tested is None else np.union1d(lists.listed, lists.tested)
+        every = np.union1d(lists.listed, lists.tested)
         names = ids_of_images(every, test.columns["example_id"], test.columns["patient_id"])
         present = np.unique(names[names != ""])
         if not np.isin(lists.listed, present).any():
@@ -114,22 +129,48 @@ class MaskData:
         if len(present) == (names != "").sum():
             self.unit = "images"
         self.said["notes"] += lists.notes
-        tested = np.setdiff1d(present, lists.listed) if lists.tested is None else lists.tested
-        for ids, what in ((lists.listed, "listed to learn from"), (tested, "listed to test")):
-            if missing := len(np.setdiff1d(ids, present)):
-                self.said["lacking"][f"images {what} that the data lacks"] = missing
+        for ids, what in ((lists.listed, "listed to learn from"), (lists.tested, "listed to test")):
+            missing = np.setdiff1d(ids, present)
+            if len(missing):
+                reason = f"images {what} that the data lacks, such as {str(missing[0])!r}"
+                self.said["lacking"][reason] = len(missing)
         self.said["unlisted"] = {"images that no list names": int((names == "").sum())}
-        rows = np.isin(names, tested)
+        rows = np.isin(names, lists.tested)
         if not rows.any():
             raise ValueError(
-                f"{lists.path}: the data has no image of any of its {len(tested)} test ids"
-                + (f", such as {str(tested[0])!r}" if len(tested) else "")
+                f"{lists.path}: the data has no image of any of its {len(lists.tested)} test ids"
+                + (f", such as {str(lists.tested[0])!r}" if len(lists.tested) else "")
             )
+        # An id that is in both lists itself is said where they are read.
+        others = test.select(rows & ~np.isin(names, lists.listed))
+        self._check_listed(fit.select(owners != ""), others, lists)
         return owners, test.select(rows)
 
-    def _check_apart(self, owners, test: TokenStore, lists: Lists | None) -> None:
-        if lists is not None:
-            return  # what they share is known, and said
+    def _check_listed(self, learned: TokenStore, tested: TokenStore, lists: Lists) -> None:
+        """Notes further images of patients that are learned from.
+
+        Raises:
+          ValueError: there are some, and the variant is not "official".
+        """
+        patients = tested.columns["patient_id"]
+        known = {normal_form(one) for one in learned.columns["patient_id"].tolist() if one}
+        shared = np.array([normal_form(one) in known for one in patients.tolist()], bool)
+        if not shared.any():
+            return
+        first = shared.argmax()
+        what = (
+            f"{shared.sum()} images to test show patients that other listed images are learned "
+            f"from, such as {str(tested.columns['example_id'][first])!r} of patient "
+            f"{str(patients[first])!r}"
+        )
+        if self._settings.variant == "clean":
+            raise ValueError(
+                f"{lists.path}: {what}: a decoder would be tested on patients it learned from; "
+                "correct the lists, or choose variant='official' to test them all the same"
+            )
+        self.said["notes"].append(f"{what}; they are tested all the same (variant 'official')")
+
+    def _check_apart(self, owners, test: TokenStore) -> None:
         both = np.intersect1d(owners, test.patients())
         if len(both):
             raise ValueError(
@@ -168,17 +209,35 @@ class MaskData:
         Raises:
           ValueError: a split without an image to train or to validate on.
         """
+        seeds = run_seeds(self._settings.seed, len(splits) * self._settings.runs)
+        return self._fit(splits, seeds)
+
+    def fit_sizes(self, sets: Mapping[int, Sequence[Split]]) -> dict[int, Decoders]:
+        """Decoders as `fit_decoders` makes them, for every size.
+
+        All sizes are trained together; the decoders of one do not depend on the others.
+        """
+        counts = [len(splits) * self._settings.runs for splits in sets.values()]
+        seeds = [run_seeds(self._settings.seed, count) for count in counts]
+        flat = [split for splits in sets.values() for split in splits]
+        decoders = self._fit(flat, np.concatenate(seeds))
+        ends = np.cumsum(counts)
+        return {
+            size: decoders.select(slice(end - count, end))
+            for size, count, end in zip(sets, counts, ends, strict=True)
+        }
+
+    def _fit(self, splits: Sequence[Split], seeds: np.ndarray) -> Decoders:
         settings = self._settings
         pairs = [rows for split in splits for rows in [self.rows(split)] * settings.runs]
         train_rows, validation_rows = zip(*pairs, strict=True)
-        draw = np.random.default_rng([settings.seed, len(pairs)])
         return unetr.fit(
             self.read(self.fit),
             train_rows,
             validation_rows,
             classes=len(self.structures),
             config=settings.decoder(),
-            seeds=draw.integers(0, 2**32, len(pairs), dtype=np.uint32),
+            seeds=seeds,
             progress=self.progress,
         )
 

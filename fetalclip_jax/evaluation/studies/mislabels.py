@@ -96,6 +96,12 @@ class Mislabels:
             *(stores[JUDGED[role]].clean() for role in _ROLES), self.task, settings, "features"
         )
         rows, labels = data.task.select(whole)
+        if len(found := np.unique(data.labels)) < 2:
+            only = data.task.classes[found[0]]
+            raise ValueError(
+                f"{self.name}: all {len(data.labels)} images to learn from are of class {only!r}; "
+                "two classes are needed, for no other label could be the right one"
+            )
         store, split = whole.select(rows), split[rows]
         found, known = _out_of_sample(data, labels, settings)
         flips = _planted(labels, len(data.task.classes), settings)

@@ -85,10 +85,12 @@ class NearDuplicates:
         if len(store) < 2:
             raise ValueError("near_duplicates: there is one image only; a pair takes two")
         require_finite("the image features", store.image_features, store.columns["example_id"])
+        patients = store.columns["patient_id"]
+        known = patients != ""
         found = search(
             centred(store.image_features),
             _thumbnails(store.raw_pixels),
-            np.unique(store.patients(), return_inverse=True)[1],
+            np.where(known, np.unique(patients, return_inverse=True)[1], -1),
             np.unique(split, return_inverse=True)[1],
             settings.least_cosine,
             settings.least_correlation,
@@ -110,7 +112,7 @@ class NearDuplicates:
                 "images": {name: int((split == name).sum()) for name in np.unique(split)},
                 "pairs": found.pairs,
                 "pairs_across_splits": found.pairs_across_splits,
-                "pairs_across_patients": found.pairs_across_patients,
+                "pairs_across_patients": found.pairs_across_patients if known.any() else None,
                 "list": pairs[:LISTED],
                 "listed": min(len(pairs), LISTED),
                 "list_holds": "each image with its closest near-duplicate, those across splits and "
@@ -127,11 +129,13 @@ class NearDuplicates:
         """See `evaluation.study.Study`."""
         extra, rows = predictions.extra, np.arange(len(predictions.example_id))
         found = {"near_duplicate_share": Measured(measure.mean(extra["near_duplicates"] > 0), rows)}
-        across = {"across_patients": rows}
+        across, known = {}, np.flatnonzero(predictions.patient_id != "")
+        if len(known):
+            across["across_patients"] = known
         if len(np.unique(extra["split"])) > 1:
             across["across_splits"] = rows
         for name, judged in across.items():
-            share = measure.mean(extra[f"near_duplicates_{name}"] > 0)
+            share = measure.mean(extra[f"near_duplicates_{name}"][judged] > 0)
             found[f"near_duplicate_share_{name}"] = Measured(share, judged)
         return found
 
@@ -144,7 +148,8 @@ class Found:
       partner: the closest near-duplicate, those across splits, then across patients, first; -1 for
         an image without any.
       cosine, correlation: of the image and its partner; 0 where there is none.
-      count, across_splits, across_patients: near-duplicates of each image.
+      count, across_splits, across_patients: near-duplicates of each image; across patients where
+        both are known.
       by_features, by_pixels: whether one of both alone would have found any: at all, across splits,
         across patients.
     """
@@ -185,7 +190,7 @@ def search(
 
     Args:
       features, thumbnails: of length one each.
-      patients, splits: of each image, as numbers.
+      patients, splits: of each image, as numbers; -1 for a patient that is not known.
       block_size: images whose similarities to all others are held at a time.
     """
     count, size = len(features), min(block_size, len(features))
@@ -249,7 +254,8 @@ def _search(
     )
     alike = by_features & by_pixels
     other_split = block(splits)[:, None] != splits
-    other_patient = block(patients)[:, None] != patients
+    owner = block(patients)[:, None]
+    other_patient = (owner != patients) & (owner >= 0) & (patients >= 0)
     # Both similarities add up to 2 at most: the bonuses decide first.
     nearness = cosine + correlation + 8.0 * other_split + 4.0 * other_patient
     partner = jnp.where(alike, nearness, -jnp.inf).argmax(1)
@@ -311,13 +317,14 @@ def _baselines(found: Found, predictions: Predictions, bootstrap: Bootstrap) -> 
     measured = NearDuplicates.measures(predictions)
     return {
         f"{kind}_alone{way}": Baseline(
-            f"near_duplicate_share{way}",
-            bootstrap.estimate(measure.mean(alone[:, column])),
+            name,
+            bootstrap.select(rows).estimate(measure.mean(alone[rows, column])),
             f"by {kind} alone",
         )
         for kind, alone in (("features", found.by_features), ("pixels", found.by_pixels))
         for column, way in enumerate(("", "_across_splits", "_across_patients"))
-        if f"near_duplicate_share{way}" in measured
+        if (name := f"near_duplicate_share{way}") in measured
+        for rows in [measured[name].rows]
     }
 
 
@@ -345,7 +352,7 @@ def _pairs(predictions: Predictions) -> list[dict[str, Any]]:
         found.values(),
         key=lambda pair: (
             pair["same_split"],
-            pair["same_patient"] is True,
+            pair["same_patient"] is not False,
             -pair["cosine"] - pair["correlation"],
         ),
     )

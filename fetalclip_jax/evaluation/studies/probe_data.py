@@ -97,7 +97,7 @@ class ProbeData:
         """
         settings = self._settings
         if settings.solver == "adamw":
-            seeds = _run_seeds(settings.seed, len(splits) * settings.runs)
+            seeds = run_seeds(settings.seed, len(splits) * settings.runs)
             return self._fit_each(self._pairs(splits), seeds, settings.progress)
         return self._cross_validated(self._pairs(splits), self._all(splits), settings.progress)
 
@@ -108,7 +108,7 @@ class ProbeData:
         """
         settings = self._settings
         counts = [len(splits) * settings.runs for splits in sets.values()]
-        seeds = [_run_seeds(settings.seed, count) for count in counts]
+        seeds = [run_seeds(settings.seed, count) for count in counts]
         pairs = [pair for splits in sets.values() for pair in self._pairs(splits)]
         probes = self._fit_each(pairs, np.concatenate(seeds), settings.progress)
         ends = np.cumsum(counts)
@@ -130,7 +130,7 @@ class ProbeData:
         draws = [[self._redraw(self.rows(split), number) for split in splits] for number in numbers]
         if settings.solver == "adamw":
             pairs = [pair for draw in draws for pair in draw]
-            seeds = _run_seeds(settings.seed, len(pairs))
+            seeds = run_seeds(settings.seed, len(pairs))
             runs = self.judge(self._fit_each(pairs, seeds, settings.progress)).answers
             return [
                 dataclasses.replace(runs, predictions=predictions, ranks=ranks)
@@ -266,6 +266,6 @@ def probabilities(logits: Float[np.ndarray, "runs n c"]) -> Float[np.ndarray, "r
     return odds / odds.sum(-1, keepdims=True)
 
 
-def _run_seeds(seed: int, count: int) -> np.ndarray:
+def run_seeds(seed: int, count: int) -> np.ndarray:
     """Seeds that differ between runs and between studies of another `seed`."""
     return np.random.default_rng([seed, count]).integers(0, 2**32, count, dtype=np.uint32)

@@ -74,7 +74,10 @@ class Regression:
         protocols = {"tuned": tuned, "paper": tuned | {"resample_by": "image"}}
         self.settings = resolve(self.name, self.settings_type, protocols, options)
         only = {"plane": (self.settings.plane,)} if self.settings.plane else {}
-        self.needs = tuple(Need(role, role, (column,), only=only) for role in ("fit", "test"))
+        otherwise = "give the option plane another one, or plane='' for the images of all planes"
+        self.needs = tuple(
+            Need(role, role, (column,), only=only, otherwise=otherwise) for role in ("fit", "test")
+        )
 
     def run(self, stores: Mapping[str, FeatureStore], model) -> Result:
         """Learns from `stores["fit"]`, is judged on `stores["test"]`; see `study.Study`."""

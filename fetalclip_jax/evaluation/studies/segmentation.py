@@ -138,7 +138,8 @@ def about(data: MaskData, found: Outlines) -> dict[str, Any]:
             f"ellipses through the annotated outlines themselves, at this size of pixels, are "
             f"{annotation['mae_mm']:.1f} mm off, on average {annotation['bias_mm']:+.1f} mm"
         )
-    undefined = {f"{reason} (images x runs)": n for reason, n in found.undefined().items()}
+    counts = found.undefined(data.test.columns["resized_spacing_mm"])
+    undefined = {f"{reason} (images x runs)": n for reason, n in counts.items()}
     return data.said | {
         "structures": list(data.structures),
         "count": len(data.test),

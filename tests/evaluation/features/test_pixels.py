@@ -101,6 +101,9 @@ def test_images_of_other_kinds_and_without_the_outline_are_passed_over():
     store = encode(source, only={"plane": ("brain",)})
     assert store.columns["example_id"].tolist() == ["a", "e"]
     assert store.left_out == ()
+    assert store.without_outline == {"head": 2}
+    both = encode(source, masks=("head", "spine"), only={"plane": ("brain",)})
+    assert both.without_outline == {"head, spine": 1, "head": 1}
 
 
 def test_unreadable_images_and_masks_of_another_size_are_left_out_by_name():
@@ -141,7 +144,10 @@ def test_a_bounded_number_is_chosen_by_hash_among_those_that_serve():
 
 
 def test_a_store_comes_back_from_disk_memory_mapped(tmp_path):
-    source = Source(rectangle("a"), BadExampleError("b", "unreadable"), rectangle("c"))
+    source = Source(
+        rectangle("a"), BadExampleError("b", "unreadable"), rectangle("c"),
+        rectangle("d", masks=None),
+    )  # fmt: skip
     store = encode(source, masks=("head", "spine"), copies=1)
     store.save(tmp_path / "store")
     found = pixels.load(tmp_path / "store")
@@ -174,6 +180,8 @@ def test_a_damaged_store_is_refused(tmp_path):
 
 def test_nothing_to_read_is_an_error():
     with pytest.raises(ValueError, match="none of 1 images is of the kind the study judges"):
+        encode(Source(rectangle("a")), only={"plane": ("femur",)})
+    with pytest.raises(ValueError, match="none of 1 images is outlined: 1 have no outline of head"):
         encode(Source(rectangle("a", masks=None)))
     with pytest.raises(ValueError, match="example id 'a' occurs twice"):
         encode(Source(rectangle("a"), rectangle("a")))

@@ -182,3 +182,38 @@ def test_without_room_tokens_are_made_again_and_that_is_said(model, monkeypatch,
     assert encode(model, place="recomputed").notes == ()
     room.free = 10**12
     assert encode(model, place="auto").tokens is not None
+
+
+def test_no_process_stores_tokens_if_another_has_no_room(model, monkeypatch):
+    found = []
+    elsewhere = "process 1: tokens take 2 x 3.0 GiB and /tmp has 1.0 GiB left"
+    monkeypatch.setattr(
+        tokens.distributed, "found_anywhere", lambda mine: found.append(mine) or elsewhere
+    )
+    store = encode(model, place="auto")
+    assert found == [None]  # there is room here
+    assert store.tokens is None
+    assert store.notes == (f"{elsewhere}: the image tower runs again for every batch",)
+    with pytest.raises(ValueError, match="tokens='stored': process 1: tokens take 2 x 3"):
+        encode(model, place="stored")
+
+
+def test_any_number_of_images_is_encoded_by_one_program(model):
+    sizes = []
+
+    def encode_patches(batch, taps):
+        sizes.append(len(batch))
+        return np.broadcast_to(
+            batch.mean((1, 2, 3))[:, None, None, None, None], (len(batch), 4, 1, 1, 1)
+        )
+
+    store = encode(model, place="recomputed")
+    again = store.bound(
+        types.SimpleNamespace(fingerprint=model.fingerprint, encode_patches=encode_patches)
+    )
+    for count in (1, 3, 8, 10):
+        rows = np.arange(count)[::-1]
+        expected = store.images.pixels[rows].mean((1, 2, 3))
+        np.testing.assert_allclose(again.batch(rows).tokens[:, 2, 0, 0, 0], expected, rtol=1e-3)
+    assert len(sizes) == 5
+    assert len(set(sizes)) == 1

@@ -214,12 +214,18 @@ def test_runs_without_images_are_refused(train, validation, message):
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [{"batch_size": 0}, {"epochs": 0}, {"steps_per_epoch": 0}, {"learning_rate": 0.0}],
+    ("name", "value", "needed"),
+    [
+        ("batch_size", 0, "at least 1"),
+        ("epochs", 0, "at least 1"),
+        ("steps_per_epoch", 0, "at least 1"),
+        ("learning_rate", -1.0, "a number above 0"),
+        ("learning_rate", float("inf"), "a number above 0"),
+    ],
 )
-def test_configurations_that_train_nothing_are_refused(fields):
-    with pytest.raises(ValueError, match="a decoder needs a learning rate, a batch"):
-        DecoderConfig(**fields)
+def test_configurations_that_train_nothing_are_refused(name, value, needed):
+    with pytest.raises(ValueError, match=f"^{name}={value:g} must be {needed}$"):
+        DecoderConfig(**{name: value})
 
 
 def test_unknown_schedules_are_refused():

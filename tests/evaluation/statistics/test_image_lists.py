@@ -79,12 +79,21 @@ def test_a_leak_under_one_spelling_is_refused_unless_official(write):
         image_lists.read(root, "probing", "raw")
 
 
-def test_support_sets_and_lists_without_a_test(write):
-    root = write({"1": [[["005"], ["010"]], [["011"], ["012"]]]}, kind="few_data_training")
+SETS = {"1": [[["005"], ["010"]], [["011"], ["012"]]]}
+
+
+def test_support_sets_by_size(write):
+    root = write(SETS, {"13": "test"}, kind="few_data_training")
     found = image_lists.read(root, "few_data_training")
-    assert found.tested is None
+    assert found.tested.tolist() == ["13"]
     assert found.folds == []
     assert [split[0].tolist() for split in found.sets[1]] == [["5"], ["11"]]
+
+
+def test_lists_without_a_test_are_refused(write):
+    root = write(SETS, kind="few_data_training")
+    with pytest.raises(ValueError, match=r"no test_id\.json beside it; add it"):
+        image_lists.read(root, "few_data_training")
 
 
 def test_a_folder_without_lists_is_refused(tmp_path):

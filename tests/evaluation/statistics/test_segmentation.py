@@ -140,9 +140,11 @@ def test_what_is_no_head_has_no_circumference():
 
 def test_content_is_what_is_not_black():
     pixels = np.zeros((10, 10, 3), np.uint8)
+    pixels[0, 4], pixels[9, 9] = 3, 10  # as black as lossy files keep it
     assert segmentation.content(pixels) == (0, 0, 10, 10)
-    pixels[2:7, 1:9, 1] = 3
+    pixels[2:7, 1:9, 1] = 11
     assert segmentation.content(pixels) == (2, 1, 7, 9)
+    assert segmentation.content(pixels[..., 1]) == (2, 1, 7, 9)
 
 
 def test_an_outline_crosses_between_pixel_centres():

@@ -1,5 +1,6 @@
 """Explanation, of maps that are made by hand."""
 
+import dataclasses
 import json
 import types
 
@@ -113,11 +114,14 @@ def test_the_class_is_asked_for_against_the_others(model, prompts, maps):
 
 
 def test_what_is_left_out_is_counted(model, prompts, maps):
-    found = run(model, prompts, store(5, empty=[0, 3], candidates=12), images=5)
+    judged = store(5, empty=[0, 3], candidates=12)
+    judged = dataclasses.replace(judged, without_outline={"head": 4})
+    found = run(model, prompts, judged, images=5)
     assert len(found.predictions.example_id) == 3
     assert found.details["left_out"] == {
+        "no outline of head": 4,
         "empty outline of head": 2,
-        "not among the 5 chosen by hash": 7,
+        "not among the 5 chosen by hash": 3,
     }
     with pytest.raises(ValueError, match="'head' is empty in all 2 images of plane 'brain'"):
         run(model, prompts, store(2, empty=[0, 1]))

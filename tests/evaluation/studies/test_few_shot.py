@@ -110,7 +110,7 @@ def test_a_support_set_that_lacks_a_patient_is_dropped_whole(pool, held_out, mod
     (point,) = result.curve
     assert (point["patients"], point["support_sets"], len(point["runs"])) == (2, 2, 2)
     assert result.details["lacking"] == {
-        "patients to learn from that the data lacks": 1,
+        "patients to learn from that the data lacks, such as 'absent'": 1,
         "support sets of 2 patients of which one is missing": 2,
         "support sets of 4 patients of which one is missing": 1,
         "sizes, 8 patients, of which the file has no support set": 1,
@@ -140,7 +140,7 @@ def test_a_patient_without_an_image_of_the_task_is_told_from_a_missing_one(
     result = run(pool, held_out, model, splits=root, sizes=(2,))
     assert result.curve[0]["support_sets"] == 1
     assert result.details["lacking"] == {
-        "patients to learn from without an image of the task": 1,
+        "patients to learn from without an image of the task, such as 'pool1'": 1,
         "support sets of 2 patients of which one has no image of the task": 1,
     }
 

@@ -123,6 +123,8 @@ def test_flagged_images_are_shown(stores, model):
 
 def test_refusals(stores, model):
     pool, judged = stores
+    with pytest.raises(ValueError, match="all 120 images to learn from are of class 'brain'; two"):
+        run(with_labels(pool, slice(None), "brain"), judged, model)
     with pytest.raises(ValueError, match="folds must lie between 2 and the number of patients"):
         run(pool, judged, model, folds=21)
     moved = dataclasses.replace(

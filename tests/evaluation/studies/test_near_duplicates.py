@@ -124,9 +124,12 @@ def slow(features, thumbnails, patients, splits, least_cosine, least_correlation
             and thumbnails[i] @ thumbnails[j] >= least_correlation
         ]
 
-        def nearness(j, i=i):
+        def of_others(j, i=i):
+            return patients[i] != patients[j] and min(patients[i], patients[j]) >= 0
+
+        def nearness(j, i=i, of_others=of_others):
             total = features[i] @ features[j] + thumbnails[i] @ thumbnails[j]
-            return splits[i] != splits[j], patients[i] != patients[j], total
+            return splits[i] != splits[j], of_others(j), total
 
         best = max(alike, key=nearness, default=-1)
         found.append(
@@ -134,7 +137,7 @@ def slow(features, thumbnails, patients, splits, least_cosine, least_correlation
                 best,
                 len(alike),
                 sum(splits[j] != splits[i] for j in alike),
-                sum(patients[j] != patients[i] for j in alike),
+                sum(of_others(j) for j in alike),
             )
         )
     return np.array(found).T
@@ -145,7 +148,7 @@ def test_blocks_find_what_all_pairs_at_once_do(block_size):
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(6, 5))[rng.integers(0, 6, 40)]
     values = [near_duplicates.centred(centres + 0.4 * rng.normal(size=(40, 5))) for _ in range(2)]
-    patients, splits = rng.integers(0, 5, 40), rng.integers(0, 2, 40)
+    patients, splits = rng.integers(-1, 4, 40), rng.integers(0, 2, 40)
     found = near_duplicates.search(*values, patients, splits, 0.6, 0.5, block_size=block_size)
     expected = slow(*values, patients, splits, 0.6, 0.5)
     for ours, theirs in zip(
@@ -190,6 +193,28 @@ def test_labels_of_a_pair_that_differ_are_said(make_store, model):
     (pair,) = run({"all": store}, model, roles=("all",)).details["list"]
     assert pair["labels_differ"] == ["plane"]
     assert pair["same_patient"] is None  # not known
+
+
+def test_other_patients_are_those_that_are_known_to_be_others(make_store, model):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (3, 256)).astype(np.uint8).repeat(2, 0)
+    found = rng.normal(size=(3, 8)).repeat(2, 0)
+
+    def judged(*patients):
+        store = make_store(found, raw_pixels=pixels, patient_id=np.array(patients))
+        return run({"all": store}, model, roles=("all",))
+
+    share = "near_duplicate_share_across_patients"
+    some = judged("a", "b", "", "", "c", "")
+    assert some.details["pairs_across_patients"] == 1
+    assert (some.metrics[share].value, some.metrics[share].n) == (pytest.approx(2 / 3), 3)
+    assert some.baselines["pixels_alone_across_patients"].estimate.n == 3
+    assert [row["same_patient"] for row in some.details["list"]] == [False, None, None]
+    none = judged(*[""] * 6)
+    assert none.details["pairs"] == 3
+    assert none.details["pairs_across_patients"] is None
+    assert share not in none.metrics
+    assert {one.metric for one in none.baselines.values()} == {"near_duplicate_share"}
 
 
 def test_refusals(make_store, model):

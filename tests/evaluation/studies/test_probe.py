@@ -132,8 +132,8 @@ def test_official_folds_are_met_by_counts(pool, held_out, model, write_splits):
     assert details["train_patients"] == 16
     assert details["patients"] == 5
     assert details["lacking"] == {
-        "patients to learn from that the data lacks": 1,
-        "patients to test that the data lacks": 2,
+        "patients to learn from that the data lacks, such as 'absent'": 1,
+        "patients to test that the data lacks, such as 'gone'": 2,
     }
     assert details["unlisted"] == {
         "patients to learn from that no list names": 4,
@@ -154,7 +154,9 @@ def test_a_listed_patient_may_be_there_without_an_image_of_the_task(
     details = run(
         pool, held_out, model, splits=write_splits("probing", SIX, folds), **QUICK
     ).details
-    assert details["lacking"] == {"patients to learn from without an image of the task": 1}
+    assert details["lacking"] == {
+        "patients to learn from without an image of the task, such as 'pool5'": 1
+    }
     assert details["train_patients"] == 5
 
 

@@ -83,7 +83,12 @@ def test_options_win_over_the_protocol_and_lists_become_tuples():
         ("probe.planes", {"solver": "adamw", "penalties": (1.0,)}, "belongs to solver='logistic'"),
         ("probe.planes", {"solver": "svm"}, "solver='svm' is not one of logistic, adamw"),
         ("probe.planes", {"feature_scaling": "standardise"}, "needs solver='adamw'"),
-        ("probe.planes", {"solver": "adamw", "epochs": 0}, "a probe needs a learning rate"),
+        ("probe.planes", {"solver": "adamw", "epochs": 0}, "epochs=0 must be at least 1"),
+        (
+            "probe.planes",
+            {"solver": "adamw", "learning_rates": (-1.0,)},
+            r"learning_rates=\(-1.0,\) must be numbers above 0",
+        ),
         ("few_shot.planes", {"sizes": (0,)}, "must be numbers of patients from 1"),
     ],
 )

@@ -214,17 +214,53 @@ def test_the_image_alone_reads_no_tokens(trained):
     np.testing.assert_array_equal(batch.pixels, fit.pixels(np.array([2, 5])))
 
 
-def test_images_with_empty_masks_are_left_out_and_counted(trained):
+def test_images_with_empty_masks_are_tested_and_not_learned_from(trained, tmp_path):
     fit, test = make_store(names("a", 20)), make_store(names("b", 9), seed=1)
     fit.images.masks[3], test.images.masks[[2, 4]] = False, False
     result = run(fit=fit, test=test)
-    assert result.metrics["dice"].n == 7
+    assert result.details["left_out"] == {"training images with empty masks": 1}
+    metrics = result.metrics
+    assert [metrics[name].n for name in ("dice", "image_dice", "hausdorff95_mm")] == [9, 7, 7]
+    assert (
+        "2 of the 9 test images show no head: what is drawn there lowers the Dice"
+        in (result.details["notes"])
+    )
+    (picture,) = result.pictures  # nothing is drawn in these two: they are no worst ones
+    assert "0.000" not in picture.caption
+    # One mask for all images draws heads in these two as well.
+    constant = result.baselines["constant_mask_image_dice"].estimate
+    assert constant.n == 9
+    others = run(fit=fit, test=test.select(~np.isin(np.arange(9), [2, 4]))).baselines
+    for name, share in (("constant_mask_image_dice", 7 / 9), ("constant_mask_dice", None)):
+        alone, found = others[name].estimate.value, result.baselines[name].estimate.value
+        assert found == pytest.approx(share * alone) if share else found < alone - 0.05
+    check_measured_again(result, tmp_path)
+
+
+@pytest.mark.parametrize("study", ["segmentation", "few_shot_segmentation"])
+def test_a_structure_that_no_test_image_shows_is_refused_before_training(trained, study):
+    structures = ("abdomen", "stomach", "spine")
+    stores = [make_store(names(one, 20), structures=structures) for one in "ab"]
+    stores[1].images.masks[:, 1:] = False
+    message = "no image to test shows stomach, spine: all masks are empty; choose a study of the"
+    with pytest.raises(ValueError, match=message):
+        run(f"{study}.abdomen", *stores)
+    assert not trained
+
+
+def test_images_without_an_outline_are_counted(trained, write):
+    def lacking(store, count):
+        images = dataclasses.replace(store.images, without_outline={"head": count})
+        return dataclasses.replace(store, images=images)
+
+    fit, test = make_store(names("a", 20)), make_store(names("b", 9), seed=1)
+    result = run(fit=lacking(fit, 7), test=lacking(test, 2))
     assert result.details["left_out"] == {
-        "test images with empty masks": 2, "training images with empty masks": 1,
+        "training images with no outline of head": 7, "test images with no outline of head": 2,
     }  # fmt: skip
-    test.images.masks[:] = False
-    with pytest.raises(ValueError, match="no image to test shows head: all masks are empty"):
-        run(fit=fit, test=test)
+    both = lacking(hc18(), 4)
+    listed = run(fit=both, test=both, splits=write("probing", FOLDS, ["5"]))
+    assert listed.details["left_out"] == {"no outline of head": 4}
 
 
 def test_a_fold_without_a_structure_is_refused(trained):
@@ -254,7 +290,7 @@ def test_stores_that_do_not_go_together_are_refused(trained):
         ({"inputs": "pixels"}, "inputs='pixels' is not one of tokens, image"),
         ({"tokens": "memory"}, "tokens='memory' is not one of auto, stored, recomputed"),
         ({"folds": 1}, "folds=1 must be at least 2"),
-        ({"epochs": 0}, "a decoder needs a learning rate, a batch, an epoch"),
+        ({"epochs": 0}, "segmentation.head: epochs=0 must be at least 1"),
         ({"copies": -1}, "copies=-1 and steps_per_epoch=25 must be at least 0"),
     ],
 )
@@ -298,8 +334,9 @@ def test_official_lists_choose_images_and_say_what_is_amiss(trained, write, tmp_
     assert result.predictions.example_id.tolist() == ["005_HC", "006_HC", "008_HC"]
     assert "1 of the 5 test images are learned from too" in result.details["notes"][0]
     assert "not tested" in result.details["notes"][0]
-    assert result.details["lacking"]["images listed to learn from that the data lacks"] == 1
-    assert result.details["lacking"]["images listed to test that the data lacks"] == 1
+    lacking = "images listed to {} that the data lacks, such as {}"
+    assert result.details["lacking"][lacking.format("learn from", "'777'")] == 1
+    assert result.details["lacking"][lacking.format("test", "'888'")] == 1
     assert result.details["unlisted"] == {"images that no list names": 6}
     assert result.details["sizes_count"] == "images"
     assert result.protocol["variant"] == "clean"
@@ -307,6 +344,27 @@ def test_official_lists_choose_images_and_say_what_is_amiss(trained, write, tmp_
     official = run(fit=store, test=store, splits=root, variant="official")
     assert official.predictions.example_id.tolist() == ["003_HC", "005_HC", "006_HC", "008_HC"]
     assert "tested all the same" in official.details["notes"][0]
+
+
+@pytest.mark.parametrize("patients", [[one[:3] for one in HC18], [f"P{one[:3]}" for one in HC18]])
+def test_another_image_of_a_patient_that_is_learned_from_is_refused_unless_official(
+    trained, write, patients
+):
+    root = write("probing", FOLDS, ["5", "003_2HC"])
+    store = make_store(HC18, patients)
+    what = (
+        "1 images to test show patients that other listed images are learned from, such as "
+        f"'003_2HC' of patient {patients[-1]!r}"
+    )
+    with pytest.raises(ValueError, match=f"{what}: a decoder would be tested on patients it"):
+        run(fit=store, test=store, splits=root)
+    assert not trained
+    official = run(fit=store, test=store, splits=root, variant="official")
+    assert official.predictions.example_id.tolist() == ["005_HC", "003_2HC"]
+    assert f"{what}; they are tested all the same (variant 'official')" in official.details["notes"]
+    # Of images whose patients are not known nothing of the kind can be said.
+    unknown = make_store(HC18, [""] * len(HC18))
+    assert len(run(fit=unknown, test=unknown, splits=root).predictions.example_id) == 2
 
 
 def test_lists_of_another_data_set_are_refused(trained, write):
@@ -341,6 +399,16 @@ def test_a_curve_has_a_point_for_every_size(trained, tmp_path):
     assert result.curve[0]["mean"] > last["mean"]
     assert set(result.predictions.runs) == {"1", "4", "8"}
     check_measured_again(result, tmp_path)
+
+
+def test_decoders_of_a_size_do_not_depend_on_the_other_sizes(trained):
+    few(sizes=(1, 2), support_sets=2, runs=2)
+    few(sizes=(1, 2, 4), support_sets=2, runs=2)
+    fewer, more = trained
+    np.testing.assert_array_equal(fewer.seeds, more.seeds[:8])
+    assert len(set(fewer.seeds[:4].tolist())) == 4
+    for ours, theirs in zip(fewer.train, more.train[:8], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_one_support_set_has_no_interval(trained):
