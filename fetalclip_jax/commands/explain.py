@@ -69,6 +69,7 @@ def _run(given: argparse.Namespace) -> None:
     from fetalclip_jax.evaluation.features import levels
     from fetalclip_jax.evaluation.pictures import Picture
     from fetalclip_jax.evaluation.study import Need
+    from fetalclip_jax.evaluation.units import counted
     from fetalclip_jax.run import is_lead, write_bytes
 
     if given.batch_size < 1:
@@ -76,6 +77,7 @@ def _run(given: argparse.Namespace) -> None:
     if (given.output / "explanation.csv").exists():
         raise ValueError(f"{given.output} holds maps already; choose another --output")
     texts = prompts.load_prompts(given.prompts)
+    images.check_class(texts, given.name)
     if given.images.is_file():
         source = images.OneImage(given.images)
     else:
@@ -102,4 +104,7 @@ def _run(given: argparse.Namespace) -> None:
         for name, image in found.pictures():
             write_bytes(given.output / f"{name}.png", Picture(name, image, "", "").png())
         embedding.write_csv(given.output / "explanation.csv", found.columns)
-    print(f"{len(store)} images: {given.output / 'explanation.csv'} and a map of each beside it")
+    print(
+        f"{counted(len(store), 'images')}: {given.output / 'explanation.csv'} and a map of each "
+        "beside it"
+    )

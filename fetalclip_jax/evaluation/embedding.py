@@ -10,9 +10,8 @@ import numpy as np
 from fetalclip_jax import run, storage
 from fetalclip_jax.data.example import Example
 from fetalclip_jax.datasets.protocol import Source
-from fetalclip_jax.evaluation import age
+from fetalclip_jax.evaluation import age, class_features
 from fetalclip_jax.evaluation.features import FeatureStore
-from fetalclip_jax.evaluation.studies import zero_shot
 from fetalclip_jax.evaluation.studies.age import similarity
 
 
@@ -75,8 +74,8 @@ def table(
     """
     columns = {"image": store.columns["example_id"]}
     for name, texts in prompts.items():
-        classes = zero_shot.embed_classes(model, texts)
-        scores = np.asarray(zero_shot.similarity(store.image_features, classes), np.float64)
+        classes = class_features.embed_classes(model, texts)
+        scores = np.asarray(class_features.similarity(store.image_features, classes), np.float64)
         columns[name] = np.array(list(texts))[scores.argmax(1)]
         columns |= {f"{name}.{one}": np.round(scores[:, i], 4) for i, one in enumerate(texts)}
     without_age = 0

@@ -279,10 +279,18 @@ def _basis(one: Evaluated) -> tuple[str, ...]:
         names = ", ".join(map(naming.display, absent))
         words += f" in {classes - len(absent)} of {classes} classes (none of {names})"
     place = where(one)
-    if fit := splits(one, learned=True) if _fits(one) else ():
+    if lists := _lists(one):
+        place += f", the test images of {lists}, fitted on the other listed images"
+    elif fit := splits(one, learned=True) if _fits(one) else ():
         place += f", fitted on split {' and '.join(map(repr, fit))}"
     protocol = f"protocol {one.result.protocol.get('name', 'not recorded')}"
     return words, place, protocol, interval(one)
+
+
+def _lists(one: Evaluated) -> str:
+    """ "the lists in hc18_splits": which images a study took from a whole data set; "" for none."""
+    path = str(one.result.protocol.get("splits") or "")
+    return f"the lists in {path.rstrip('/').rpartition('/')[2]}" if path else ""
 
 
 def _fits(one: Evaluated) -> bool:

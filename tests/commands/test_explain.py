@@ -33,7 +33,7 @@ def test_a_folder_gives_a_table_and_a_picture_of_each_image(trained, run, folder
     for row in found:
         assert row["class"] == row["answer"]
         assert row["x"] == "" or 0 <= int(row["x"]) < 32
-        with PIL.Image.open(tmp_path / "maps" / f"{row['image']}.png") as picture:
+        with PIL.Image.open(tmp_path / "maps" / row["image"]) as picture:
             assert picture.width > 1.5 * picture.height
     # Nothing is written over.
     _, error, status = run(*command)
@@ -54,6 +54,7 @@ def test_one_file_and_one_class(trained, run, folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--class=liver", "--model=no/model"], "the prompts have no class 'liver', only abdomen"),
         (["--class=liver"], "the prompts have no class 'liver', only abdomen, brain"),
         (["--block=3"], "block=3 is the last of 3, of which this model reads the class token"),
         (["--block=9"], "block=9 is no block whose patches can be asked"),

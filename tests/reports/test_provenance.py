@@ -86,6 +86,22 @@ def test_probes_say_what_they_were_fitted_on_and_ages_do_not():
     assert provenance.splits(age) == ["test"]
 
 
+def test_lists_of_images_are_named_where_both_sides_are_of_the_whole_data_set():
+    whole = STORE | {"split": "all"}
+    probe = classification(
+        "probe.planes",
+        SIX_PLANES,
+        data=DATA | {"stores": {"fit": whole, "test": whole}},
+        protocol=PROTOCOL | {"splits": "/data/official/head"},
+    )
+    words = provenance.stands_for(evaluated(probe))
+    assert (
+        "split 'all' of phantom (simulated), the test images of the lists in head, fitted on the "
+        "other listed images,"
+    ) in words
+    assert "fitted on split" not in words
+
+
 def test_intervals_say_what_they_redraw_and_that_there_is_none():
     images = PROTOCOL | {"resample_by": "image", "resamples": 200}
     assert provenance.interval(brain(protocol=images)) == (

@@ -132,7 +132,8 @@ def grad_cam(
     block = _checked(model, block)
     program = _gradients(model.module.clone(remat="full"), block, by_patch, model.whole)
     found = []
-    with tqdm(total=len(pixels), desc="grad-cam", unit=" images", disable=not progress) as bar:
+    name = "HiResCAM" if by_patch else "Grad-CAM"
+    with tqdm(total=len(pixels), desc=name, unit=" images", disable=not progress) as bar:
         for start in range(0, len(pixels), batch_size):
             chosen = slice(start, start + batch_size)
             count = len(pixels[chosen])

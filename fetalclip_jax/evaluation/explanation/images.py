@@ -1,6 +1,8 @@
 """Activation maps of a user's own images, of which nothing else is known."""
 
+import collections
 import dataclasses
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -9,9 +11,9 @@ from jaxtyping import Float, UInt8
 from fetalclip_jax import storage
 from fetalclip_jax.data.columns import columns
 from fetalclip_jax.data.example import NO_IMAGE, Example, checked_index, read_image
+from fetalclip_jax.evaluation import class_features
 from fetalclip_jax.evaluation.explanation import cam, overlays
 from fetalclip_jax.evaluation.features.pixels import PixelStore
-from fetalclip_jax.evaluation.studies import zero_shot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Explained:
     method: str
 
     def pictures(self) -> Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
-        """(name of the image, it and its map side by side)."""
-        for row, name in enumerate(self.columns["image"].tolist()):
+        """(name of a file without its ending, the image and its map side by side)."""
+        for row, name in enumerate(file_names(self.columns["image"].tolist())):
             one = slice(row, row + 1)
             title = f"{self.columns['class'][row]} ({self.columns['score'][row]:.1f})"
             yield name, overlays.sheet(self.pixels[one], {self.method: self.heat[one]}, [title])
@@ -87,11 +89,10 @@ def explain(
     """
     classes = list(prompts)
     block = cam.choose_block(model.config.vision_cfg, block)
-    if name and name not in prompts:
-        raise ValueError(f"the prompts have no class {name!r}, only {', '.join(classes)}")
-    embedded = zero_shot.embed_classes(model, prompts)
+    check_class(prompts, name)
+    embedded = class_features.embed_classes(model, prompts)
     pixels = np.asarray(store.pixels)
-    scores = np.asarray(zero_shot.similarity(_features(model, pixels, batch_size), embedded))
+    scores = np.asarray(class_features.similarity(_features(model, pixels, batch_size), embedded))
     answers = scores.argmax(axis=1)
     wanted = np.full(len(pixels), classes.index(name)) if name else answers
     targets = np.stack([cam.target(embedded, at, against_others) for at in range(len(classes))])
@@ -113,6 +114,27 @@ def explain(
         "y": np.where(somewhere, y.astype(object), ""),
     }
     return Explained(table, pixels, heat, method)
+
+
+def check_class(prompts: Mapping[str, Sequence[str]], name: str) -> None:
+    """Raises ValueError for a name, other than "", that is no class of the prompts."""
+    if name and name not in prompts:
+        raise ValueError(f"the prompts have no class {name!r}, only {', '.join(prompts)}")
+
+
+def file_names(images: Sequence[str]) -> list[str]:
+    """What the map of each image is called, without ending: its name without its own ending.
+
+    Images that differ in nothing else keep theirs.
+    """
+    stems = [str(pathlib.PurePosixPath(name).with_suffix("")) for name in images]
+    # Some file systems do not tell capitals apart.
+    times = collections.Counter(stem.casefold() for stem in stems)
+    taken = {name.casefold() for name in images}
+    return [
+        name if times[stem.casefold()] > 1 or (stem != name and stem.casefold() in taken) else stem
+        for name, stem in zip(images, stems, strict=True)
+    ]
 
 
 def _features(model, pixels: UInt8[np.ndarray, "n s s 3"], size: int) -> Float[np.ndarray, "n d"]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from fetalclip_jax.evaluation.heads import dense, unetr_step
 from fetalclip_jax.evaluation.heads.dense import Dense, DenseData
+from fetalclip_jax.evaluation.units import counted
 from fetalclip_jax.losses.dice import loss_of_sums
 from fetalclip_jax.models.unetr import UNETRDecoder, initial_variables
 
@@ -151,7 +152,7 @@ def fit(
     found = []
     with tqdm(
         total=sum(images) * config.epochs,
-        desc=f"{len(runs)} decoders x {config.epochs} epochs",
+        desc=f"{counted(len(runs), 'decoders')} x {counted(config.epochs, 'epochs')}",
         unit=" images",
         unit_scale=True,
         disable=not progress,

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fetalclip_jax.captions import prompts as prompt_files
+from fetalclip_jax.evaluation.class_features import embed_classes
 from fetalclip_jax.evaluation.explanation import cam, overlays, pointing
 from fetalclip_jax.evaluation.features.pixels import PixelStore
 from fetalclip_jax.evaluation.groups import group_columns
@@ -21,7 +22,6 @@ from fetalclip_jax.evaluation.statistics import measure
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.measure import Measured
 from fetalclip_jax.evaluation.studies.settings import Settings, resolve
-from fetalclip_jax.evaluation.studies.zero_shot import embed_classes
 from fetalclip_jax.evaluation.study import Need
 from fetalclip_jax.labels import OUTLINED
 

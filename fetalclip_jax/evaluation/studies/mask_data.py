@@ -16,6 +16,7 @@ from fetalclip_jax.evaluation.statistics.splits import Split
 from fetalclip_jax.evaluation.studies.mask_settings import MaskSettings
 from fetalclip_jax.evaluation.studies.probe_data import run_seeds
 from fetalclip_jax.evaluation.study import Need
+from fetalclip_jax.evaluation.units import counted
 from fetalclip_jax.labels import OUTLINED, Outlined
 
 # Masks that are read at a time.
@@ -137,8 +138,9 @@ class MaskData:
         self.said["unlisted"] = {"images that no list names": int((names == "").sum())}
         rows = np.isin(names, lists.tested)
         if not rows.any():
+            ids = counted(len(lists.tested), "test ids")
             raise ValueError(
-                f"{lists.path}: the data has no image of any of its {len(lists.tested)} test ids"
+                f"{lists.path}: the data has no image of any of its {ids}"
                 + (f", such as {str(lists.tested[0])!r}" if len(lists.tested) else "")
             )
         # An id that is in both lists itself is said where they are read.

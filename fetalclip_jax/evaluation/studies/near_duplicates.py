@@ -8,7 +8,7 @@ leak; frames of one scan are often near-duplicates, and no harm in one split.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -41,12 +41,13 @@ class NearDuplicatesSettings(Settings):
     """Options of the search.
 
     Attributes:
-      roles: splits that are searched together, see `datasets.protocol.SourceFacts.roles`.
+      roles: splits that are searched together, see `datasets.protocol.SourceFacts.roles`;
+        "validation" where its images are no others' as well.
       least_cosine: of features, from which on two images are alike to the model.
       least_correlation: of thumbnails, from which on their pixels are.
     """
 
-    roles: tuple[str, ...] = ("fit", "test")
+    roles: tuple[str, ...] = ("fit", "validation", "test")
     least_cosine: float = 0.9
     least_correlation: float = 0.95
 
@@ -73,7 +74,7 @@ class NearDuplicates:
         protocols = {"default": {}, "paper": {"resample_by": "image"}}
         self.settings = resolve(self.name, self.settings_type, protocols, options)
         self.needs = tuple(
-            Need(f"{JUDGED[role]}{kind}", role, level=level)
+            Need(f"{JUDGED[role]}{kind}", role, level=level, optional=role == "validation")
             for role in self.settings.roles
             for kind, level in (("", "feature"), ("_images", "images"))
         )
@@ -81,7 +82,7 @@ class NearDuplicates:
     def run(self, stores: Mapping[str, FeatureStore], model) -> Result:
         """Searches the clean images of all roles together; see `evaluation.study.Study`."""
         settings = self.settings
-        store, split = joined(stores, settings.roles, model)
+        store, split = joined(stores, _searched(settings.roles, stores), model)
         if len(store) < 2:
             raise ValueError("near_duplicates: there is one image only; a pair takes two")
         require_finite("the image features", store.image_features, store.columns["example_id"])
@@ -207,6 +208,15 @@ def search(
                 blocks[place] = np.empty((count, *values.shape[1:]), values.dtype)
             blocks[place][start : start + size] = values
     return Found(*blocks)
+
+
+def _searched(roles: Sequence[str], stores: Mapping[str, FeatureStore]) -> list[str]:
+    """The roles that there are; in many data sets the validation images are among others."""
+    ids = {r: stores[JUDGED[r]].columns["example_id"] for r in roles if JUDGED[r] in stores}
+    others = [own for role, own in ids.items() if role != "validation"]
+    if "validation" in ids and others and np.isin(ids["validation"], np.concatenate(others)).all():
+        del ids["validation"]
+    return list(ids)
 
 
 def centred(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:

@@ -73,6 +73,13 @@ def test_each_image_is_asked_for_what_it_is_most_like(model, store, asked):
     assert pictures["image0"].ndim == 3
 
 
+def test_maps_are_called_after_their_images_and_none_is_written_over():
+    names = ["a.png", "b.png", "b.jpg", "c/a.png", "d.e.png", "f", "f.png", "G.png", "g.jpg"]
+    found = images.file_names(names)
+    assert found == ["a", "b.png", "b.jpg", "c/a", "d.e", "f", "f.png", "G.png", "g.jpg"]
+    assert len({f"{name}.png".casefold() for name in found}) == len(names)
+
+
 def test_one_class_may_be_asked_for_alone(model, store, asked):
     found = images.explain(
         model, store, PROMPTS, name="femur", method="score_cam", block=1, against_others=False

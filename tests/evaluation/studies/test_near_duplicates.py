@@ -113,6 +113,21 @@ def test_planted_copies_are_found_and_nothing_else(planted, model):
     json.dumps(result.to_json(), allow_nan=False)
 
 
+def test_validation_images_are_searched_unless_they_are_those_of_another_split(planted, model):
+    stores = stores_of(*planted)
+    apart = {
+        "pool": stores["pool"].select(np.arange(12)),
+        "validation": stores["pool"].select(np.arange(12, 24)),
+    }
+    result = run(stores | apart, model)
+    assert result.details["images"] == {"fit": 12, "test": 16, "validation": 12}
+    assert result.details["pairs_across_splits"] == 4
+    same = run(stores | {"validation": stores["pool"]}, model)
+    assert same.details["images"] == run(stores, model).details["images"] == {"fit": 24, "test": 16}
+    needs = studies.create("near_duplicates").needs
+    assert {need.role for need in needs if need.optional} == {"validation"}
+
+
 def slow(features, thumbnails, patients, splits, least_cosine, least_correlation):
     found = []
     for i in range(len(features)):
