@@ -90,6 +90,9 @@ class Study(Protocol):
       settings: the options it was made with.
       name: such as "zero_shot.planes"; names its files.
       needs: the stores it reads.
+      scores: metric -> whether less of it is better, of those that models may be chosen by, the
+        headline first; empty for a study that tells of the data. Studies whose measures need no
+        more than answers to images may go without.
     """
 
     settings_type: type

@@ -66,7 +66,7 @@ class Plan:
     @property
     def score(self) -> str:
         """ "study/metric" that points are compared by."""
-        return self.judging.score or headline(self.judging.studies[0])
+        return self.judging.score or score.headline(self.judging.studies[0])
 
     def point(self, which: str) -> Point:
         """By index or name.
@@ -81,11 +81,6 @@ class Plan:
             f"--point={which} is none of the {len(self.points)} points; use 0 to "
             f"{len(self.points) - 1}, or a name that --list shows"
         )
-
-
-def headline(study: str) -> str:
-    """ "study/metric" of the metric that a study is known by."""
-    return f"{study}/{'valid_prediction_rate' if study == 'age' else 'macro_f1'}"
 
 
 def read(path: str, overrides: Sequence[str] = ()) -> Plan:

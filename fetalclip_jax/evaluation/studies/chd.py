@@ -68,6 +68,8 @@ class Concatenated:
         self.name = self._name
         self.settings = resolve(self.name, ChdSettings, PROTOCOLS, options)
         check_used(self.name, self.settings, options)
+        names = ("auroc", "auprc", *map(_sensitivity, self.settings.specificities))
+        self.scores = dict.fromkeys(names, False)
         how = {"num_frames": self.settings.num_frames, "sampling": self.settings.sampling}
         shared = {
             "columns": (self.settings.column,),

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fetalclip_jax.data.columns import NUMBER_COLUMNS
 from fetalclip_jax.evaluation import projection
 from fetalclip_jax.evaluation.features.store import FeatureStore
 from fetalclip_jax.evaluation.groups import group_columns
@@ -29,6 +30,8 @@ _COLOURS = (
 _MARKERS = "os^Dv"
 _MOST_VALUES = len(_COLOURS) * len(_MARKERS)
 _DOTS_PER_INCH = 110
+
+AGREEMENT = "neighbour_agreement"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,8 @@ class EmbeddingMap:
     def __init__(self, task: str, **options):
         self.name, self.column = f"embedding_map.{task}", COLUMNS.get(task, task)
         self.settings = resolve(self.name, self.settings_type, PROTOCOLS, options)
+        is_number = self.column in NUMBER_COLUMNS
+        self.scores = {_metric(self.column): True} if is_number else {AGREEMENT: False}
         self.needs = (Need("images", self.settings.role, columns=(self.column,)),)
 
     def run(self, stores: Mapping[str, FeatureStore], model) -> Result:
@@ -119,6 +124,11 @@ class EmbeddingMap:
         }
 
 
+def _metric(column: str) -> str:
+    """How far neighbours are off in a column of numbers, in its unit."""
+    return f"neighbour_error_{column.rpartition('_')[2]}"
+
+
 def _mean(name: str, values: np.ndarray) -> measure.OfSums:
     return measure.mean(values, "unit" if name.endswith("agreement") else "positive")
 
@@ -166,9 +176,7 @@ def _predictions(
         prediction = values[nearest["features"]].mean(axis=1)
         extra = {
             # In its unit: of ga_days in days.
-            f"neighbour_error_{column.rpartition('_')[2]}": projection.difference(
-                values, nearest["features"]
-            ),
+            _metric(column): projection.difference(values, nearest["features"]),
             "chance": projection.chance_difference(values, groups),
             "raw_pixels": projection.difference(values, nearest["pixels"]),
         }
@@ -177,7 +185,7 @@ def _predictions(
         votes = np.eye(len(names))[codes[nearest["features"]]].sum(axis=1)
         prediction = names[votes.argmax(axis=1)]
         extra = {
-            "neighbour_agreement": projection.agreement(values, nearest["features"]),
+            AGREEMENT: projection.agreement(values, nearest["features"]),
             "chance": projection.chance_agreement(values, groups),
             "raw_pixels": projection.agreement(values, nearest["pixels"]),
         }

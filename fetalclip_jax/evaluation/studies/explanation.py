@@ -86,6 +86,9 @@ class Explanation:
         self.name, self.structure = f"explanation.{structure}", structure
         self.settings = resolve(self.name, self.settings_type, PROTOCOLS, options)
         self.prompts = prompt_files.load_prompts(self.settings.prompts)
+        first, *others = self.settings.methods
+        self.scores = dict.fromkeys((f"{first}_mass", *(f"{one}_mass" for one in others)), False)
+        self.scores[f"{first}_hits"] = False
         self.plane = self.settings.plane or _plane_of(structure)
         if self.plane not in self.prompts:
             raise ValueError(

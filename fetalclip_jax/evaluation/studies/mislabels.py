@@ -82,6 +82,7 @@ class Mislabels:
             "paper": {"resample_by": "image", "transform": "opencv"},
         }
         self.settings = resolve(self.name, self.settings_type, protocols, options)
+        self.scores = dict.fromkeys(("planted_f1", "planted_recall", "planted_precision"), False)
         column, transform = (COLUMNS.get(task, task),), self.settings.transform
         self.needs = (
             *(Need(JUDGED[role], role, column, transform=transform) for role in _ROLES),

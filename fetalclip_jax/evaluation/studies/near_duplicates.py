@@ -8,6 +8,7 @@ leak; frames of one scan are often near-duplicates, and no harm in one split.
 
 import dataclasses
 import functools
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,6 +70,7 @@ class NearDuplicates:
     settings_type = NearDuplicatesSettings
 
     name = "near_duplicates"
+    scores: Mapping[str, bool] = types.MappingProxyType({})
 
     def __init__(self, **options):
         protocols = {"default": {}, "paper": {"resample_by": "image"}}

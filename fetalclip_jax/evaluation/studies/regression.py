@@ -73,6 +73,8 @@ class Regression:
         tuned = {"plane": "brain"} if column in _OF_THE_BRAIN else {}
         protocols = {"tuned": tuned, "paper": tuned | {"resample_by": "image"}}
         self.settings = resolve(self.name, self.settings_type, protocols, options)
+        errors = dict.fromkeys((metric_name("mae", column), "percent_error"), True)
+        self.scores = errors | {"r2": False}
         only = {"plane": (self.settings.plane,)} if self.settings.plane else {}
         otherwise = "give the option plane another one, or plane='' for the images of all planes"
         self.needs = tuple(

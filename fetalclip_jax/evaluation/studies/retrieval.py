@@ -67,6 +67,11 @@ class Retrieval:
     def __init__(self, **options):
         protocols = {"default": {}, "paper": {"role": "all", "resample_by": "image"}}
         self.settings = resolve(self.name, self.settings_type, protocols, options)
+        self.scores = {
+            f"{direction}_{metric}": less
+            for direction in DIRECTIONS
+            for metric, less in [*((f"recall_at_{k}", False) for k in AT), ("median_rank", True)]
+        }
         self.needs = (Need("images", self.settings.role),)
 
     def run(self, stores: Mapping[str, FeatureStore], model) -> Result:

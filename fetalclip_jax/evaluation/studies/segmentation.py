@@ -53,6 +53,7 @@ class Segmentation:
     def __init__(self, task: str, **options):
         self.name, self.task = f"segmentation.{task}", task
         self.settings = resolve(self.name, self.settings_type, PROTOCOLS, options)
+        self.scores = outlines.scores(task)
         self.needs = needs(task, self.settings)
 
     def run(self, stores: Mapping[str, TokenStore], model) -> Result:
