@@ -7,22 +7,18 @@ leak; frames of one scan are often near-duplicates, and no harm in one split.
 """
 
 import dataclasses
-import functools
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
 
 from fetalclip_jax.evaluation.features.store import FeatureStore
 from fetalclip_jax.evaluation.groups import group_columns
 from fetalclip_jax.evaluation.pictures import Picture
 from fetalclip_jax.evaluation.result import Baseline, Predictions, Result
 from fetalclip_jax.evaluation.sheets import contact_sheet
-from fetalclip_jax.evaluation.statistics import measure
+from fetalclip_jax.evaluation.statistics import measure, near_pairs
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
 from fetalclip_jax.evaluation.statistics.finite import require_finite
 from fetalclip_jax.evaluation.statistics.measure import Measured
@@ -30,8 +26,6 @@ from fetalclip_jax.evaluation.studies.joined import JUDGED, joined
 from fetalclip_jax.evaluation.studies.settings import Settings, resolve
 from fetalclip_jax.evaluation.study import Need
 
-# So many images' similarities to all others are held at a time.
-_BLOCK = 256
 LISTED, SHOWN = 100, 12
 # Labels that a pair may disagree on, as the table calls them, and their columns.
 _LABELS = {"plane": "plane", "brain_plane": "brain_plane", "finding": "label"}
@@ -90,9 +84,9 @@ class NearDuplicates:
         require_finite("the image features", store.image_features, store.columns["example_id"])
         patients = store.columns["patient_id"]
         known = patients != ""
-        found = search(
-            centred(store.image_features),
-            _thumbnails(store.raw_pixels),
+        found = near_pairs.search(
+            near_pairs.centred(store.image_features),
+            near_pairs.centred_thumbnails(store.raw_pixels),
             np.where(known, np.unique(patients, return_inverse=True)[1], -1),
             np.unique(split, return_inverse=True)[1],
             settings.least_cosine,
@@ -143,75 +137,6 @@ class NearDuplicates:
         return found
 
 
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """What a search found, by image.
-
-    Attributes:
-      partner: the closest near-duplicate, those across splits, then across patients, first; -1 for
-        an image without any.
-      cosine, correlation: of the image and its partner; 0 where there is none.
-      count, across_splits, across_patients: near-duplicates of each image; across patients where
-        both are known.
-      by_features, by_pixels: whether one of both alone would have found any: at all, across splits,
-        across patients.
-    """
-
-    partner: Int[np.ndarray, "n"]
-    cosine: Float[np.ndarray, "n"]
-    correlation: Float[np.ndarray, "n"]
-    count: Int[np.ndarray, "n"]
-    across_splits: Int[np.ndarray, "n"]
-    across_patients: Int[np.ndarray, "n"]
-    by_features: Bool[np.ndarray, "n 3"]
-    by_pixels: Bool[np.ndarray, "n 3"]
-
-    @property
-    def pairs(self) -> int:
-        return int(self.count.sum()) // 2
-
-    @property
-    def pairs_across_splits(self) -> int:
-        return int(self.across_splits.sum()) // 2
-
-    @property
-    def pairs_across_patients(self) -> int:
-        return int(self.across_patients.sum()) // 2
-
-
-def search(
-    features: Float[np.ndarray, "n d"],
-    thumbnails: Float[np.ndarray, "n p"],
-    patients: Int[np.ndarray, "n"],
-    splits: Int[np.ndarray, "n"],
-    least_cosine: float,
-    least_correlation: float,
-    *,
-    block_size: int = _BLOCK,
-) -> Found:
-    """Compares every image with every other, a block of images at a time.
-
-    Args:
-      features, thumbnails: of length one each.
-      patients, splits: of each image, as numbers; -1 for a patient that is not known.
-      block_size: images whose similarities to all others are held at a time.
-    """
-    count, size = len(features), min(block_size, len(features))
-    owners = jnp.asarray(patients, jnp.int32), jnp.asarray(splits, jnp.int32)
-    everything = jnp.asarray(features), jnp.asarray(thumbnails), *owners
-    least = np.float32(least_cosine), np.float32(least_correlation)
-    blocks: list[np.ndarray] = [np.empty(0)] * 8
-    for start in range(0, count, size):
-        # The last block starts earlier: one shape, one program.
-        start = min(start, count - size)
-        found = _search(np.int32(start), *everything, *least, size)
-        for place, values in enumerate(found):
-            if not len(blocks[place]):
-                blocks[place] = np.empty((count, *values.shape[1:]), values.dtype)
-            blocks[place][start : start + size] = values
-    return Found(*blocks)
-
-
 def _searched(roles: Sequence[str], stores: Mapping[str, FeatureStore]) -> list[str]:
     """The roles that there are; in many data sets the validation images are among others."""
     ids = {r: stores[JUDGED[r]].columns["example_id"] for r in roles if JUDGED[r] in stores}
@@ -221,79 +146,7 @@ def _searched(roles: Sequence[str], stores: Mapping[str, FeatureStore]) -> list[
     return list(ids)
 
 
-def centred(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    """What tells each feature from the mean of all, at length one.
-
-    Features of a model lie in a narrow cone (Liang et al. 2022): by their plain cosines, all images
-    of some models are alike.
-    """
-    unit = _unit(np.asarray(features, np.float64))
-    return _unit(unit - unit.mean(0)).astype(np.float32)
-
-
-def _thumbnails(pixels: np.ndarray) -> Float[np.ndarray, "n p"]:
-    exact = pixels.astype(np.float64)
-    return _unit(exact - exact.mean(1, keepdims=True)).astype(np.float32)
-
-
-def _unit(values: np.ndarray) -> np.ndarray:
-    # What is blank, or no different from the mean, is like nothing.
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    return np.where(length > 1e-9, values / np.maximum(length, 1e-9), 0.0)
-
-
-@functools.partial(jax.jit, static_argnames="size")
-def _search(
-    start: Int[Array, ""],
-    features: Float[Array, "n d"],
-    thumbnails: Float[Array, "n p"],
-    patients: Int[Array, "n"],
-    splits: Int[Array, "n"],
-    least_cosine: Float[Array, ""],
-    least_correlation: Float[Array, ""],
-    size: int,
-) -> tuple[Array, ...]:
-    def block(values):
-        return jax.lax.dynamic_slice_in_dim(values, start, size)
-
-    exact = jax.lax.Precision.HIGHEST
-    cosine = jnp.einsum("bd,nd->bn", block(features), features, precision=exact)
-    correlation = jnp.einsum("bp,np->bn", block(thumbnails), thumbnails, precision=exact)
-    other = (start + jnp.arange(size))[:, None] != jnp.arange(len(features))
-    by_features, by_pixels = (
-        (cosine >= least_cosine) & other,
-        (correlation >= least_correlation) & other,
-    )
-    alike = by_features & by_pixels
-    other_split = block(splits)[:, None] != splits
-    owner = block(patients)[:, None]
-    other_patient = (owner != patients) & (owner >= 0) & (patients >= 0)
-    # Both similarities add up to 2 at most: the bonuses decide first.
-    nearness = cosine + correlation + 8.0 * other_split + 4.0 * other_patient
-    partner = jnp.where(alike, nearness, -jnp.inf).argmax(1)
-    any_alike = alike.any(1)
-
-    def of_partner(values):
-        own = jnp.take_along_axis(values, partner[:, None], 1)[:, 0]
-        return jnp.where(any_alike, own, 0.0)
-
-    def each_way(found):
-        ways = found, found & other_split, found & other_patient
-        return jnp.stack([one.any(1) for one in ways], 1)
-
-    return (
-        jnp.where(any_alike, partner, -1),
-        of_partner(cosine),
-        of_partner(correlation),
-        alike.sum(1),
-        (alike & other_split).sum(1),
-        (alike & other_patient).sum(1),
-        each_way(by_features),
-        each_way(by_pixels),
-    )
-
-
-def _predictions(store: FeatureStore, split: np.ndarray, found: Found) -> Predictions:
+def _predictions(store: FeatureStore, split: np.ndarray, found: near_pairs.Found) -> Predictions:
     ids = store.columns["example_id"]
     has, partner = found.partner >= 0, np.maximum(found.partner, 0)
 
@@ -324,7 +177,9 @@ def _predictions(store: FeatureStore, split: np.ndarray, found: Found) -> Predic
     )
 
 
-def _baselines(found: Found, predictions: Predictions, bootstrap: Bootstrap) -> dict[str, Baseline]:
+def _baselines(
+    found: near_pairs.Found, predictions: Predictions, bootstrap: Bootstrap
+) -> dict[str, Baseline]:
     """What one of both would have found alone, of every metric."""
     measured = NearDuplicates.measures(predictions)
     return {

@@ -12,7 +12,7 @@ from fetalclip_jax.datasets import registry
 from fetalclip_jax.evaluation import features, studies
 from fetalclip_jax.evaluation.features import levels
 from fetalclip_jax.evaluation.sheets import contact_sheet
-from fetalclip_jax.evaluation.studies import near_duplicates
+from fetalclip_jax.evaluation.statistics import near_pairs
 
 SIZE = 64
 
@@ -162,9 +162,9 @@ def slow(features, thumbnails, patients, splits, least_cosine, least_correlation
 def test_blocks_find_what_all_pairs_at_once_do(block_size):
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(6, 5))[rng.integers(0, 6, 40)]
-    values = [near_duplicates.centred(centres + 0.4 * rng.normal(size=(40, 5))) for _ in range(2)]
+    values = [near_pairs.centred(centres + 0.4 * rng.normal(size=(40, 5))) for _ in range(2)]
     patients, splits = rng.integers(-1, 4, 40), rng.integers(0, 2, 40)
-    found = near_duplicates.search(*values, patients, splits, 0.6, 0.5, block_size=block_size)
+    found = near_pairs.search(*values, patients, splits, 0.6, 0.5, block_size=block_size)
     expected = slow(*values, patients, splits, 0.6, 0.5)
     for ours, theirs in zip(
         (found.partner, found.count, found.across_splits, found.across_patients),
@@ -173,7 +173,7 @@ def test_blocks_find_what_all_pairs_at_once_do(block_size):
     ):
         np.testing.assert_array_equal(ours, theirs)
     assert (found.partner == -1).any()
-    everything = near_duplicates.search(*values, patients, splits, 0.6, -1.0)
+    everything = near_pairs.search(*values, patients, splits, 0.6, -1.0)
     np.testing.assert_array_equal(found.by_features[:, 0], everything.count > 0)
     np.testing.assert_array_equal(found.by_features[:, 1], everything.across_splits > 0)
     np.testing.assert_array_equal(found.by_features[:, 2], everything.across_patients > 0)
@@ -184,7 +184,7 @@ def test_features_in_a_narrow_cone_are_told_apart():
     rng = np.random.default_rng(0)
     narrow = 100 + rng.normal(size=(20, 32))
     narrow[1] = narrow[0] + 1e-3
-    found = near_duplicates.centred(narrow)
+    found = near_pairs.centred(narrow)
     cosine = found @ found.T - np.eye(20)
     assert cosine[0, 1] > 0.999
     cosine[0, 1] = cosine[1, 0] = 0
