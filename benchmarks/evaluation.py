@@ -1,6 +1,8 @@
 """How long do the programs of an evaluation take, and how often do its intervals hold the truth?
 
     python benchmarks/evaluation.py [--part probe few_shot ...] [--peer-runs 1] [--results FOLDER]
+    python benchmarks/evaluation.py --part segmentation heart_defects explanation other_heads \
+        --model RUN --hc18 HC18 --splits SPLITS --output FOLDER
 
 probe      25 linear probes (5 folds x 5 seeds) by AdamW, as the paper trains them: 5,600 images of
            896 patients with 5 augmented copies, 768 features, six classes, 50 epochs, batch 64.
@@ -10,6 +12,15 @@ bootstrap  10,000 resamples of the F1 of each class, against scikit-learn where 
 paired     every metric that the models in --results share, by paired tests.
 coverage   how often intervals hold the truth, by simulation (`coverage.py`,
            `coverage_of_analyses.py`; ten minutes).
+
+With --model RUN, a run that was trained on the phantom, also what studies find of it and of the
+same towers untrained; each is a program beside this one, with options of its own:
+
+segmentation   Dice, distances and circumferences of real heads (--hc18, --splits), the learning
+               curve over 1 to 32 images, Dice of the phantom's structures: hours at full length.
+heart_defects  AUROC on the phantom's clips, against raw pixels.
+explanation    how much of a map lies inside the outline, against chance.
+other_heads    retrieval, age and circumference by ridge regression, neighbours and centroids.
 
 The features are drawn at random, so accuracies say only that two programs do the same. Times hold
 compilation. Where torch is installed, a plain loop of it trains `--peer-runs` of the same runs of
@@ -21,6 +32,8 @@ import argparse
 import dataclasses
 import os
 import pathlib
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -223,6 +236,24 @@ def simulated_coverage(_: argparse.Namespace) -> None:
     coverage_of_analyses.table(studies=300, seed=0)
 
 
+def of_model(name: str) -> Callable[[argparse.Namespace], None]:
+    """Runs a program beside this one with those of its options that are given here."""
+
+    def run(arguments: argparse.Namespace) -> None:
+        if not arguments.model or not arguments.output:
+            print(f"{name}: needs --model RUN and --output FOLDER; left out")
+            return
+        given = ["--model", arguments.model, "--output", os.path.join(arguments.output, name)]
+        for option in _TAKES_ALSO.get(name, ()):
+            if value := getattr(arguments, option):
+                given += [f"--{option}", value]
+        script = pathlib.Path(__file__).with_name(f"{name}.py")
+        subprocess.run([sys.executable, script, *given], check=True)
+
+    return run
+
+
+_TAKES_ALSO = {"segmentation": ("hc18", "splits"), "explanation": ("hc18",)}
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "probe": probe,
     "few_shot": few_shot,
@@ -230,6 +261,10 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "bootstrap": lambda _: resampling.per_class_f1(),
     "paired": lambda arguments: resampling.paired_tests(arguments.results),
     "coverage": simulated_coverage,
+    **{
+        name: of_model(name)
+        for name in ("segmentation", "heart_defects", "explanation", "other_heads")
+    },
 }
 
 
@@ -240,6 +275,10 @@ def main() -> None:
         "--peer-runs", type=int, default=1, help="of 25, that torch trains too (default: 1)"
     )
     parser.add_argument("--results", type=pathlib.Path, help="an evaluation of two models or more")
+    parser.add_argument("--model", help="a run that was trained on the phantom")
+    parser.add_argument("--hc18", help="folder of HC18")
+    parser.add_argument("--splits", help="folder of the official lists")
+    parser.add_argument("--output", help="folder of the studies' results, for reports")
     arguments = parser.parse_args()
     print("| suite | time | processor time | of a torch loop | ratio |")
     for name in arguments.part:
