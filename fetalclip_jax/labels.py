@@ -67,3 +67,8 @@ OUTLINED = {
         "heart",
     ),
 }
+
+
+def structures(task: str) -> tuple[str, ...]:
+    """The masks of a task of `OUTLINED`; any other name is that of its one structure."""
+    return OUTLINED[task].structures if task in OUTLINED else (task,)

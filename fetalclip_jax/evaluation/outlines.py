@@ -14,7 +14,7 @@ from fetalclip_jax.evaluation.result import Predictions
 from fetalclip_jax.evaluation.statistics import segmentation
 from fetalclip_jax.evaluation.statistics.agreement import LIMITS
 from fetalclip_jax.evaluation.statistics.measure import Measured, OfSums
-from fetalclip_jax.labels import OUTLINED
+from fetalclip_jax.labels import structures
 
 # What is kept of each structure, in this order, before the circumference.
 _OF_STRUCTURE = 3
@@ -22,12 +22,12 @@ _OF_STRUCTURE = 3
 
 def scores(task: str) -> dict[str, bool]:
     """Metric -> whether less of it is better, of a task as `labels.OUTLINED` names it."""
-    structures = OUTLINED[task].structures if task in OUTLINED else (task,)
+    outlined = structures(task)
     of_images = {"dice": False, "image_dice": False, "hausdorff95_mm": True}
     found = dict(of_images)
-    if len(structures) > 1:
-        found |= {f"{name}_{one}": less for one in structures for name, less in of_images.items()}
-    return found | ({"hc_mae_mm": True} if "head" in structures else {})
+    if len(outlined) > 1:
+        found |= {f"{name}_{one}": less for one in outlined for name, less in of_images.items()}
+    return found | ({"hc_mae_mm": True} if "head" in outlined else {})
 
 
 @dataclasses.dataclass(frozen=True)

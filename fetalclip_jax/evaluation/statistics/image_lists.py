@@ -21,7 +21,7 @@ from fetalclip_jax.evaluation.statistics import splits
 from fetalclip_jax.evaluation.statistics.splits import Split
 
 VARIANTS = ("clean", "official")
-_FOLDER, _TRAIN, _TEST = "segmentation_hc", "train_val_split.json", "test_id.json"
+_FOLDER, _TRAIN, TEST = "segmentation_hc", "train_val_split.json", "test_id.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +69,10 @@ def read(root: str | os.PathLike[str], kind: str, variant: str = "clean") -> Lis
     path = _find(storage.path(root), kind)
     folds = splits.read_folds(path) if kind == "probing" else []
     sets = {} if kind == "probing" else splits.read_support_sets(path)
-    test_path = path.with_name(_TEST)
+    test_path = path.with_name(TEST)
     if not test_path.is_file():
         raise ValueError(
-            f"{path}: there is no {_TEST} beside it; add it, with the ids of the images to test as "
+            f"{path}: there is no {TEST} beside it; add it, with the ids of the images to test as "
             '{"id": "test"}'
         )
     tested = splits.read_test_ids(test_path)

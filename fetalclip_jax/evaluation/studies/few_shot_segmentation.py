@@ -22,6 +22,7 @@ from fetalclip_jax.evaluation.studies.probe import deviation
 from fetalclip_jax.evaluation.studies.segmentation import about, pictures, run_values
 from fetalclip_jax.evaluation.studies.settings import resolve
 from fetalclip_jax.evaluation.study import AtSize
+from fetalclip_jax.labels import structures
 
 Sets = Mapping[int, Sequence[splits.Split]]
 
@@ -49,7 +50,9 @@ class FewShotSegmentationSettings(MaskSettings):
             )
 
 
-PROTOCOLS = {"tuned": {}, "paper": PAPER | {"copies": 10, "support_sets": 5}}
+PAPER_OF_SETS = PAPER | {"copies": 10, "support_sets": 5}
+# Small structures take longer: 250 steps in place of 100.
+_OF_SEVERAL = {"epochs": 10}
 
 
 class FewShotSegmentation:
@@ -59,7 +62,9 @@ class FewShotSegmentation:
 
     def __init__(self, task: str, **options):
         self.name, self.task = f"few_shot_segmentation.{task}", task
-        self.settings = resolve(self.name, self.settings_type, PROTOCOLS, options)
+        tuned = _OF_SEVERAL if len(structures(task)) > 1 else {}
+        protocols = {"tuned": tuned, "paper": PAPER_OF_SETS}
+        self.settings = resolve(self.name, self.settings_type, protocols, options)
         self.scores = outlines.scores(task)
         self.needs = needs(task, self.settings)
 

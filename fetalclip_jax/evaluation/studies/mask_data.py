@@ -11,12 +11,11 @@ from fetalclip_jax.evaluation.features.tokens import TokenStore
 from fetalclip_jax.evaluation.heads import unetr
 from fetalclip_jax.evaluation.heads.unetr import Decoders, Dense, DenseData
 from fetalclip_jax.evaluation.statistics.bootstrap import Bootstrap
-from fetalclip_jax.evaluation.statistics.image_lists import Lists, ids_of_images
+from fetalclip_jax.evaluation.statistics.image_lists import TEST, Lists, ids_of_images
 from fetalclip_jax.evaluation.statistics.splits import Split
 from fetalclip_jax.evaluation.studies.mask_settings import MaskSettings
 from fetalclip_jax.evaluation.studies.probe_data import run_seeds
 from fetalclip_jax.evaluation.study import Need
-from fetalclip_jax.evaluation.units import counted
 from fetalclip_jax.labels import OUTLINED, Outlined
 
 # Masks that are read at a time.
@@ -138,10 +137,10 @@ class MaskData:
         self.said["unlisted"] = {"images that no list names": int((names == "").sum())}
         rows = np.isin(names, lists.tested)
         if not rows.any():
-            ids = counted(len(lists.tested), "test ids")
             raise ValueError(
-                f"{lists.path}: the data has no image of any of its {ids}"
-                + (f", such as {str(lists.tested[0])!r}" if len(lists.tested) else "")
+                f"{lists.path.with_name(image_lists.TEST)}: none of its {len(lists.tested)} ids "
+                f"names an image of the data, such as {str(lists.tested[0])!r}; choose the lists "
+                "of this data set"
             )
         # An id that is in both lists itself is said where they are read.
         others = test.select(rows & ~np.isin(names, lists.listed))

@@ -20,6 +20,7 @@ from fetalclip_jax.evaluation.studies import mask_judge
 from fetalclip_jax.evaluation.studies.mask_data import MaskData, needs
 from fetalclip_jax.evaluation.studies.mask_settings import PAPER, MaskSettings
 from fetalclip_jax.evaluation.studies.settings import resolve
+from fetalclip_jax.labels import structures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,9 @@ class SegmentationSettings(MaskSettings):
             )
 
 
-PROTOCOLS = {"tuned": {}, "paper": PAPER | {"copies": 5, "folds_run": 5}}
+PAPER_OF_FOLDS = PAPER | {"copies": 5, "folds_run": 5}
+# Small structures take longer: 500 steps in place of 200.
+_OF_SEVERAL = {"epochs": 20}
 
 
 class Segmentation:
@@ -52,7 +55,9 @@ class Segmentation:
 
     def __init__(self, task: str, **options):
         self.name, self.task = f"segmentation.{task}", task
-        self.settings = resolve(self.name, self.settings_type, PROTOCOLS, options)
+        tuned = _OF_SEVERAL if len(structures(task)) > 1 else {}
+        protocols = {"tuned": tuned, "paper": PAPER_OF_FOLDS}
+        self.settings = resolve(self.name, self.settings_type, protocols, options)
         self.scores = outlines.scores(task)
         self.needs = needs(task, self.settings)
 
