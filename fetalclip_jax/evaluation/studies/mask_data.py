@@ -138,7 +138,7 @@ class MaskData:
         rows = np.isin(names, lists.tested)
         if not rows.any():
             raise ValueError(
-                f"{lists.path.with_name(image_lists.TEST)}: none of its {len(lists.tested)} ids "
+                f"{lists.path.with_name(TEST)}: none of its {len(lists.tested)} ids "
                 f"names an image of the data, such as {str(lists.tested[0])!r}; choose the lists "
                 "of this data set"
             )
