@@ -81,6 +81,20 @@ def open_split(
     )
 
 
+def simulated_facts(**of_the_data_set: Any) -> SourceFacts:
+    """What is true of all that the simulator draws, beside the fields that are given."""
+    from fetalclip_jax.phantom.simulator import VERSION
+
+    return SourceFacts(
+        simulated=True,
+        ages_from="recorded",
+        plausible={"pixel_spacing_mm": (PLAUSIBLE["pixel_spacing_mm"][0], _WIDEST_PIXEL_MM)},
+        citation=f"the built-in simulator, version {VERSION}",
+        licence="Apache-2.0",
+        **of_the_data_set,
+    )
+
+
 class PhantomSource:
     """The simulated examples with indices `start` to `stop` (exclusive) of one seed."""
 
@@ -112,16 +126,11 @@ class PhantomSource:
             plane_weights=None if plane_weights is None else dict(plane_weights),
             with_masks=with_masks,
         )
-        self.facts = SourceFacts(
+        self.facts = simulated_facts(
             splits=("train", "pool", "test", "all"),
             roles=ROLES,
             columns=_COLUMNS,
-            simulated=True,
-            ages_from="recorded",
             masks=_MASKS if with_masks else (),
-            plausible={"pixel_spacing_mm": (PLAUSIBLE["pixel_spacing_mm"][0], _WIDEST_PIXEL_MM)},
-            citation=f"the built-in simulator, version {VERSION}",
-            licence="Apache-2.0",
         )
         self.missing: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()

@@ -5,10 +5,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from fetalclip_jax.data.checks import PLAUSIBLE
 from fetalclip_jax.data.example import NO_IMAGE, Example, checked_index
 from fetalclip_jax.datasets import patients
-from fetalclip_jax.datasets.protocol import SourceFacts
+from fetalclip_jax.datasets.phantom import simulated_facts
 from fetalclip_jax.labels import HEART_LABELS
 
 ONE_DATA_SET = True
@@ -25,7 +24,6 @@ _VALIDATION_SHARE = 0.1  # of the pool
 _FIRST_PATIENT = 1_000_000
 _TEST_PATIENTS = 2_000_000
 _COLUMNS = ("ga_days", "pixel_spacing_mm", "plane", "patient_id", "label")
-_WIDEST_PIXEL_MM = 10.0  # as the phantom's
 
 
 def open_split(
@@ -89,15 +87,10 @@ class PhantomClips:
             for first, count, part in ranges
             for patient in _with_share(self._phantom, first, count, abnormal_share)[part]
         ]
-        self.facts = SourceFacts(
+        self.facts = simulated_facts(
             splits=splits,
             roles={role: name for role, name in ROLES.items() if name in splits},
             columns=_COLUMNS,
-            simulated=True,
-            ages_from="recorded",
-            plausible={"pixel_spacing_mm": (PLAUSIBLE["pixel_spacing_mm"][0], _WIDEST_PIXEL_MM)},
-            citation=f"the built-in simulator, version {VERSION}",
-            licence="Apache-2.0",
         )
         self.missing: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()

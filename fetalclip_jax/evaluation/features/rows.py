@@ -1,5 +1,6 @@
 """What every store has, whatever it keeps of an image: a row for each image and copy."""
 
+import abc
 from typing import TypeVar
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 AnyRows = TypeVar("AnyRows", bound="Rows")
 
 
-class Rows:
+class Rows(abc.ABC):
     """Who the rows of a store are.
 
     Attributes:
@@ -23,9 +24,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.copy)
 
+    @abc.abstractmethod
     def select(self: AnyRows, rows: np.ndarray) -> AnyRows:
         """The store of some rows (indices or a mask)."""
-        raise NotImplementedError
 
     def clean(self: AnyRows) -> AnyRows:
         """The rows of images that were not augmented.
