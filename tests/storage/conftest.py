@@ -3,15 +3,23 @@ import pytest
 from tests.storage import emulators
 
 
-@pytest.fixture(scope="session", params=["google", "amazon"])
+# One server of each kind for all tests of a process: fsspec keeps what it once connected to.
+@pytest.fixture(scope="session")
+def google():
+    with emulators.google() as (proxy, environment):
+        yield "gs", proxy, environment
+
+
+@pytest.fixture(scope="session")
+def amazon():
+    with emulators.amazon() as (proxy, environment):
+        yield "s3", proxy, environment
+
+
+@pytest.fixture(params=["google", "amazon"])
 def emulator(request):
     """(scheme, proxy, environment) of a server that is up for all tests."""
-    scheme, start = {
-        "google": ("gs", emulators.google),
-        "amazon": ("s3", emulators.amazon),
-    }[request.param]
-    with start() as (proxy, environment):
-        yield scheme, proxy, environment
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
