@@ -1,7 +1,10 @@
 """Shared fixtures. Eight simulated CPU devices are set up before JAX is first imported."""
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 import jaxtyping
 import pytest
@@ -16,6 +19,17 @@ for flag in (
 ):
     if flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+
+# What one test compiles, in this process, in one that it starts or in one that runs other tests,
+# is there for all; nothing of an earlier run is.
+if "FETALCLIP_TESTS_COMPILED" not in os.environ:
+    compiled = tempfile.mkdtemp(prefix="fetalclip-tests-compiled-")
+    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+    os.environ |= {
+        "FETALCLIP_TESTS_COMPILED": compiled,
+        "JAX_COMPILATION_CACHE_DIR": compiled,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
 
 # After the platform is set: fixtures of small data sets.
 from tests.data_sets import hc18_folder, numbered_examples, rewrite_hc18_csv  # noqa: E402, F401

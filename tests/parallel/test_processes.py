@@ -10,10 +10,8 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from fetalclip_jax.training.loop import train
 from tests.parallel.program import MESHES, experiment, judged
@@ -76,17 +74,7 @@ def lines(workdir):
 
 
 @pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """What this process compiles for a run is there when it goes on with one."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory, compiled_once):
+def one(tmp_path_factory):
     """A finished run of this one process with its eight devices."""
     workdir = tmp_path_factory.mktemp("processes") / "one"
     train(experiment(), workdir)

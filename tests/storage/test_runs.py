@@ -7,10 +7,8 @@ import threading
 import time
 
 import cv2
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from fetalclip_jax import cli, storage
 from fetalclip_jax.data import records
@@ -105,18 +103,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Runs of the same settings compile once."""
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    compilation_cache.reset_cache()  # whether there is one is looked up once
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture(scope="module")
-def on_disk(tmp_path_factory, compiled):
+def on_disk(tmp_path_factory):
     return train(tiny_experiment(), tmp_path_factory.mktemp("run"))
 
 

@@ -18,8 +18,6 @@ from fetalclip_jax.training import inputs, loop, origin
 from fetalclip_jax.training.loop import train
 from tests.tiny import tiny_experiment
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
 IMAGES = np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype(np.float32)
 
 

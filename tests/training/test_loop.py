@@ -20,9 +20,6 @@ from tests.tiny import tiny_experiment
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
-
 def constant(steps):
     """A run whose learning rate falls over its last four steps."""
     config = tiny_experiment()
