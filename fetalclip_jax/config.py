@@ -40,6 +40,11 @@ def default_config() -> ConfigDict:
     config.data.max_bad_share = 0.01  # bad examples tolerated before a run stops
     config.data.seed = 0  # of what is simulated, and of the patients held out
     config.data.train_images = 0  # how many to train on, of patients drawn by the seed; 0: all
+    # Or how many patients, with all their images, drawn by config.seed; 0: all.
+    config.data.train_patients = 0
+    # Further data sets to train on at once: rows of (source, root, share of every batch); the rest
+    # of a batch is of config.data.source, which alone is chosen from, validated and judged on.
+    config.data.mixture = ()
     # Options of each data set under its name, such as config.data.phantom.train_images.
     config.data.update(registry.default_options())
 
@@ -211,6 +216,14 @@ def class_names(config: ConfigDict) -> tuple[str, ...]:
             f"config.loss.labels={config.loss.labels!r} is not one of {', '.join(TASKS)}"
         )
     return TASKS[config.loss.labels].names
+
+
+def trained_on(data: ConfigDict | None) -> dict[str, str]:
+    """Kind -> root of every data set that `config.data` trains on, the judged one first."""
+    if data is None:
+        return {}
+    further = {source: root for source, root, _ in data.get("mixture", ())}
+    return ({data.source: data.root} if data.source else {}) | further
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fetalclip_jax.config import build_model, flatten
+from fetalclip_jax.config import build_model, flatten, trained_on
 
 Changes = Mapping[str, tuple[Any, Any]]  # dotted name -> (there, now)
 
@@ -85,9 +85,12 @@ def differences(there: ConfigDict, now: ConfigDict) -> dict[str, tuple[Any, Any]
 
 
 def _is_free(name: str, there: ConfigDict, now: ConfigDict) -> bool:
+    if name == "data.mixture":  # whose folders may be moved, as data.root may
+        shares = [[(kind, share) for kind, _, share in one.data.mixture] for one in (there, now)]
+        return shares[0] == shares[1]
     # The options of data sets that neither run reads stand in every configuration.
     unread = name.startswith("data.") and name.count(".") > 1
-    unread = unread and name.split(".")[1] not in (there.data.source, now.data.source)
+    unread = unread and name.split(".")[1] not in trained_on(there.data) | trained_on(now.data)
     return unread or name in _FREE_FIELDS or name.startswith(_FREE_PREFIXES)
 
 

@@ -32,7 +32,12 @@ if "FETALCLIP_TESTS_COMPILED" not in os.environ:
     }
 
 # After the platform is set: fixtures of small data sets.
-from tests.data_sets import hc18_folder, numbered_examples, rewrite_hc18_csv  # noqa: E402, F401
+from tests.data_sets import (  # noqa: E402
+    hc18_folder,  # noqa: F401
+    numbered_examples,  # noqa: F401
+    planes_folder,  # noqa: F401
+    rewrite_hc18_csv,  # noqa: F401
+)
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 

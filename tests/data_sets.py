@@ -63,3 +63,48 @@ def write_hc18_csv(root: pathlib.Path, rows, header=HC18_HEADER) -> None:
 @pytest.fixture
 def rewrite_hc18_csv():
     return write_hc18_csv
+
+
+# As published: the split column's name and its values end with a blank.
+HEADER = "Image_name;Patient_num;Plane;Brain_plane;Operator;US_Machine;Train "
+PLANES = [
+    ("Fetal brain", "Trans-thalamic"),
+    ("Fetal thorax", "Not A Brain"),
+    ("Maternal cervix", "Not A Brain"),
+    ("Other", "Not A Brain"),
+    ("Fetal brain", "Other"),
+]
+
+
+def image_name(patient: int) -> str:
+    return f"Patient{patient:05d}_Plane1_1_of_1"
+
+
+def table_line(patient: int, **change) -> str:
+    plane, brain_plane = PLANES[patient % len(PLANES)]
+    row = {
+        "name": image_name(patient),
+        "number": patient,
+        "plane": plane,
+        "brain_plane": brain_plane,
+        "operator": "Op. 1",
+        "machine": "Voluson E6",
+        "train": f"{int(patient < 20)} ",
+    }
+    return ";".join(str(value) for value in (row | change).values())
+
+
+@pytest.fixture
+def planes_folder(tmp_path):
+    """A folder of 30 patients with an image each, 20 of them for training."""
+    root = tmp_path / "FPDB"
+    (root / "Images").mkdir(parents=True)
+    for patient in range(30):
+        pixels = np.full((20, 40), patient, np.uint8)
+        PIL.Image.fromarray(pixels).save(root / "Images" / f"{image_name(patient)}.png")
+    write_table(root, [table_line(patient) for patient in range(30)])
+    return root
+
+
+def write_table(root, lines, header=HEADER):
+    (root / "FETAL_PLANES_DB_data.csv").write_text("\n".join([header, *lines]) + "\n")

@@ -69,6 +69,17 @@ def test_options_of_data_that_is_not_read_are_free(trained, config):
     )
 
 
+def test_options_of_data_that_is_mixed_in_are_not_free(tmp_path, config):
+    run = Run(tmp_path / "mixed")
+    mixed = changed(config, {"data.mixture": (("hc18", "", 0.5),)})
+    run.claim(mixed)
+    (run.checkpoints / "8").mkdir(parents=True)
+    assert "test_share: 0.2 there, 0.3 now" in refusal(run, mixed, {"data.hc18.test_share": 0.3})
+    for name, value in (("mixture", (("hc18", "", 0.25),)), ("train_patients", 3)):
+        assert f"data.{name}: " in refusal(run, mixed, {f"data.{name}": value})
+    run.claim(changed(mixed, {"data.mixture": (("hc18", "moved", 0.5),)}))
+
+
 def test_a_change_can_be_allowed_and_is_kept(trained, config, capsys):
     before = trained.config.read_text()
     other = changed(config, {"optimizer.learning_rate": 0.5, "augment.flip": 0.0})

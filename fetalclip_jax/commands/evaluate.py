@@ -60,6 +60,7 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
 
     config = configs.read(given.config)
     _take(config, given)
+    configs.add_overridden_models(config, overrides)
     config = config_files.override(config, overrides, given.config or "this evaluation")
     results = evaluate(
         {name: functools.partial(_load, entry) for name, entry in configs.models(config).items()},
@@ -70,6 +71,7 @@ def _run(given: argparse.Namespace, overrides: list[str]) -> None:
         workers=config.workers,
         seed=config.seed,
         keep_going=config.keep_going,
+        beside=config.beside,
     )
     for line in dict.fromkeys(filter(None, map(published.beside, results))):
         print(line)

@@ -28,3 +28,6 @@ def run(given: argparse.Namespace, overrides: list[str]) -> None:
     for split in given.split:
         dataset = inputs.open_records(parsed, given.workdir, roles.get(split, split))
         print(f"{len(dataset)} examples in {dataset.directory}")
+    if "train" in given.split:
+        for _, dataset, _ in inputs.open_mixed_in(parsed, given.workdir):
+            print(f"{len(dataset)} examples in {dataset.directory}")

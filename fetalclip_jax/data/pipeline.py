@@ -3,7 +3,7 @@
 import collections
 import concurrent.futures
 import itertools
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from ml_collections import ConfigDict
 
 from fetalclip_jax.data.augment import AugmentConfig
+from fetalclip_jax.data.mixture import Mixture
 from fetalclip_jax.data.rows import POSITIVES, Captions, Rows
 from fetalclip_jax.data.workers import ordered_calls
 
@@ -46,7 +47,9 @@ def train_iterator(
     (another set of examples each time), so no batch holds an example twice.
 
     Args:
-      dataset: a RecordDataset, or any sequence of `Example` with images of one shape.
+      dataset: a RecordDataset, or any sequence of `Example` with images of one shape. Of each part
+        of a `Mixture` a batch has equally many rows, those of the first part first; a part of fewer
+        images than that stands in a batch several times.
       tokenizer: texts -> int32 [n, context].
       global_batch_size: examples per step over all parts.
       seed: order and augmentation.
@@ -69,7 +72,12 @@ def train_iterator(
     """
     if augment is not None and not isinstance(augment, AugmentConfig):
         augment = AugmentConfig.from_mapping(augment)
-    _check(len(dataset), global_batch_size, caption_variants, workers, first_step)
+    parts = [(len(dataset), global_batch_size)]
+    if isinstance(dataset, Mixture):
+        parts = dataset.parts_of_batch(global_batch_size)
+    else:
+        _check_size(len(dataset), global_batch_size)
+    _check(caption_variants, workers, first_step)
     _check_part(global_batch_size, *part)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}; use 0 to 2**32 - 1")
@@ -77,7 +85,7 @@ def train_iterator(
         raise ValueError(f"positives is {positives!r}, not one of {', '.join(POSITIVES)}")
     captions = Captions(caption_variants, caption_seed, positives)
     rows = Rows(dataset, tokenizer, seed, augment, captions)
-    order = _Order(len(dataset), global_batch_size, seed)
+    order = _Order(parts, seed)
     return BatchStream(_batches(rows, order, first_step, part, workers))
 
 
@@ -114,23 +122,37 @@ class _Order:
 
     An element's number is epoch * num_examples + record: grain numbers the elements of epoch e
     from e * num_examples, and its shuffle, which is a function of the index and holds no list,
-    hands down the shuffled place within the epoch.
+    hands down the shuffled place within the epoch. Each part has epochs of its own.
     """
 
-    def __init__(self, num_examples: int, global_batch_size: int, seed: int):
-        self.batch_size = global_batch_size
-        self._numbers = (
-            grain.MapDataset.source(range(num_examples))
-            .seed(seed)
-            .map_with_index(lambda number, _: number)
-            .shuffle()[: num_examples // global_batch_size * global_batch_size]
-            .repeat()
-        )
+    def __init__(self, parts: Sequence[tuple[int, int]], seed: int):
+        """`parts`: (examples, rows of a batch) of each."""
+        self.batch_size = sum(rows for _, rows in parts)
+        self._total = sum(examples for examples, _ in parts)
+        self._rows = []  # (part, row among those of the part) of every row of a batch
+        self._parts = []  # (numbers, examples, rows, first record)
+        first = 0
+        for place, (examples, rows) in enumerate(parts):
+            numbers = (
+                grain.MapDataset.source(range(examples))
+                .seed((seed + place) % 2**32)
+                .map_with_index(lambda number, _: number)
+                .shuffle()
+            )
+            if rows <= examples:
+                numbers = numbers[: examples // rows * rows]
+            self._rows += [(place, row) for row in range(rows)]
+            self._parts.append((numbers.repeat(), examples, rows, first))
+            first += examples
 
     def __call__(self, step: int, rows: range) -> Int64[np.ndarray, "n"]:
         """The numbers of some rows of a global batch."""
-        start = step * self.batch_size
-        return np.array([self._numbers[start + row] for row in rows], np.int64)
+        return np.array([self._number(step, *self._rows[row]) for row in rows], np.int64)
+
+    def _number(self, step: int, part: int, row: int) -> int:
+        numbers, examples, rows, first = self._parts[part]
+        epoch, record = divmod(int(numbers[step * rows + row]), examples)
+        return epoch * self._total + first + record
 
 
 def _batches(
@@ -159,7 +181,7 @@ def _joined(chunks: list[Batch]) -> Batch:
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
-def _check(num_examples, global_batch_size, caption_variants, workers, first_step) -> None:
+def _check_size(num_examples: int, global_batch_size: int) -> None:
     if num_examples == 0:
         raise ValueError("the data set is empty; prepare one with at least one batch of examples")
     if not 1 <= global_batch_size <= num_examples:
@@ -167,6 +189,9 @@ def _check(num_examples, global_batch_size, caption_variants, workers, first_ste
             f"global_batch_size is {global_batch_size}, but the data set has {num_examples} "
             f"examples; use 1 to {num_examples}"
         )
+
+
+def _check(caption_variants: int, workers: int, first_step: int) -> None:
     if caption_variants < 1:
         raise ValueError(f"caption_variants is {caption_variants}; use at least 1")
     if workers < 0:

@@ -15,11 +15,13 @@ class Subset:
 
     Attributes:
       directory: of the records.
+      colour: see `RecordDataset`.
       fingerprint: hexadecimal digest of the records and the choice.
     """
 
     def __init__(self, dataset: "RecordDataset | Subset", indices: Int64[np.ndarray, "n"]):
         self._dataset, self._indices, self.directory = dataset, indices, dataset.directory
+        self.colour: bool = dataset.colour
         text = f"{dataset.fingerprint}:{indices.tolist()}"
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
 
@@ -56,9 +58,48 @@ def of_patients(dataset: RecordDataset, images: int, seed: int) -> Subset:
             f"config.data.train_images={images}, but the training split has {len(dataset)} images; "
             f"use 1 to {len(dataset)}, or 0 for all"
         )
-    columns = dataset.metadata()
-    own = np.char.add("image:", columns["example_id"].astype(np.str_))
-    owners = np.where(columns["patient_id"] == "", own, columns["patient_id"])
-    names, first = np.unique(owners, return_inverse=True)
+    names, first = np.unique(_owners(dataset), return_inverse=True)
     place = np.random.default_rng(seed).permutation(len(names))[first]
     return Subset(dataset, np.sort(np.argsort(place, kind="stable")[:images]))
+
+
+def first_patients(dataset: RecordDataset, patients: int, seed: int) -> Subset:
+    """All images of so many patients, see `first_names`.
+
+    Raises:
+      ValueError: `patients` out of range.
+    """
+    names = first_names(dataset, patients, seed)
+    return Subset(dataset, np.flatnonzero(np.isin(_owners(dataset), names)))
+
+
+def first_names(dataset, patients: int, seed: int) -> list[str]:
+    """So many patients, the first in an order that a hash of seed and patient gives.
+
+    The fewer of one seed are among the more.
+
+    Args:
+      dataset: whatever has `metadata()`.
+      patients: from 1 to those that it has; an image without a patient is one of its own.
+      seed: of the order.
+
+    Raises:
+      ValueError: `patients` out of range.
+    """
+    names = sorted(
+        set(_owners(dataset).tolist()),
+        key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest(),
+    )
+    if not 1 <= patients <= len(names):
+        raise ValueError(
+            f"config.data.train_patients={patients}, but the training split has {len(names)} "
+            f"patients; use 1 to {len(names)}, or 0 for all"
+        )
+    return names[:patients]
+
+
+def _owners(dataset) -> np.ndarray:
+    """The patient of each image."""
+    columns = dataset.metadata()
+    own = np.char.add("image:", columns["example_id"].astype(np.str_))
+    return np.where(columns["patient_id"] == "", own, columns["patient_id"])

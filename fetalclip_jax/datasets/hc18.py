@@ -29,8 +29,10 @@ ROLES = {"train": "train", "validation": "validation", "fit": "train", "test": "
 DEFAULTS = {"test_share": 0.2, "validation_share": 0.1, "with_masks": False}
 # The challenge's own test images, whose circumferences were never published.
 _CHALLENGE_SPLIT = "test_set"
+# All that is not in "test": train and validation together.
+_NOT_TEST = "not_test"
 _FACTS = SourceFacts(
-    splits=("train", "validation", "test", "all", _CHALLENGE_SPLIT),
+    splits=("train", "validation", _NOT_TEST, "test", "all", _CHALLENGE_SPLIT),
     roles=ROLES,
     columns=("ga_days", "pixel_spacing_mm", "plane", "hc_mm", "patient_id"),
     ages_from="head circumference",
@@ -60,8 +62,9 @@ class HC18Source:
 
     The number that leads a file name (`010_HC.png`, `010_2HC.png`) counts as the patient, and
     patients, not images, are divided into train, validation and test, by a hash of seed and
-    number. A number is not quite a patient: the published training set has 806 numbers for 551
-    women, and nothing says which belong together, so that no split of it is free of them.
+    number; "not_test" is the first two. A number is not quite a patient: the published training set
+    has 806 numbers for 551 women, and nothing says which belong together, so that no split of it is
+    free of them.
 
     Attributes:
       filenames: the images of this split, in the order of the CSV.
@@ -246,6 +249,7 @@ def _split_of(
         "test": ordered[:test],
         "validation": ordered[test:validation],
         "train": ordered[validation:],
+        _NOT_TEST: ordered[test:],
     }[split]
     chosen = set(group)
     return {name for name in rows if _patient(name) in chosen}

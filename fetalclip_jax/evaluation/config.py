@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,12 +22,13 @@ def default_config() -> ConfigDict:
     """
     config = ConfigDict()
     config.models = ConfigDict()  # name -> path, config, tokenizer, dtype
-    config.data = ConfigDict()  # name -> kind, root, options, seed
+    config.data = ConfigDict()  # name -> kind, root, options, seed, splits
     config.studies = ConfigDict()  # name -> study, data, options
     config.batch_size = 64  # images per call of the image tower
     config.workers = 2  # processes that read images
     config.seed = 0  # of augmented copies
     config.keep_going = False  # a study that cannot be run is said and passed over
+    config.beside = ""  # a data set whose images stand beside mistaken ones in the report
     config.lacking = ()  # what the matrix cannot measure and why; printed at the end
     return config
 
@@ -60,6 +62,18 @@ def add_model(evaluation: ConfigDict, name: str, path: str = "", **fields: str) 
         evaluation.models[name] = ConfigDict(entry)
 
 
+def add_overridden_models(config: ConfigDict, overrides: Sequence[str]) -> None:
+    """Adds models that an override, `--config.models.NAME.path=PATH`, is the first to name.
+
+    Raises:
+      ValueError: no name of a folder.
+    """
+    for text in overrides:
+        found = re.match(r"--config\.models\.([^.=]+)\.path=", text)
+        if found and found[1] not in config.models:
+            add_model(config, found[1])
+
+
 def add_data(
     config: ConfigDict,
     name: str,
@@ -67,8 +81,12 @@ def add_data(
     root: str = "",
     options: Mapping[str, Any] | None = None,
     needs_root: bool = False,
+    splits: Mapping[str, str] | None = None,
 ) -> None:
     """Adds a data set of a kind of `datasets.registry`; a known name gets another folder.
+
+    Args:
+      splits: role -> split, see `evaluation.sources.DataSet`.
 
     Raises:
       ValueError: the name is no name of a folder.
@@ -79,8 +97,9 @@ def add_data(
     _check_name(config.data, "data set", name)
     entry = {"kind": kind, "root": root, "needs_root": needs_root}
     entry["seed"] = config_dict.placeholder(int)  # that of training, else 0
+    entry["options"], entry["splits"] = ConfigDict(options or {}), ConfigDict(splits or {})
     with config.unlocked():
-        config.data[name] = ConfigDict(entry | {"options": ConfigDict(dict(options or {}))})
+        config.data[name] = ConfigDict(entry)
 
 
 def add_study(
@@ -135,7 +154,13 @@ def models(config: ConfigDict) -> dict[str, ConfigDict]:
 def data_sets(config: ConfigDict) -> dict[str, DataSet]:
     """The data sets that have a folder where they need one."""
     return {
-        name: DataSet(entry.kind, entry.root, entry.options.to_dict(), entry.seed)
+        name: DataSet(
+            entry.kind,
+            entry.root,
+            entry.options.to_dict(),
+            entry.seed,
+            splits=entry.splits.to_dict(),
+        )
         for name, entry in config.data.items()
         if not _is_absent(entry)
     }

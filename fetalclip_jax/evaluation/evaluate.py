@@ -3,6 +3,7 @@
 <output>/<model>/<data set>/<study>.json, .csv, .npz   see `evaluation.result`
         <model>/<data set>/pictures/<study>/           what a study shows, see `evaluation.pictures`
         <model>/<data set>/examples/<study>/           pictures of right and wrong answers
+        <model>/<data set>/confusions/<study>/         what is mistaken for what, in pictures
         <model>/features/<data set>-<split>-<digest>/  stored features; reused when nothing changed
 """
 
@@ -17,13 +18,15 @@ import jax
 import numpy as np
 
 from fetalclip_jax import storage
+from fetalclip_jax.config import trained_on
 from fetalclip_jax.data.columns import CAPTION
-from fetalclip_jax.evaluation import environment, examples, terminal
+from fetalclip_jax.evaluation import confusions, environment, examples, terminal
 from fetalclip_jax.evaluation import result as result_files
 from fetalclip_jax.evaluation.features import levels
 from fetalclip_jax.evaluation.features.rows import Rows
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.sources import DataSet, Sources
+from fetalclip_jax.evaluation.studies.tasks import COLUMNS
 from fetalclip_jax.evaluation.study import Need, Study
 from fetalclip_jax.model import Model
 from fetalclip_jax.parallel import distributed
@@ -57,6 +60,7 @@ def evaluate(
     workers: int = 2,
     seed: int = 0,
     keep_going: bool = False,
+    beside: str = "",
     progress: bool = True,
     say: Callable[[str], None] = print,
 ) -> list[Result]:
@@ -71,6 +75,8 @@ def evaluate(
       workers: processes that read images.
       seed: of the augmented copies.
       keep_going: a study that cannot be run is said and passed over.
+      beside: a data set of `data` whose images of the same classes stand beside those that are
+        mistaken for others; "" for none.
       progress: show progress bars.
       say: gets a line for everything a user should know, such as what was left out.
 
@@ -81,11 +87,14 @@ def evaluate(
     for name, load in models.items():
         model = load()
         judged = _Judged(
-            name, model, storage.path(output) / name, batch_size, workers, seed, say, progress
+            *(name, model, storage.path(output) / name),
+            *(batch_size, workers, seed, say, progress, beside),
         )
         chosen = data or _own_data(name, model)
         sources = Sources(chosen, model.data, model.config.vision_cfg.image_size, say)
         for data_name, planned in _pairs(sources, studies, say, keep_going).items():
+            for note in sources.notes(data_name):
+                say(f"{data_name}: {note}")
             for study in planned:
                 failure = None
                 try:
@@ -140,10 +149,10 @@ def _pairs(
 class _Judged:
     """One model with the stores that studies share."""
 
-    def __init__(self, name, model, folder, batch_size, workers, seed, say, progress):
+    def __init__(self, name, model, folder, batch_size, workers, seed, say, progress, beside=""):
         self._name, self._model, self._folder = name, model, folder
         self._batch_size, self._workers, self._seed = batch_size, workers, seed
-        self._say, self._progress = say, progress
+        self._say, self._progress, self._beside = say, progress, beside
         self._stores: dict[tuple, Rows] = {}
         self._environment = environment.describe()
 
@@ -177,8 +186,21 @@ class _Judged:
             shown = next(n for n in needs if first in views[n.name].columns["example_id"])
             _, source = sources.open(data_name, shown.role, bool(shown.masks))
             examples.keep(folder, result.study, result.predictions, source)
+            reference = self._reference(sources, result.study)
+            confusions.keep(folder, result.study, result.predictions, source, reference)
         self._say(terminal.lines(result))
         return result
+
+    def _reference(self, sources: Sources, study: str) -> tuple[str, Any, str] | None:
+        """The data set that stands beside mistaken images, and its column of the study's classes.
+
+        Raises:
+          ValueError: it is none of the data sets.
+        """
+        if not self._beside:
+            return None
+        task = study.partition(".")[2]
+        return self._beside, sources.open(self._beside, "test")[1], COLUMNS.get(task, task)
 
     def _about(self) -> dict[str, Any]:
         """The model, as a result says which it is."""
@@ -186,7 +208,7 @@ class _Judged:
             "name": self._name,
             "fingerprint": self._model.fingerprint,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(self._model.params)),
-            "trained_on": self._model.data.source if self._model.data is not None else "",
+            "trained_on": " + ".join(trained_on(self._model.data)),
             "config": dataclasses.asdict(self._model.config),
         }
 
@@ -270,13 +292,14 @@ class _Judged:
         )
 
     def _trained_on(self, name: str, sources: Sources, store: Rows) -> list[str]:
-        """A line if a whole data set is judged and the model was trained on some of it."""
+        """A line if the model was trained on some of what is judged."""
         trained = np.isin(store.clean().patients(), list(sources.trained_patients(name)))
         if not trained.any():
             return []
         line = (
             f"{trained.sum()} of {len(trained)} judged images are of patients that this model was "
-            "trained on or chosen by; the protocol 'default' judges its test patients alone"
+            "trained on or chosen by; judge its test patients alone, as the protocol 'default' "
+            "does where no splits or shares are given"
         )
         self._say(f"{name}: {line}")
         return [line]
@@ -304,7 +327,7 @@ class _Judged:
                 "copies": need.copies,
                 "transform": need.transform,
             }
-            if need.role == "all":
+            if sources.may_be_trained_on(name, need.role):
                 about["notes"] += self._trained_on(name, sources, store)
             about["left_out"] |= dict(store.left_out)
             about["notes"] += [note for note in source.notes if note not in about["notes"]]

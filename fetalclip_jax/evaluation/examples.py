@@ -75,7 +75,7 @@ def choose(predictions: Predictions, count: int, correct: bool) -> list[Judged]:
         for label in sorted(queues):
             if queues[label] and len(rows) < count:
                 rows.append(queues[label].pop(0))
-    return [_row(predictions, row) for row in rows]
+    return [judged(predictions, row) for row in rows]
 
 
 def surest_mistakes(predictions: Predictions, count: int) -> list[Judged]:
@@ -90,7 +90,7 @@ def surest_mistakes(predictions: Predictions, count: int) -> list[Judged]:
     wrong = np.flatnonzero((labels != "") & ~right).tolist()
     margins = {row: _margin(predictions, row) for row in wrong}
     first = sorted(margins, key=lambda row: (-margins[row], ids[row]))[:count]
-    return [dataclasses.replace(_row(predictions, row), surest=True) for row in first]
+    return [dataclasses.replace(judged(predictions, row), surest=True) for row in first]
 
 
 def pick(predictions: Predictions) -> list[Judged]:
@@ -122,7 +122,7 @@ def keep(folder: storage.Path, study: str, predictions: Predictions, source) -> 
         dataclasses.replace(row, groups=_groups(source.facts.group_columns, one.extra))
         for row, one in zip(rows, found, strict=True)
     ]
-    return save(folder, study, rows, [_picture(one) for one in found])
+    return save(folder, study, rows, [picture(one) for one in found])
 
 
 def save(
@@ -153,7 +153,7 @@ def save(
     entries = []
     for place, (row, image) in enumerate(zip(rows, images, strict=True)):
         name = f"{place}.png"
-        run.write_bytes(folder / name, _png(image))
+        run.write_bytes(folder / name, png(image))
         entries.append({**dataclasses.asdict(row), "file": name})
     run.write_json(folder / _INDEX, {"study": study, "examples": entries})
     return folder / _INDEX
@@ -175,8 +175,8 @@ def load(folder: storage.Path, study: str) -> list[tuple[Judged, UInt8[np.ndarra
         for entry in json.loads(path.read_text(encoding="utf-8"))["examples"]:
             file = path.with_name(pathlib.PurePath(entry.pop("file")).name)
             pairs = tuple((str(name), float(score)) for name, score in entry.pop("candidates"))
-            with file.open("rb") as opened, Image.open(opened) as picture:
-                found.append((Judged(**entry, candidates=pairs), np.asarray(picture)))
+            with file.open("rb") as opened, Image.open(opened) as image:
+                found.append((Judged(**entry, candidates=pairs), np.asarray(image)))
         return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be used ({error}); evaluate again") from error
@@ -191,7 +191,8 @@ def _judged(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return ids, labels, labels == answers
 
 
-def _row(predictions: Predictions, row: int) -> Judged:
+def judged(predictions: Predictions, row: int) -> Judged:
+    """What a study says of the image of a row."""
     return Judged(
         str(predictions.example_id[row]),
         str(predictions.label[row]),
@@ -225,7 +226,7 @@ def _best(predictions: Predictions, row: int) -> tuple[tuple[str, float], ...]:
     return tuple((str(predictions.candidates[k]), float(scores[k])) for k in order)
 
 
-def _picture(example: Example) -> np.ndarray:
+def picture(example: Example) -> np.ndarray:
     """The image; of a clip four frames, read line by line."""
     if example.frames is None:
         return _shrunk(example.image)
@@ -238,12 +239,13 @@ def _picture(example: Example) -> np.ndarray:
 
 
 def _shrunk(image: np.ndarray, side: int = _LONGER_SIDE) -> np.ndarray:
-    picture = Image.fromarray(image)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
+    small = Image.fromarray(image)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(small)
 
 
-def _png(image: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
+    """The image as a file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()

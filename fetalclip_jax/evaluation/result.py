@@ -126,7 +126,7 @@ class Result:
     Attributes:
       study: its name, such as "zero_shot.planes".
       model: `name`, and `fingerprint` of what was judged; `parameters` (how many), `config` (the
-        towers) and `trained_on`, the kind of data set of the run it comes from, "" for other
+        towers) and `trained_on`, the kinds of data sets of the run it comes from, "" for other
         weights.
       data: `name`, `kind`, `simulated`, `ages_from`, `citation` and `licence`; `stores`, by the
         name of a need: `split`, `images`, `patients`, `copies`, `transform`, `missing_files`;

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fetalclip_jax import storage
+from fetalclip_jax.config import trained_on
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.protocol import Source, SourceFacts
 from fetalclip_jax.evaluation.study import Need, Study
@@ -24,6 +25,9 @@ class DataSet:
       seed: of its splits; None for that of training, where a model was trained on the data, else 0.
       judged: role of the patients that stand in for the test in studies: "test", or "validation"
         for a choice among models, which no test patient may help to make.
+      splits: role -> the split that takes it, where that is not its kind's: {"test":
+        "official_train"} judges the training patients of a model that saw none of them; "" for
+        no split, so that nothing is done in that role.
     """
 
     kind: str
@@ -31,6 +35,7 @@ class DataSet:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seed: int | None = None
     judged: str = "test"
+    splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Sources:
@@ -64,14 +69,18 @@ class Sources:
         """Of a data set.
 
         Raises:
-          ValueError: a name that was not given, or what is wrong with its folder.
+          ValueError: a name that was not given, a role or split there is none of, or what is
+            wrong with its folder.
         """
         if name not in self._data:
             raise ValueError(f"data set {name!r} is not one of {', '.join(self._data)}")
         if not any(opened == name for opened, _, _ in self._opened):
             kind = self._data[name].kind
-            self._split(name, registry.roles(kind)["all"])
-        return next(s.facts for (opened, *_), s in self._opened.items() if opened == name)
+            source = self._split(name, registry.roles(kind)["all"])
+            _check_splits(name, self._data[name].splits, source.facts)
+        facts = next(s.facts for (opened, *_), s in self._opened.items() if opened == name)
+        roles = {**facts.roles, **self._data[name].splits}
+        return dataclasses.replace(facts, roles={k: split for k, split in roles.items() if split})
 
     def lacks(self, name: str, study: Study) -> str:
         """Why a data set cannot serve a study, or ""."""
@@ -115,6 +124,14 @@ class Sources:
 
     def notes(self, name: str) -> list[str]:
         """What must be said of how a data set is judged."""
+        own = registry.roles(self.kind(name))
+        split = self._data[name].splits.get("test", own["test"])
+        if split != own["test"]:
+            return [
+                f"judged on the patients of its split {split!r}, not on its test patients "
+                f"({own['test']!r}): a choice among models may be made on them, and the best of "
+                "several scores higher on them than on others"
+            ]
         if self._judged(name) == "test":
             return []
         return [
@@ -123,12 +140,37 @@ class Sources:
         ]
 
     def trained_patients(self, name: str) -> set[str]:
-        """Patients of a data set that the model learned from or was chosen by."""
-        if self._trained is None or self._trained.source != self.kind(name):
+        """Patients of a data set that the model learned from, if of fewer then drawn among these,
+        or was chosen by.
+        """
+        one, trained = self._data[name], self._trained
+        if trained is None or not _is_trained(one, trained):
             return set()
-        roles = self.facts(name).roles
-        opened = [self.open(name, role)[1] for role in ("train", "validation") if role in roles]
-        return {str(one) for source in opened for one in source.metadata()["patient_id"]} - {""}
+        roles, found = registry.roles(one.kind), set()
+        for role in ("train", "validation"):
+            if role in roles:
+                # Divided as for training, whatever the shares of this evaluation are.
+                source = registry.open_source(
+                    one.kind,
+                    one.root or trained_on(trained)[one.kind],
+                    roles[role],
+                    options=trained[one.kind].to_dict(),
+                    image_size=self._image_size,
+                    seed=trained.seed,
+                )
+                found |= set(map(str, source.metadata()["patient_id"]))
+        return found - {""}
+
+    def may_be_trained_on(self, name: str, role: str) -> bool:
+        """Whether the patients of a role may be some that the model learned from.
+
+        Never those of the test split as it was at training.
+        """
+        one, trained = self._data[name], self._trained
+        if role == "all" or trained is None or one.kind not in trained:
+            return role == "all"
+        as_trained = one.options == trained[one.kind].to_dict() and one.seed == trained.seed
+        return role == "test" and not (as_trained and not one.splits)
 
     def _judged(self, name: str) -> str:
         return self._data[name].judged
@@ -159,6 +201,20 @@ class Sources:
         return self._opened[key]
 
 
+def _check_splits(name: str, splits: Mapping[str, str], facts: SourceFacts) -> None:
+    known_splits = (*facts.splits, "")
+    for role, split in splits.items():
+        for what, given, known in (
+            ("role", role, facts.roles),
+            ("split", split, known_splits),
+        ):
+            if given not in known:
+                raise ValueError(
+                    f"data set {name}: splits={dict(splits)}: there is no {what} {given!r}; use "
+                    f"{', '.join(filter(None, known))}"
+                )
+
+
 def _without_outline(lacking: Sequence[str], outlined: Sequence[str]) -> str:
     words = f"has no outline of {', '.join(lacking)}, but of {', '.join(outlined) or 'nothing'}"
     near = [one for name in lacking for one in difflib.get_close_matches(name, outlined, 1, 0.7)]
@@ -170,14 +226,21 @@ def _as_trained(one: DataSet, trained) -> DataSet:
 
     What is given still counts: with another seed a simulator draws other patients.
     """
-    if trained is None or trained.source != one.kind:
+    if trained is None or not _is_trained(one, trained):
         return dataclasses.replace(one, seed=one.seed or 0)
-    root = one.root or trained.root
-    if _resolved(root) != _resolved(trained.root) and not registry.is_one_data_set(one.kind):
-        return dataclasses.replace(one, seed=one.seed or 0)
+    root = one.root or trained_on(trained)[one.kind]
     options = trained[one.kind].to_dict() | dict(one.options)
     seed = trained.seed if one.seed is None else one.seed
-    return DataSet(one.kind, root, options, seed, one.judged)
+    return DataSet(one.kind, root, options, seed, one.judged, one.splits)
+
+
+def _is_trained(one: DataSet, trained: ConfigDict) -> bool:
+    """Whether it is the data set that was trained on."""
+    roots = trained_on(trained)
+    if one.kind not in roots:
+        return False
+    there = roots[one.kind]
+    return _resolved(one.root or there) == _resolved(there) or registry.is_one_data_set(one.kind)
 
 
 def _apart(facts: SourceFacts) -> bool:

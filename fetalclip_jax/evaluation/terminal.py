@@ -20,6 +20,8 @@ def lines(result: Result) -> str:
             f"  to compare with: {baseline.description}, {_words(baseline.metric)} "
             f"{shown(baseline.estimate)}"
         )
+    if judged_by := result.details.get("judged_by"):
+        parts.append(f"  judged by: {judged_by}")
     for point in result.curve:
         estimate = Estimate(point["mean"], point["low"], point["high"])
         parts.append(f"  {of_size(result, int(point['patients'])):>13}: {shown(estimate)}")

@@ -139,7 +139,12 @@ def partitions(report: Report) -> Iterator[str]:
             yield f"{one.data_name}, {store}."
     for run in report.contents.runs:
         if source := run.config.get("data", {}).get("source"):
-            yield f"{run.name} was trained on split 'train' of {source}."
+            words = f"{run.name} was trained on split 'train' of {source}"
+            if patients := run.config["data"].get("train_patients"):
+                words += f", {patients} patients of it"
+            for other, _, share in run.config["data"].get("mixture", ()):
+                words += f", and on {other} for {100 * share:g} % of every batch"
+            yield f"{words}."
 
 
 def level(report: Report) -> Iterator[str]:
@@ -174,7 +179,7 @@ def internal(report: Report) -> Iterator[str]:
             f"split {' and '.join(map(repr, provenance.splits(one)))}.",
         )
         for one in report.contents.evaluated
-        if _trained_on(report, one) == one.result.data.get("kind", "not recorded")
+        if one.result.data.get("kind", "not recorded") in _trained_on(report, one).split(" + ")
     ]
     yield from together(pairs)
 
@@ -184,7 +189,8 @@ def external(report: Report) -> Iterator[str]:
         (one.model_name, f"{one.data_name}, other data than it was trained on ({trained_on}).")
         for one in report.contents.evaluated
         if one.result.data.get("kind")
-        and (trained_on := _trained_on(report, one)) not in ("", one.result.data["kind"])
+        and (trained_on := _trained_on(report, one))
+        and one.result.data["kind"] not in trained_on.split(" + ")
     ]
     yield from together(pairs)
     known = {one.model_name: _trained_on(report, one) for one in report.contents.evaluated}
@@ -244,5 +250,8 @@ def _trained_on(report: Report, one: Evaluated) -> str:
         return trained_on
     for run in report.contents.runs:
         if provenance.lies_in(one, run):
-            return run.config.get("data", {}).get("source", "")
+            data = run.config.get("data", {})
+            return " + ".join(
+                filter(None, [data.get("source", ""), *(row[0] for row in data.get("mixture", ()))])
+            )
     return ""

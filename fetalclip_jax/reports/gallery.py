@@ -56,7 +56,7 @@ def _rows(groups, columns: int) -> bytes:
 
 
 def _draw(judged: Judged, image: np.ndarray, image_axes, bar_axes) -> None:
-    image_axes.imshow(_square(image), cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
+    image_axes.imshow(square(image), cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
     title = f"true: {display(judged.label)}"
     if judged.surest:
         title += f"\nmargin {judged.margin:.2f}"
@@ -84,7 +84,7 @@ def _draw(judged: Judged, image: np.ndarray, image_axes, bar_axes) -> None:
     bar_axes.set_ylim(2.6, -0.6)
 
 
-def _square(image: np.ndarray) -> np.ndarray:
+def square(image: np.ndarray) -> np.ndarray:
     """The image in the middle of a black square, as the model sees it."""
     height, width = image.shape[:2]
     side = max(height, width)

@@ -42,7 +42,7 @@ def mistakes(report: Report) -> Iterator[str]:
     """The wrong answers that each model was surest of, in the order of the page."""
     shown: dict[str, _Shown] = collections.defaultdict(_Shown)
     without = []
-    for one in _pictured(report):
+    for one in pictured(report):
         found = _load(report, one)
         if surest := [pair for pair in found if pair[0].surest]:
             block = shown[one.result.study]
@@ -62,7 +62,7 @@ def mistakes(report: Report) -> Iterator[str]:
 def by_hash(report: Report) -> Iterator[str]:
     """Right and wrong answers, neither easy nor striking ones, in the order of the page."""
     shown: dict[str, _Shown] = collections.defaultdict(_Shown)
-    for one in _pictured(report):
+    for one in pictured(report):
         if found := [pair for pair in _load(report, one, say=True) if not pair[0].surest]:
             block = shown[one.result.study]
             block.pictures.append(_by_hash(report, one, found))
@@ -95,7 +95,7 @@ def _blocks(
             yield page.details(f"{title}: these images as a table", table)
 
 
-def _pictured(report: Report) -> list[Evaluated]:
+def pictured(report: Report) -> list[Evaluated]:
     """A baseline, and a study of how much, not of which, show no single images."""
     return [
         one

@@ -10,6 +10,7 @@ from fetalclip_jax.reports import (
     calibration,
     classification,
     comparison,
+    confusions,
     curves,
     data_checks,
     explanation,
@@ -56,6 +57,7 @@ def add_all(
     report.add("Calibration and abstention", *calibration.section(report, reliability.calibrations))
     report.add("Near-duplicates and doubtful labels", *data_checks.parts(report))
     report.add("Worst confident mistakes", *images.mistakes(report))
+    report.add("What is mistaken for what", *confusions.section(report))
     report.add("Example images", *images.by_hash(report))
 
 
@@ -126,7 +128,9 @@ def _age(report: Report, one: Evaluated, ages: age.AgePredictions) -> str:
     caption = (
         f"{ages.valid.size:,} head images with a true circumference of {ages.hc_mm.min():.0f} to "
         f"{ages.hc_mm.max():.0f} mm. A prediction is valid when the true circumference lies within "
-        "the WHO 2.5th to 97.5th percentile at the predicted age. "
+        "the WHO 2.5th to 97.5th percentile at the predicted age. Heads of the built-in phantom "
+        "grow by the same chart: a model that learned from simulated images was taught by what "
+        "judges it. "
     )
     constants = "; ".join(
         f"{baseline.description}, {100 * baseline.estimate.value:.1f} %"

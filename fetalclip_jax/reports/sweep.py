@@ -6,7 +6,7 @@ from typing import Any
 
 from fetalclip_jax import run as runs
 from fetalclip_jax.evaluation.comparisons import shown_p
-from fetalclip_jax.reports import naming, page, sweep_curves, sweep_figures
+from fetalclip_jax.reports import naming, page, sweep_curves, sweep_efficiency, sweep_figures
 from fetalclip_jax.reports.report import duration
 from fetalclip_jax.reports.sweep_figures import Cell, Grid
 from fetalclip_jax.sweeps.folder import Folder
@@ -31,6 +31,7 @@ def write(outcome: Outcome, folder: Folder) -> None:
 def _sections(outcome: Outcome, folder: Folder) -> Iterator[tuple[str, str]]:
     yield "Heat map", _heat_maps(outcome, folder)
     yield "Data efficiency", sweep_curves.section(outcome, folder)
+    yield "Patients trained on", sweep_efficiency.section(outcome, folder)
     yield "Settings", _settings(outcome, folder)
     yield "Comparisons", _comparisons(outcome)
     yield "Points", _points(outcome, folder)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 
 from fetalclip_jax.config import flatten
+from fetalclip_jax.data import subset
+from fetalclip_jax.datasets import registry
 from fetalclip_jax.evaluation import studies
 from fetalclip_jax.evaluation.sources import DataSet, Sources
 from fetalclip_jax.sweeps.folder import Folder
@@ -49,15 +51,21 @@ def _once(
 
 
 def _check_data(plan: Plan, point: Point) -> None:
-    config = point.config
-    there, size = len(inputs.source(config, "train")), config.train.global_batch_size
-    used = config.data.train_images or there
-    if not size <= used <= there:
+    config, data = point.config, point.config.data
+    train = inputs.source(config, "train")
+    there, size = len(train), config.train.global_batch_size
+    if data.train_patients:
+        subset.first_names(train, data.train_patients, config.seed)
+    for other, _ in inputs.mixed_in(config):
+        inputs.source(other, registry.roles(other.data.source)["train"])
+    used = data.train_images or there
+    # Of few patients, and of parts of a mixture, a batch may hold an image several times.
+    repeats = data.train_patients or data.mixture
+    if used > there or (size > used and not repeats):
         raise ValueError(
             f"config.train.global_batch_size={size} and config.data.train_images={used} do not "
             f"fit the {there} images of the training split: batch <= train_images <= split"
         )
-    data = config.data
     one = DataSet(data.source, data.root, judged=plan.judging.patients)
     sources = Sources({data.source: one}, data, config.model.vision_cfg.image_size)
     for name in plan.judging.studies:

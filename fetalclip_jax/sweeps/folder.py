@@ -23,6 +23,7 @@ from fetalclip_jax import continuation
 from fetalclip_jax import run as runs
 from fetalclip_jax.config import load_config
 from fetalclip_jax.data import record_files
+from fetalclip_jax.datasets import registry
 from fetalclip_jax.evaluation import result as results
 from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.sweeps.plan import TEMPERATURE, Plan, Point
@@ -188,6 +189,7 @@ class Folder:
         with _locked(place / ".lock") if runs.is_lead() else contextlib.nullcontext():
             for split in splits:
                 inputs.open_records(point.config, own.workdir, split)
+            inputs.open_mixed_in(point.config, own.workdir)
 
     def _link(self, place: pathlib.Path, digest: str) -> None:
         folder = self.workdir / "records" / digest
@@ -224,6 +226,9 @@ def _digest(point: Point, splits: Sequence[str]) -> str:
     described = {
         split: record_files.describe(inputs.source(point.config, split), size) for split in splits
     }
+    for other, _ in inputs.mixed_in(point.config):
+        mixed_in = inputs.source(other, registry.roles(other.data.source)["train"])
+        described[other.data.source] = record_files.describe(mixed_in, size)
     text = json.dumps(described, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

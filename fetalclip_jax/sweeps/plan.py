@@ -250,7 +250,7 @@ def short(field: str, fields: Sequence[str]) -> str:
 
 
 def _word(value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else "" if value == () else str(value)
     if isinstance(value, float) and float(text) != value:
         text = repr(value)
     word = re.sub(r"[^\w.+-]+", "_", text).strip("_")

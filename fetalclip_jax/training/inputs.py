@@ -11,12 +11,15 @@ from fetalclip_jax import storage, tokenizers
 from fetalclip_jax.config import class_names
 from fetalclip_jax.data import pipeline, records, subset
 from fetalclip_jax.data.labelled import LabelledRecords
+from fetalclip_jax.data.mixture import Mixture
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.datasets.checked import CheckedSource
 from fetalclip_jax.labels import TASKS
 from fetalclip_jax.parallel import distributed
 from fetalclip_jax.run import Run, whole_folder
 from fetalclip_jax.training import origin
+
+Records = records.RecordDataset | subset.Subset | Mixture
 
 # Held-out batches whose loss is logged with every checkpoint.
 _VALIDATION_BATCHES = 4
@@ -48,6 +51,38 @@ def validation_split(config: ConfigDict) -> str:
     return registry.roles(config.data.source)["validation"]
 
 
+def mixed_in(config: ConfigDict) -> list[tuple[ConfigDict, float]]:
+    """The configuration as it reads each data set of `config.data.mixture`, and its share.
+
+    Raises:
+      ValueError: a row that is none, a data set twice, or shares that leave nothing for the first.
+    """
+    found, names, rows = [], [config.data.source], config.data.mixture
+    where = f"config.data.mixture={rows!r}"
+    for row in rows:
+        if not (isinstance(row, (tuple, list)) and [*map(type, row)] == [str, str, float]):
+            raise ValueError(
+                f"{where}: {row!r} is not (source, root, share), such as ('phantom', '', 0.5)"
+            )
+        source, root, share = row
+        registry.roles(source)
+        if source in names:
+            raise ValueError(f"{where}: {source} is trained on already; name each data set once")
+        names.append(source)
+        other = config.copy_and_resolve_references()
+        other.data.update(
+            {"source": source, "root": root, "train_images": 0, "train_patients": 0, "mixture": ()}
+        )
+        found.append((other, share))
+    shares = [share for _, share in found]
+    if not all(share > 0 for share in shares) or sum(shares) >= 1:
+        raise ValueError(
+            f"{where}: shares of a batch must be above 0 and leave a part of it for "
+            f"{config.data.source}: together below 1"
+        )
+    return found
+
+
 def open_records(config: ConfigDict, workdir: storage.Path, split: str) -> records.RecordDataset:
     """Prepared records of one split, made on first use, by the lead process for all.
 
@@ -57,7 +92,29 @@ def open_records(config: ConfigDict, workdir: storage.Path, split: str) -> recor
     Raises:
       ValueError: as `source` and `data.records.prepare`.
     """
-    directory = Run(workdir).records(split)
+    return _open_records(config, workdir, split, split)
+
+
+def open_mixed_in(
+    config: ConfigDict, workdir: storage.Path
+) -> list[tuple[ConfigDict, records.RecordDataset, float]]:
+    """Records to train on of each data set of `config.data.mixture`; see `mixed_in`.
+
+    Raises:
+      ValueError: as `mixed_in` and `open_records`.
+    """
+    found = []
+    for other, share in mixed_in(config):
+        split = registry.roles(other.data.source)["train"]
+        folder = f"{other.data.source}-{split}"
+        found.append((other, _open_records(other, workdir, split, folder), share))
+    return found
+
+
+def _open_records(
+    config: ConfigDict, workdir: storage.Path, split: str, folder: str
+) -> records.RecordDataset:
+    directory = Run(workdir).records(folder)
 
     def prepare() -> None:
         records.prepare(
@@ -75,19 +132,50 @@ def open_records(config: ConfigDict, workdir: storage.Path, split: str) -> recor
     return records.RecordDataset(directory)
 
 
-def examples(
-    config: ConfigDict, workdir: storage.Path, split: str
-) -> records.RecordDataset | subset.Subset:
-    """What is learned from a split: its records, or some patients, or those with a label to learn.
+def examples(config: ConfigDict, workdir: storage.Path, split: str) -> Records:
+    """What is learned from a split: its records, or those with a label to learn; of "train" also
+    some patients alone, or a mixture with other data sets.
 
-    Says how many have a label, and what the others are.
+    Says how many have a label, and what the others are, and what a batch is made of.
 
     Raises:
-      ValueError: as `open_records` and `data.subset.of_patients`; no record has a label.
+      ValueError: as `open_mixed_in`, `data.subset.of_patients` and `first_patients`; both numbers
+        of what to train on are given; no record has a label.
     """
     dataset = open_records(config, workdir, split)
-    if split == "train" and config.data.train_images:
-        dataset = subset.of_patients(dataset, config.data.train_images, config.data.seed)
+    if split != "train":
+        return _labelled(config, dataset, split)
+    images, patients = config.data.train_images, config.data.train_patients
+    if images and patients:
+        raise ValueError(
+            f"config.data.train_images={images} and config.data.train_patients={patients}: give "
+            "one of them"
+        )
+    if images:
+        dataset = subset.of_patients(dataset, images, config.data.seed)
+    if patients:
+        dataset = subset.first_patients(dataset, patients, config.seed)
+    dataset = _labelled(config, dataset, split)
+    others = open_mixed_in(config, workdir)
+    return _mixed(config, dataset, others) if others or patients else dataset
+
+
+def _mixed(config: ConfigDict, dataset: records.RecordDataset | subset.Subset, others) -> Mixture:
+    parts, names, shares = [dataset], [config.data.source], [1 - sum(one for *_, one in others)]
+    for other, found, share in others:
+        parts.append(_labelled(other, found, "train"))
+        names.append(other.data.source)
+        shares.append(share)
+    mixture, size = Mixture(parts, names, shares), config.train.global_batch_size
+    for name, (images, rows) in zip(names, mixture.parts_of_batch(size), strict=True):
+        often = f", each {rows / images:.3g} times" if rows > images else ""
+        distributed.say(f"{name}: {images} images, {rows} rows of a batch of {size}{often}")
+    return mixture
+
+
+def _labelled(
+    config: ConfigDict, dataset: records.RecordDataset | subset.Subset, split: str
+) -> records.RecordDataset | subset.Subset:
     if not class_names(config):
         return dataset
     labelled = LabelledRecords(dataset, TASKS[config.loss.labels])
@@ -132,7 +220,7 @@ def _make_tokenizer(config: ConfigDict, folder: storage.Path) -> None:
 
 def train_batches(
     config: ConfigDict,
-    dataset: records.RecordDataset | subset.Subset,
+    dataset: Records,
     tokenizer: tokenizers.Tokenizer,
     *,
     first_step: int,

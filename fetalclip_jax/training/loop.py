@@ -253,6 +253,7 @@ def _check_numbers(config: ConfigDict, mesh: Mesh) -> None:
         raise ValueError(
             f"config.train.ema_decay={settings.ema_decay} is not from 0 (no average) to below 1"
         )
+    inputs.mixed_in(config)
     validated = ("val_loss", "ema_val_loss") if settings.ema_decay else ("val_loss",)
     if settings.keep_best not in ("", *validated):
         raise ValueError(

@@ -36,3 +36,20 @@ def test_patients_stay_together(dataset):
 def test_more_than_there_are_is_refused(dataset):
     with pytest.raises(ValueError, match=r"train_images=25, but the training split has 24"):
         subset.of_patients(dataset, 25, seed=0)
+
+
+def test_fewer_patients_are_among_more_and_keep_all_their_images(dataset):
+    chosen = [subset.first_patients(dataset, count, seed=3) for count in (1, 4, 12)]
+    assert [len(one) for one in chosen] == [2, 8, 24]
+    assert ids(chosen[0]) < ids(chosen[1]) < ids(chosen[2])
+    assert ids(subset.first_patients(dataset, 4, seed=4)) != ids(chosen[1])
+    names = subset.first_names(dataset, 4, seed=3)
+    assert set(chosen[1].metadata()["patient_id"]) == set(names)
+    # Pinned: who are the first patients depends on nothing but the seed and their names.
+    assert names == ["patient-2", "patient-4", "patient-8", "patient-7"]
+
+
+@pytest.mark.parametrize("count", [-1, 13])
+def test_more_patients_than_there_are_are_refused(dataset, count):
+    with pytest.raises(ValueError, match=rf"train_patients={count}, but .* has 12 patients; use 1"):
+        subset.first_patients(dataset, count, seed=0)

@@ -135,7 +135,7 @@ def test_hc18_missing_folder_files_and_bad_arguments(hc18_folder, tmp_path):
         HC18Source(tmp_path)
     root = hc18_folder()
     with pytest.raises(
-        ValueError, match="no split 'valid'; it has train, validation, test, all, test_set"
+        ValueError, match="no split 'valid'; it has train, validation, not_test, test"
     ):
         HC18Source(root, "valid")
     with pytest.raises(ValueError, match=r"test_share is 1.0"):

@@ -1,7 +1,10 @@
 """Results made by hand, as analyses read them from disk."""
 
+import types
+
 import numpy as np
 
+from fetalclip_jax.data.example import Example
 from fetalclip_jax.evaluation.answers import Answers
 from fetalclip_jax.evaluation.result import Estimate, Predictions, Result
 
@@ -41,3 +44,21 @@ def result(found: Predictions, study="zero_shot.planes", *, metrics=None, **fiel
 def answered(labels, answers, patients=None, classes=CLASSES, groups=None) -> Predictions:
     """Of answers, indices of the classes, each of them sure."""
     return predictions(np.eye(len(classes))[answers], labels, patients, classes, groups)
+
+
+def source(ids, columns=None, first=0):
+    """Images whose pixels are their number."""
+
+    class Source:
+        facts = types.SimpleNamespace(group_columns=())
+
+        def __len__(self):
+            return len(ids)
+
+        def __getitem__(self, index):
+            return Example(ids[index], np.full((2, 3), first + index, np.uint8))
+
+        def metadata(self):
+            return {"example_id": np.array(ids)} | (columns or {})
+
+    return Source()

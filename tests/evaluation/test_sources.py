@@ -89,3 +89,45 @@ def test_no_study_learns_from_the_validation_patients_that_it_judges(trained_on)
     everyone = studies.create("zero_shot.planes", protocol="paper")
     assert "validation patients, and zero_shot.planes on all" in sources.lacks("phantom", everyone)
     assert sources.lacks("phantom", studies.create("zero_shot.planes")) == ""
+
+
+def test_another_split_may_take_a_role_and_is_said(hc18_folder, trained_on):
+    root = str(hc18_folder(patients=20))
+    judged = {"test": "not_test", "train": "", "fit": "validation"}
+    sources = Sources({"heads": DataSet("hc18", root, {"test_share": 0.5}, splits=judged)}, None, 8)
+    plain = Sources({"heads": DataSet("hc18", root, {"test_share": 0.5})}, None, 8)
+    split, source = sources.open("heads", "test")
+    assert split == "not_test"
+    held_back = patients(plain.open("heads", "test")[1])
+    assert patients(source) == patients(plain.open("heads", "all")[1]) - held_back
+    assert len(held_back) == 10
+    assert sources.open("heads", "fit")[0] == "validation"
+    assert "train" not in sources.facts("heads").roles
+    (note,) = sources.notes("heads")
+    assert note.startswith("judged on the patients of its split 'not_test', not on its test")
+    assert plain.notes("heads") == []
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"test": "official_train"}, "there is no split 'official_train'; use train, validation,"),
+        ({"tests": "train"}, "there is no role 'tests'; use train, validation, fit, test, all"),
+    ],
+)
+def test_a_role_or_split_that_is_none_is_refused(splits, message, hc18_folder):
+    sources = Sources({"heads": DataSet("hc18", str(hc18_folder()), splits=splits)}, None, 8)
+    with pytest.raises(ValueError, match=f"data set heads: splits=.*: {message}"):
+        sources.open("heads", "test")
+
+
+def test_other_shares_than_those_of_training_judge_patients_that_were_learned_from(
+    trained_on, hc18_folder
+):
+    trained = trained_on("hc18", hc18_folder(patients=20), test_share=0.2)
+    sources = Sources({"heads": DataSet("hc18", "", {"test_share": 0.5})}, trained, 8)
+    assert len(sources.trained_patients("heads")) == 16
+    assert len(patients(sources.open("heads", "test")[1]) & sources.trained_patients("heads")) == 6
+    assert sources.may_be_trained_on("heads", "test")
+    as_trained = Sources({"heads": DataSet("hc18", "")}, trained, 8)
+    assert not as_trained.may_be_trained_on("heads", "test")

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from fetalclip_jax import reports
-from fetalclip_jax.evaluation import examples
+from fetalclip_jax.evaluation import confusions, examples
 from fetalclip_jax.evaluation.result import Predictions
 from fetalclip_jax.labels import BRAIN_PLANES, PLANES
 from fetalclip_jax.reports import images, plots
+from tests.evaluation import saved
 from tests.reports.conftest import (
     DATA,
     MODEL,
@@ -216,6 +217,26 @@ def test_examples_of_an_earlier_version_are_shown_and_their_lack_of_mistakes_is_
     page = read_page(reports.build([tmp_path / "results"], tmp_path / "page.html"))
     assert "evaluate again to see them: Zero-shot brain planes of quickstart" in page.text
     assert "A hash of the image id picks the images" in page.text
+
+
+def test_what_is_mistaken_for_what_is_shown_pair_by_pair(tmp_path):
+    brain = classification("zero_shot.brain", BRAIN_PLANES, accuracy=0.6)
+    save([brain], tmp_path / "results")
+    found, folder = brain.predictions, tmp_path / "results" / "quickstart" / "phantom"
+    judged = saved.source(found.example_id.tolist())
+    drawn = saved.source(["d0"], {"brain_plane": np.array([BRAIN_PLANES[0]])})
+    confusions.keep(folder, brain.study, found, judged, ("simulated", drawn, "brain_plane"))
+    pairs = confusions.pairs(found)
+    assert len(pairs) > 2
+    page = read_page(reports.build([tmp_path / "results"], tmp_path / "page.html"))
+    for label, prediction, count in pairs:
+        total = (found.label == label).sum()
+        assert f"{count} of {total} images of {label} are taken for {prediction}." in page.text
+    assert len(list((tmp_path / "figures").glob("confusion_zero_shot_brain_*.png"))) == len(pairs)
+    assert "Images of simulated are not judged here; a hash picks them." in page.text
+    (folder / "confusions" / brain.study / "confusions.json").write_text("{}")
+    page = read_page(reports.build([tmp_path / "results"], tmp_path / "page.html"))
+    assert "confusions.json cannot be used" in page.text
 
 
 def test_a_model_without_mistakes_lacks_none(tmp_path):

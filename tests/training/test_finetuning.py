@@ -213,3 +213,25 @@ def test_a_plan_needs_the_description_of_the_model_alone(weights):
     assert origin.with_described_model(config).model.vision_cfg.layers == 12
     config = adapted(weights[0])
     assert origin.with_described_model(config).model.vision_cfg.width == 32
+
+
+def test_few_patients_and_a_simulator_are_trained_on_at_once_and_resumed(
+    weights, hc18_folder, tmp_path, capsys
+):
+    config = experiment(steps=3, checkpoint_every=2, keep_best="")
+    config.init_from = str(weights[0])
+    config.data.update({"source": "hc18", "root": str(hc18_folder(50)), "train_patients": 2})
+    config.data.mixture = (("phantom", "", 0.5),)
+    whole = train(config, tmp_path / "whole")
+    said = capsys.readouterr().out
+    assert "hc18: 4 images, 4 rows of a batch of 8" in said
+    assert "phantom: 24 images, 4 rows of a batch of 8" in said
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "3")
+    shutil.rmtree(tmp_path / "cut" / "records" / "phantom-train")  # made anew
+    again = train(config, tmp_path / "cut")
+    for name, leaf in flat(whole.params).items():
+        np.testing.assert_array_equal(leaf, flat(again.params)[name])
+    assert not np.array_equal(
+        flat(whole.params)["visual/projection"], flat(weights[1].params)["visual/projection"]
+    )

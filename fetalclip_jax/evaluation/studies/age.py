@@ -30,6 +30,11 @@ from fetalclip_jax.evaluation.text_features import encode_tokens
 from fetalclip_jax.models.clip import unit_length
 
 PAPER = {"role": "all", "resample_by": "image"}
+JUDGED_BY = (
+    "a prediction is valid where the circumference is normal for it on the WHO growth chart; heads "
+    "of the built-in phantom grow by the same chart, so that a model which learned from simulated "
+    "images was taught by what judges it"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +118,7 @@ class Age:
                 "left_out": left_out,
                 "resample_by": settings.resample_by,
                 "templates": list(self.templates),
+                "judged_by": JUDGED_BY,
                 "ages_known": int(answers.known.sum()),
                 "scores": "mean over the templates of 100 x cosine with each day's prompt",
             }

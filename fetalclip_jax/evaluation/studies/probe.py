@@ -22,7 +22,7 @@ from fetalclip_jax.evaluation.studies.probe_settings import (
 )
 from fetalclip_jax.evaluation.studies.settings import resolve
 from fetalclip_jax.evaluation.studies.tasks import COLUMNS
-from fetalclip_jax.evaluation.study import Need
+from fetalclip_jax.evaluation.study import AtSize, Need
 from fetalclip_jax.labels import OTHER
 
 # The published head on the published images: features as they are, one learning rate.
@@ -112,6 +112,12 @@ class Probe:
     def measures(predictions: Predictions, task: str) -> dict[str, Measured]:
         """See `evaluation.study.Study`."""
         return measures(Answers.of(predictions), task)
+
+    @staticmethod
+    def at(predictions: Predictions, size: str) -> AtSize:
+        """The macro F1 of models trained on so many patients; see `evaluation.study.Study`."""
+        answers = Answers.of(predictions, size)
+        return AtSize(answers.macro_f1(), answers.run_macro_f1())
 
     def _unsaid(self) -> dict[str, list[str]]:
         """What the intervals do not hold."""

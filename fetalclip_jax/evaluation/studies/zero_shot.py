@@ -21,7 +21,7 @@ from fetalclip_jax.evaluation.statistics.measure import Measured
 from fetalclip_jax.evaluation.studies.classification import Classification
 from fetalclip_jax.evaluation.studies.settings import Settings, resolve
 from fetalclip_jax.evaluation.studies.tasks import COLUMNS, Task
-from fetalclip_jax.evaluation.study import Need
+from fetalclip_jax.evaluation.study import AtSize, Need
 
 # Planes of the paper that compete and are never the truth, whatever a data set labels.
 DISTRACTORS = {"planes": ("kidney", "lips_nose", "profile_patient", "spine")}
@@ -103,6 +103,12 @@ class ZeroShot:
     def measures(predictions: Predictions, task: str) -> dict[str, Measured]:
         """See `evaluation.study.Study`."""
         return Answers.of(predictions).measures()
+
+    @staticmethod
+    def at(predictions: Predictions, size: str) -> AtSize:
+        """The macro F1 of models trained on so many patients; see `evaluation.study.Study`."""
+        answers = Answers.of(predictions, size)
+        return AtSize(answers.macro_f1(), answers.run_macro_f1())
 
 
 def classify(
