@@ -38,7 +38,13 @@ CAPTION = (
 _TOKENS = 33
 # Steps timed in each turn.
 _TIMED = 2
-_LOSS = {"kind": "softmax", "block_size": 0, "exchange": "gather"}
+_LOSS = {
+    "kind": "softmax",
+    "block_size": 0,
+    "exchange": "gather",
+    "consistency_weight": 0.0,
+    "consistency": "cosine",
+}
 
 
 class Ours:

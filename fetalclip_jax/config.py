@@ -1,5 +1,6 @@
 """Every field an experiment has, with its default. Files in `configs/` change some of them."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from ml_collections.config_dict import placeholder
 
 from fetalclip_jax import config_files, run, storage
 from fetalclip_jax.config_files import one_line
+from fetalclip_jax.data.augment import AugmentConfig
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.labels import TASKS
 from fetalclip_jax.models import presets
@@ -55,9 +57,8 @@ def default_config() -> ConfigDict:
             "positives": "text",  # captions that mean the same: text (to the letter) | facts
         }
     )
-    config.augment = ConfigDict(
-        {"rotate_degrees": 7.0, "translate": 0.05, "jitter": 0.15, "flip": 0.5, "zoom": 0.0}
-    )
+    # Strengths of what is changed at random in training images, see data.augment.AugmentConfig.
+    config.augment = ConfigDict(dataclasses.asdict(AugmentConfig()))
     config.tokenizer = ConfigDict({"kind": "sentencepiece"})  # sentencepiece | clip_bpe
     # What to start from, with its tokenizer: a run, or weights, whatever `load` opens.
     config.init_from = ""
@@ -79,6 +80,10 @@ def default_config() -> ConfigDict:
             "block_size": 0,  # rows and columns of the logits in memory at a time; 0: all
             "exchange": "gather",  # gather | ring: how texts come to the other devices
             "labels": "planes",  # what `classify` tells apart: a name in labels.TASKS
+            # Of a term that makes features of one anatomy alike, seen by two machines; 0: none.
+            # For data that can be drawn twice: the phantom.
+            "consistency_weight": 0.0,
+            "consistency": "cosine",  # cosine | contrastive: against the others of the batch too
         }
     )
     config.train = ConfigDict(
@@ -201,6 +206,11 @@ def build_model(config: ConfigDict) -> CLIP:
         lora=LoRA(**config.lora) if config.lora.targets else None,
         classes=len(class_names(config)),
     )
+
+
+def images_per_example(config: ConfigDict) -> int:
+    """Pictures of each example that a step encodes: two where they are to have features alike."""
+    return 2 if config.loss.consistency_weight > 0 else 1
 
 
 def class_names(config: ConfigDict) -> tuple[str, ...]:

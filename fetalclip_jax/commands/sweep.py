@@ -49,10 +49,13 @@ def run(given: argparse.Namespace, overrides: list[str]) -> int:
     if given.point is not None:
         return _run_point(given, overrides)
     from fetalclip_jax.sweeps import plan as plans
+    from fetalclip_jax.sweeps import stopping
     from fetalclip_jax.sweeps.folder import Folder
 
     folder = Folder(given.workdir)
     plan = folder.resolved(plans.read(given.config, overrides))
+    if given.stop_early:
+        stopping.check(plan.judging)
     if given.list:
         _list(plan, folder)
     elif given.collect:

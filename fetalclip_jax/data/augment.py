@@ -9,16 +9,28 @@ import numpy as np
 from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
+from fetalclip_jax.data import appearance
+
+_LARGEST = {
+    "rotate_degrees": 180.0,
+    "translate": 1.0,
+    "jitter": 1.0,
+    "flip": 1.0,
+    "flip_vertical": 1.0,
+    "zoom": 1.0,
+} | appearance.LARGEST
+
 
 @dataclasses.dataclass(frozen=True)
-class AugmentConfig:
-    """Strength of `train_augment`; zero turns a part off.
+class AugmentConfig(appearance.Appearance):
+    """Strength of `train_augment`; zero turns a part off. Further ones are those of `Appearance`.
 
     Attributes:
       rotate_degrees: rotation is uniform within plus or minus this angle.
       translate: shift along each axis, as a share of the side, within plus or minus this.
       jitter: brightness and contrast are each scaled by a factor within 1 plus or minus this.
       flip: probability of a horizontal flip.
+      flip_vertical: probability of a vertical flip: the fetus lies the other way up.
       zoom: the logarithm of the magnification is within plus or minus this. The caption of a
         magnified image quotes the pixel spacing it then has.
     """
@@ -27,19 +39,13 @@ class AugmentConfig:
     translate: float = 0.05
     jitter: float = 0.15
     flip: float = 0.5
+    flip_vertical: float = 0.0
     zoom: float = 0.0
 
     def __post_init__(self):
-        limits = {
-            "rotate_degrees": 180.0,
-            "translate": 1.0,
-            "jitter": 1.0,
-            "flip": 1.0,
-            "zoom": 1.0,
-        }
-        for field, largest in limits.items():
+        for field, largest in _LARGEST.items():
             value = getattr(self, field)
-            if not 0 <= value <= largest:
+            if not 0 <= value <= largest:  # nor is NaN
                 raise ValueError(f"augment.{field} is {value}; use a number from 0 to {largest:g}")
 
     @classmethod
@@ -61,10 +67,11 @@ def train_augment(
     config: AugmentConfig,
     zoom: float = 1.0,
 ) -> UInt8[np.ndarray, "h w *c"]:
-    """Rotation, shift, brightness, contrast and flip of a training image; black border.
+    """Rotation, shift, brightness, contrast and flips of a training image; black border.
 
-    Strengths follow the recipe of MobileFetalCLIP (arXiv 2603.05421), section on training; flip and
-    zoom are this project's.
+    Then what another machine would make of it, see `appearance.change_appearance`. Strengths of
+    rotation, shift and jitter follow the recipe of MobileFetalCLIP (arXiv 2603.05421), section on
+    training; the rest is this project's.
 
     Args:
       zoom: magnification about the centre. It is the caller's to draw (`draw_zoom`), for the
@@ -79,7 +86,12 @@ def train_augment(
         image = _affine(image, config.rotate_degrees * angle, shift, zoom)
     if config.jitter:
         image = _adjust(image, 1 + config.jitter * brightness, 1 + config.jitter * contrast)
-    return np.ascontiguousarray(image[:, ::-1]) if flip else image
+    if flip:
+        image = image[:, ::-1]
+    if rng.random() < config.flip_vertical:
+        image = image[::-1]
+    image = np.ascontiguousarray(image)
+    return appearance.change_appearance(image, rng, config) if config.changes_appearance else image
 
 
 def draw_zoom(rng: np.random.Generator, config: AugmentConfig) -> float:

@@ -21,7 +21,7 @@ from fetalclip_jax.data.encoding import (
     is_colour_png,
 )
 from fetalclip_jax.data.example import BadExampleError
-from fetalclip_jax.data.preparation import encoded_records, stores_extra
+from fetalclip_jax.data.preparation import encoded_records, stores_extra, stores_second_images
 
 SPLIT = "records"
 
@@ -97,6 +97,8 @@ class ImageText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         features |= {
             column: tfds.features.Scalar(dtype=np.float32) for column in RECORD_NUMBER_COLUMNS
         }
+        if stores_second_images(self._source):
+            features["second_image"] = tfds.features.Scalar(dtype=np.object_, doc="PNG, square")
         if stores_extra(self._source):
             features["extra"] = tfds.features.Text(doc="JSON: further labels and groups")
         return _LocalInfo(

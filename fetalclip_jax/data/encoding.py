@@ -33,7 +33,7 @@ RECORD_COLUMNS = RECORD_TEXT_COLUMNS + RECORD_NUMBER_COLUMNS
 def encode_example(
     example: Example, image_size: int, *, ranges: Ranges = PLAUSIBLE, with_extra: bool = False
 ) -> dict[str, Any]:
-    """One record: the columns, `image` (PNG bytes at image_size x image_size) and masks.
+    """One record: the columns, images (PNG bytes at image_size x image_size) and masks.
 
     Args:
       example: what to store.
@@ -48,6 +48,7 @@ def encode_example(
     image = np.asarray(example.image)
     record: dict[str, Any] = {
         "image": encode_png(square_resize(image, image_size)),
+        **_encode_second_image(example, image_size),
         **_encode_masks(example, image_size),
     }
     for column in RECORD_TEXT_COLUMNS:
@@ -91,6 +92,9 @@ def decode_record(record: Mapping[str, Any], *, colour: bool, with_masks: bool =
         pixel_spacing_mm=number["resized_spacing_mm"],
         hc_mm=number["hc_mm"],
         masks=_decode_masks(record) if with_masks else None,
+        second_image=(
+            decode_png(record["second_image"], colour=colour) if "second_image" in record else None
+        ),
         extra=decode_extra(record),
     )
 
@@ -133,6 +137,12 @@ def _encode_masks(example: Example, image_size: int) -> dict[str, Any]:
         grey = square_resize(mask.astype(np.uint8) * 255, image_size)
         planes.append(np.where(grey >= 128, 255, 0).astype(np.uint8))
     return {"mask_names": "\n".join(masks), "masks": encode_png(np.concatenate(planes))}
+
+
+def _encode_second_image(example: Example, image_size: int) -> dict[str, Any]:
+    if example.second_image is None:
+        return {}
+    return {"second_image": encode_png(square_resize(example.second_image, image_size))}
 
 
 def _decode_masks(record: Mapping[str, Any]) -> dict[str, np.ndarray] | None:

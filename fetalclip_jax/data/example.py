@@ -64,6 +64,8 @@ class Example:
       masks: structure name -> bool [H, W].
       extra: further labels, and what results may be grouped by (machine, operator), by name.
       frames: of a clip; None for a single image.
+      second_image: what another machine shows of the same anatomy at the same scale, from sources
+        that are asked for it; uint8, of any size whose longer side is that of `image`.
     """
 
     example_id: str
@@ -79,6 +81,7 @@ class Example:
     masks: Mapping[str, np.ndarray] | None = None
     extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
     frames: Frames | None = None
+    second_image: np.ndarray | None = None
 
     def resized_spacing_mm(self, image_size: int) -> float | None:
         """Millimetres per pixel after padding to a square and resizing to `image_size`."""

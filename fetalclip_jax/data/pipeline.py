@@ -64,6 +64,7 @@ def train_iterator(
         image: uint8 [b, S, S] or [b, S, S, 3];  tokens: int32 [b, context];
         caption_ids: uint32 [b, 2], equal where the captions mean the same;
         record: int32 [b], the example's number in the data set;
+        second_image: like image, of a data set that has them;
         label: int32 [b], of a data set that has `labels`.
 
     Raises:

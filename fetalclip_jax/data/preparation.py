@@ -42,6 +42,11 @@ class _Encode:
             return error
 
 
+def stores_second_images(source) -> bool:
+    """Whether records of `source` have a column for `Example.second_image`."""
+    return getattr(getattr(source, "facts", None), "second_images", False)
+
+
 def stores_extra(source) -> bool:
     """Whether records of `source` have a column for `Example.extra`."""
     facts = getattr(source, "facts", None)

@@ -81,13 +81,14 @@ class Rows:
         matter who makes a row, or with which others.
         """
         epochs, records = np.divmod(numbers, len(self.dataset))
-        images, texts, meanings = [], [], []
+        images, seconds, texts, meanings = [], [], [], []
         for epoch, record, example in zip(
             epochs.tolist(), records.tolist(), self._examples(records.tolist()), strict=True
         ):
-            image, zoom = self._augmented(example, record, epoch)
+            image, second, zoom = self._augmented(example, record, epoch)
             text, meaning = self.captions(example, epoch, zoom)
             images.append(image)
+            seconds.append(second)
             texts.append(text)
             meanings.append(caption_id(meaning))
         rows = {
@@ -97,6 +98,8 @@ class Rows:
             "caption_ids": np.stack(meanings),
             "record": records.astype(np.int32),
         }
+        if seconds[0] is not None:
+            rows["second_image"] = np.stack(seconds)
         labels = getattr(self.dataset, "labels", None)
         return rows if labels is None else rows | {"label": labels[records]}
 
@@ -105,13 +108,19 @@ class Rows:
             return self.dataset.without_masks(records)
         return [self.dataset[record] for record in records]
 
-    def _augmented(self, example: Example, record: int, epoch: int) -> tuple[np.ndarray, float]:
+    def _augmented(
+        self, example: Example, record: int, epoch: int
+    ) -> tuple[np.ndarray, np.ndarray | None, float]:
+        """The image, the second one where there is one, and how much both are magnified."""
         if self.augment is None:
-            return example.image, 1.0
+            return example.image, example.second_image, 1.0
         rng = np.random.default_rng([_AUGMENT_STREAM, self.seed, record, epoch])
         # A caption that came with the image may quote its scale and cannot be changed.
         zoom = draw_zoom(rng, self.augment) if example.caption is None else 1.0
-        return train_augment(example.image, rng, self.augment, zoom), zoom
+        image, second = train_augment(example.image, rng, self.augment, zoom), example.second_image
+        if second is not None:
+            second = train_augment(second, rng, self.augment, zoom)
+        return image, second, zoom
 
 
 def caption_id(meaning: str) -> UInt32[np.ndarray, "2"]:

@@ -18,6 +18,7 @@ DEFAULTS = {
     "pool_images": 1500,
     "test_images": 1500,
     "with_masks": False,
+    "second_images": False,  # asked for by config.loss.consistency_weight
 }
 _COLUMNS = (
     "ga_days",
@@ -78,6 +79,7 @@ def open_split(
         image_size=image_size,
         images_per_patient=per_patient,
         with_masks=options["with_masks"],
+        second_images=options["second_images"],
     )
 
 
@@ -107,8 +109,9 @@ class PhantomSource:
         images_per_patient: int = 6,
         plane_weights: Mapping[str, float] | None = None,
         with_masks: bool = False,
+        second_images: bool = False,
     ):
-        """`image_size` is the longer side in pixels.
+        """`image_size` is the longer side in pixels; `second_images` are drawn by other machines.
 
         Raises:
           ValueError: for an empty or negative range.
@@ -131,6 +134,7 @@ class PhantomSource:
             roles=ROLES,
             columns=_COLUMNS,
             masks=_MASKS if with_masks else (),
+            second_images=second_images,
         )
         self.missing: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
@@ -146,12 +150,18 @@ class PhantomSource:
             "plane_weights": None if plane_weights is None else dict(plane_weights),
             "with_masks": with_masks,
         }
+        if second_images:
+            self.description["second_images"] = True
 
     def __len__(self) -> int:
         return self._stop - self._start
 
     def __getitem__(self, index: int) -> Example:
-        return _example(self._phantom[self._start + checked_index(index, len(self))])
+        index = self._start + checked_index(index, len(self))
+        example = _example(self._phantom[index])
+        if not self.facts.second_images:
+            return example
+        return dataclasses.replace(example, second_image=self._phantom.second_image(index))
 
     def bare(self, index: int) -> Example:
         """The example without its image, which is not drawn."""

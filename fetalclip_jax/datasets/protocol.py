@@ -20,6 +20,7 @@ class SourceFacts:
       ages_from: where `ga_days` comes from: "recorded", "head circumference" or "" for no ages.
       group_columns: keys of `Example.extra`, by which results may be split: machine, operator.
       masks: structures that are outlined.
+      second_images: whether examples have a `second_image`.
       plausible: field -> (low, high), where that is not `data.checks.PLAUSIBLE`.
       citation, licence: of whoever made it.
     """
@@ -31,6 +32,7 @@ class SourceFacts:
     ages_from: str = ""
     group_columns: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
+    second_images: bool = False
     plausible: Mapping[str, tuple[float | int, float | int]] = dataclasses.field(
         default_factory=dict
     )

@@ -29,6 +29,8 @@ KINDS = {
 
 # The option by which a data set that has outlines is asked for them.
 MASKS_OPTION = "with_masks"
+# The option by which a data set that can draw an anatomy twice is asked to.
+SECOND_IMAGES_OPTION = "second_images"
 
 
 def open_source(

@@ -41,9 +41,9 @@ def of_text(config: TextConfig, embed_dim: int, length: int) -> int:
     return blocks + 2 * config.width * embed_dim
 
 
-def of_training_pair(config: CLIPConfig, text_length: int) -> int:
-    """Forward and backward pass of one image and its text, both towers trained."""
-    forward = of_image(config.vision_cfg, config.embed_dim, training=True)
+def of_training_pair(config: CLIPConfig, text_length: int, images: int = 1) -> int:
+    """Forward and backward pass of one text and its image or images, both towers trained."""
+    forward = images * of_image(config.vision_cfg, config.embed_dim, training=True)
     forward += of_text(config.text_cfg, config.embed_dim, text_length)
     return _TRAINING_OVER_FORWARD * forward
 

@@ -263,7 +263,7 @@ def _build(cls, fields: dict[str, Any], prefix: str):
     return cls(**values)
 
 
-def _small(vision: VisionConfig, text_layers: int) -> CLIPConfig:
+def _small(vision: VisionConfig, text_layers: int, text_width: int = 128) -> CLIPConfig:
     """A from-scratch model for the phantom and for laptops, with a vocabulary of its own."""
     return CLIPConfig(
         embed_dim=192,
@@ -271,8 +271,8 @@ def _small(vision: VisionConfig, text_layers: int) -> CLIPConfig:
         text_cfg=TextConfig(
             context_length=44,
             vocab_size=1024,
-            width=128,
-            heads=2,
+            width=text_width,
+            heads=text_width // 64,
             layers=text_layers,
             number_ids=((3, 300), (303, 90), (393, 10)),  # tokenizers.sentencepiece.NUMBERS
         ),
@@ -292,11 +292,15 @@ _L_14 = CLIPConfig(
 _L_14_336 = dataclasses.replace(
     _L_14, vision_cfg=dataclasses.replace(_L_14.vision_cfg, image_size=336)
 )
-_SMALL_VISION = {"image_size": 96, "patch_size": 16, "stem": "conv", "pool_type": "grid"}
+_CONV_STEM = {"patch_size": 16, "stem": "conv", "pool_type": "grid"}
+_SMALL_VISION = {"image_size": 96, **_CONV_STEM}
 
 PRESETS: dict[str, CLIPConfig] = {
     "ViT-Mi-16-96-conv": _small(VisionConfig(width=128, layers=2, **_SMALL_VISION), 2),
     "ViT-Ti-16-96-conv": _small(VisionConfig(width=192, layers=3, **_SMALL_VISION), 3),
+    "ViT-S-16-160-conv": _small(
+        VisionConfig(image_size=160, width=384, layers=6, **_CONV_STEM), 4, text_width=256
+    ),
     # The usual CLIP sizes, under open_clip's names.
     "ViT-B-32": _B_32,
     "ViT-B-32-quickgelu": dataclasses.replace(_B_32, quick_gelu=True),

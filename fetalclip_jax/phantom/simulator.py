@@ -52,7 +52,7 @@ _ZOOM = {
 # Planes that are mostly seen lying across the beam.
 _LEVEL_PLANES = ("brain", "femur", "spine", "profile_patient")
 # Streams of random numbers that must not overlap.
-_PATIENT, _IMAGE = 0, 1
+_PATIENT, _IMAGE, _SECOND_IMAGE = 0, 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +152,20 @@ class Phantom:
                 for name, outlines in scene.outlines.items()
             }
         return dataclasses.replace(self._described(index, view), image=image, masks=masks)
+
+    def second_image(self, index: int) -> UInt8[np.ndarray, "h w"]:
+        """The fetus and plane of the example at `index`, in another pose, by another machine.
+
+        Millimetres per pixel are the same. Where machines have other displays, so is the longer
+        side alone.
+        """
+        rng = self._rng(_SECOND_IMAGE, index)
+        view = self._view(self._rng(_IMAGE, index), index)
+        style = machine.draw_machine(rng)
+        shape = (round(self.image_size * style.aspect), self.image_size)
+        view = dataclasses.replace(view, style=style, shape=shape)
+        scene, geometry = _compose(rng, view, phase=None)
+        return rendering.render(scene, geometry, view.style, rng, view.shape, view.spacing_mm)
 
     def bare(self, index: int) -> PhantomExample:
         """The example at `index` without its image, in a hundredth of the time."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from fetalclip_jax.config import build_model
+from fetalclip_jax.config import build_model, images_per_example
 from fetalclip_jax.models import flops, lora
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.models.transformer import REMAT_POLICIES
@@ -98,7 +98,8 @@ def seconds(config: ConfigDict, chip: Chip, found: Sizes, devices: int) -> float
     """Least time of a step: arithmetic, what is computed again included, or what is sent."""
     parts, batch = config.train.micro_batches, config.train.global_batch_size
     model = CLIPConfig.from_dict(config.model.to_dict())
-    pair = flops.of_training_pair(model, model.text_cfg.context_length)
+    images = images_per_example(config)
+    pair = flops.of_training_pair(model, model.text_cfg.context_length, images)
     forwards = 3 + (parts > 1) + _AGAIN[config.compute.remat]
     compute = batch / devices * pair / 3 * forwards / (chip.tflops * 1e12)
     # bfloat16 gradients are summed for each part; split parameters are gathered in each pass.

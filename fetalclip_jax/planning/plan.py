@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from fetalclip_jax.config import images_per_example
 from fetalclip_jax.models import flops
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.parallel.sharding import BATCH
@@ -127,7 +128,9 @@ def read(
     shards = math.prod(step.mesh[axis] for axis in BATCH[0])
     count = math.prod(step.mesh.values())
     length = config.model.text_cfg.context_length
-    model = batch * flops.of_training_pair(CLIPConfig.from_dict(config.model.to_dict()), length)
+    model = batch * flops.of_training_pair(
+        CLIPConfig.from_dict(config.model.to_dict()), length, images_per_example(config)
+    )
     found = collectives.find(module, step.mesh) if module else []
     device_flops, passes = arithmetic.operations(module) if module else (0, 0)
     traffic = arithmetic.traffic(module) if module else 0

@@ -37,6 +37,12 @@ def _sections(outcome: Outcome, folder: Folder) -> Iterator[tuple[str, str]]:
     yield "Points", _points(outcome, folder)
 
 
+def _judged_on(outcome: Outcome) -> str:
+    judging = outcome.plan.judging
+    of = f" of {judging.judged_on.kind}" if judging.judged_on is not None else ""
+    return f"{judging.patients} patients{of}"
+
+
 def _head(outcome: Outcome) -> str:
     results = [result for row in outcome.rows for result in row.found.values()]
     notice = "Research use only. Not a medical device."
@@ -47,7 +53,7 @@ def _head(outcome: Outcome) -> str:
     facts = [
         ("Points", f"{outcome.count('done')} of {len(outcome.rows)} finished"),
         ("Score", score_words(outcome)),
-        ("Judged on", f"{outcome.plan.judging.patients} patients"),
+        ("Judged on", _judged_on(outcome)),
     ]
     seconds = [row.state.seconds for row in outcome.rows if row.state.seconds is not None]
     if seconds:

@@ -7,7 +7,7 @@ from fetalclip_jax.config import flatten
 from fetalclip_jax.data import subset
 from fetalclip_jax.datasets import registry
 from fetalclip_jax.evaluation import studies
-from fetalclip_jax.evaluation.sources import DataSet, Sources
+from fetalclip_jax.evaluation.sources import Sources
 from fetalclip_jax.sweeps.folder import Folder
 from fetalclip_jax.sweeps.plan import SEED, Plan, Point
 from fetalclip_jax.training import inputs, loop
@@ -66,11 +66,11 @@ def _check_data(plan: Plan, point: Point) -> None:
             f"config.train.global_batch_size={size} and config.data.train_images={used} do not "
             f"fit the {there} images of the training split: batch <= train_images <= split"
         )
-    one = DataSet(data.source, data.root, judged=plan.judging.patients)
-    sources = Sources({data.source: one}, data, config.model.vision_cfg.image_size)
+    one = plan.judged_on(point)
+    sources = Sources({one.kind: one}, config.data, config.model.vision_cfg.image_size)
     for name in plan.judging.studies:
         study = studies.create(name, **plan.judging.options.get(name, {}))
-        if lacking := sources.lacks(data.source, study):
+        if lacking := sources.lacks(one.kind, study):
             raise ValueError(
-                f"study {name} cannot be run: {data.source} {lacking}{studies.advice(name)}"
+                f"study {name} cannot be run: {one.kind} {lacking}{studies.advice(name)}"
             )

@@ -108,7 +108,7 @@ class Folder:
         if said.status == "done" and not self._is_whole(point, plan):
             return State("interrupted", "its results are not all there")
         if said.status == "done" and said.options != options(plan):
-            return State("interrupted", "it was judged with other options of its studies")
+            return State("interrupted", "it was judged with other options or on other data")
         return said
 
     def found(self, point: Point, plan: Plan) -> dict[str, Result]:
@@ -204,8 +204,13 @@ class Folder:
 
 
 def options(plan: Plan) -> dict[str, Any]:
-    """The options of a sweep's studies as a file has them, without studies that have none."""
+    """The options of a sweep's studies as a file has them, without studies that have none.
+
+    With the data set that points are judged on, where that is not the one they are trained on.
+    """
     given = {name: dict(one) for name, one in plan.judging.options.items() if one}
+    if plan.judging.judged_on is not None:
+        given["judged_on"] = dataclasses.asdict(plan.judging.judged_on)
     return json.loads(json.dumps(given, sort_keys=True, default=str))
 
 

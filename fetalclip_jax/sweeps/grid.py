@@ -18,6 +18,8 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fetalclip_jax.evaluation.sources import DataSet
+
 Overrides = dict[str, Any]
 
 # Of whom a point is judged.
@@ -35,6 +37,8 @@ class Sweep:
       patients: "validation", by which a point may be chosen, or "test", where nothing is chosen
         (a curve that is to be shown).
       options: study -> its options, as `studies.create` takes them.
+      judged_on: another data set than points are trained on, such as patients for models of
+        simulated images; None for the same.
     """
 
     points: Sequence[Overrides]
@@ -42,6 +46,7 @@ class Sweep:
     score: str = ""
     patients: str = "validation"
     options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    judged_on: DataSet | None = None
 
     def __post_init__(self):
         if self.patients not in PATIENTS:

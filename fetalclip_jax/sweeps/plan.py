@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from fetalclip_jax import config as configs
 from fetalclip_jax import config_files
 from fetalclip_jax.config_files import one_line
+from fetalclip_jax.evaluation.sources import DataSet
 from fetalclip_jax.sweeps import score
 from fetalclip_jax.sweeps.grid import Overrides, Sweep
 
@@ -67,6 +68,12 @@ class Plan:
     def score(self) -> str:
         """ "study/metric" that points are compared by."""
         return self.judging.score or score.headline(self.judging.studies[0])
+
+    def judged_on(self, point: Point) -> DataSet:
+        """The data set whose patients a point is judged on: its own, unless another is given."""
+        data = point.config.data
+        one = self.judging.judged_on or DataSet(data.source, data.root)
+        return dataclasses.replace(one, judged=self.judging.patients)
 
     def point(self, which: str) -> Point:
         """By index or name.

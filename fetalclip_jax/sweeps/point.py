@@ -7,7 +7,6 @@ from collections.abc import Callable
 import fetalclip_jax
 from fetalclip_jax.evaluation import studies, validation
 from fetalclip_jax.evaluation.evaluate import Planned, evaluate
-from fetalclip_jax.evaluation.sources import DataSet
 from fetalclip_jax.parallel import distributed
 from fetalclip_jax.run import is_lead
 from fetalclip_jax.sweeps import folder as folders
@@ -101,16 +100,16 @@ def _judge(plan: Plan, point: Point, folder: Folder) -> None:
     Raises:
       ValueError: a study that cannot be run, or none that gives the score.
     """
-    judging, data = plan.judging, point.config.data
+    judging, one = plan.judging, plan.judged_on(point)
     results = evaluate(
         {point.name: lambda: fetalclip_jax.load(folder.run(point).workdir)},
-        {data.source: DataSet(data.source, data.root, judged=judging.patients)},
+        {one.kind: one},
         [
             Planned(studies.create(name, **judging.options.get(name, {})))
             for name in judging.studies
         ],
         folder.results(point, plan),
-        workers=data.workers,
+        workers=point.config.data.workers,
         progress=False,
     )
     measured = [f"{one.study}/{name}" for one in results for name in one.metrics]

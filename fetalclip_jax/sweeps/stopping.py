@@ -15,6 +15,7 @@ from typing import Any
 
 from fetalclip_jax.parallel import distributed
 from fetalclip_jax.run import Run
+from fetalclip_jax.sweeps.grid import Sweep
 from fetalclip_jax.sweeps.score import is_error
 from fetalclip_jax.training import preemption
 
@@ -23,6 +24,15 @@ _TIMES = 4
 FEWEST_OTHERS = 3
 # Shares of training are compared with so much tolerance: steps are whole numbers.
 _SAME = 0.01
+
+
+def check(judging: Sweep) -> None:
+    """Raises ValueError where points are judged on what their training does not look at."""
+    if judging.judged_on is not None:
+        raise ValueError(
+            f"--stop-early compares points on the validation patients of what they are trained on, "
+            f"and this sweep is judged on {judging.judged_on.kind}; leave --stop-early out"
+        )
 
 
 def study_every(steps: int) -> int:

@@ -8,7 +8,7 @@ from jaxtyping import Int32
 from ml_collections import ConfigDict
 
 from fetalclip_jax import storage, tokenizers
-from fetalclip_jax.config import class_names
+from fetalclip_jax.config import class_names, images_per_example
 from fetalclip_jax.data import pipeline, records, subset
 from fetalclip_jax.data.labelled import LabelledRecords
 from fetalclip_jax.data.mixture import Mixture
@@ -29,14 +29,24 @@ def source(config: ConfigDict, split: str) -> CheckedSource:
     """The examples of one split of `config.data.source`.
 
     Raises:
-      ValueError: an unknown source or split, or whatever the source finds wrong with its folder.
+      ValueError: an unknown source or split, or whatever the source finds wrong with its folder;
+        an objective that needs what the source does not have.
     """
     data = config.data
+    options = data[data.source].to_dict() if data.source in data else {}
+    if split == "train" and images_per_example(config) == 2:
+        if registry.SECOND_IMAGES_OPTION not in options:
+            raise ValueError(
+                f"config.loss.consistency_weight={config.loss.consistency_weight} needs two "
+                f"pictures of each anatomy, which config.data.source={data.source!r} does not "
+                "have; set the weight to 0, or the source to one that draws them, such as phantom"
+            )
+        options[registry.SECOND_IMAGES_OPTION] = True
     return registry.open_source(
         data.source,
         data.root,
         split,
-        options=data[data.source].to_dict() if data.source in data else {},
+        options=options,
         image_size=config.model.vision_cfg.image_size,
         seed=data.seed,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from fetalclip_jax.config import images_per_example
 from fetalclip_jax.models.presets import CLIPConfig
 from fetalclip_jax.run import Run, is_lead
 from fetalclip_jax.training import goodput, hooks
@@ -149,5 +150,5 @@ def open_all(
         )
     )
     model = CLIPConfig.from_dict(config.model.to_dict())
-    meter = Meter(model, config.compute.dtype)
+    meter = Meter(model, config.compute.dtype, images_per_example(config))
     return Instruments(config, run, first, clock, flight, meter, progress, writer)

@@ -19,6 +19,7 @@ from fetalclip_jax.losses.contrastive import EXCHANGES
 from fetalclip_jax.models import lora
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.models.preprocess import normalise
+from fetalclip_jax.training import consistency
 
 # A tree of arrays that all have the examples of the batch along their first axis.
 Features = Any
@@ -47,7 +48,8 @@ class Objective(Protocol):
         Args:
           batch: uint8 `image` [B H W] or [B H W 3], `tokens` [B L], `caption_ids` [B] or [B n],
             and `record` [B], the number of each example in its data set; `label` [B] where the
-            model has a head, an index of its classes.
+            model has a head, an index of its classes; `second_image`, like `image`, of what
+            another machine shows of the same, where the objective asks for it.
           keys: a random key for each example; None for the model's evaluation.
         """
         ...
@@ -172,8 +174,8 @@ def create(config: Any, model: CLIP, mesh: Mesh) -> Objective:
       mesh: what batches are split over.
 
     Raises:
-      ValueError: an unknown kind or exchange, a block size below 0, or a model that the kind
-        cannot train.
+      ValueError: an unknown kind or exchange, a block size or weight below 0, or a model that the
+        kind cannot train.
     """
     for name, known in (("kind", tuple(KINDS)), ("exchange", EXCHANGES)):
         if config[name] not in known:
@@ -190,4 +192,21 @@ def create(config: Any, model: CLIP, mesh: Mesh) -> Objective:
         "mesh": mesh,
         "exchange": config["exchange"],
     }
-    return KINDS[config["kind"]](model, options)
+    target = KINDS[config["kind"]](model, options)
+    weight, kind = config["consistency_weight"], config["consistency"]
+    if kind not in consistency.KINDS:
+        raise ValueError(
+            f"config.loss.consistency={kind!r} is not one of {', '.join(consistency.KINDS)}"
+        )
+    if not 0 <= weight < math.inf:
+        raise ValueError(
+            f"config.loss.consistency_weight={weight} is not a number of 0 (no such term) or above"
+        )
+    if not weight:
+        return target
+    if not isinstance(target, Contrastive):
+        raise ValueError(
+            f"config.loss.consistency_weight={weight} is of losses that compare images with texts; "
+            f"leave it at 0 with config.loss.kind={config['kind']!r}"
+        )
+    return consistency.Consistent(target, weight, kind)

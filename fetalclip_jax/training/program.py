@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fetalclip_jax.config import build_model, class_names
+from fetalclip_jax.config import build_model, class_names, images_per_example
 from fetalclip_jax.parallel import sharding
 from fetalclip_jax.training import objective, optimizer, state, step
 
@@ -84,6 +84,8 @@ def abstract_batch(
     }
     if class_names(config):
         shapes["label"] = ((size,), jnp.int32)
+    if images_per_example(config) == 2:
+        shapes["second_image"] = shapes["image"]
     where = sharding.batch_sharding(mesh)
     return {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=where)

@@ -87,16 +87,17 @@ class Meter:
     device's peak as `mfu`, where that is published.
     """
 
-    def __init__(self, config: CLIPConfig, dtype: str):
-        """`dtype` is that of matrix products, "bfloat16" or "float32"."""
-        self._config = config
+    def __init__(self, config: CLIPConfig, dtype: str, images: int = 1):
+        """`dtype` is that of matrix products, "bfloat16" or "float32"; `images` those of a pair."""
+        self._config, self._images = config, images
         self._devices = jax.device_count()
         self._peak = peak_flops(jax.devices()[0].device_kind, dtype)
         self._now, self._before = _Work(), _Work()
 
     def count(self, pairs: int, text_length: int) -> None:
-        """Adds a step of `pairs` images with their texts of `text_length` tokens."""
-        self._now += _Work(1, pairs, pairs * flops.of_training_pair(self._config, text_length))
+        """Adds a step of `pairs`, with texts of `text_length` tokens."""
+        pair = flops.of_training_pair(self._config, text_length, self._images)
+        self._now += _Work(1, pairs, pairs * pair)
 
     def take(self, seconds: float) -> dict[str, float]:
         """Rates of the steps counted since the last call, which took `seconds`."""

@@ -96,6 +96,14 @@ def test_flip_mirrors_left_and_right():
     np.testing.assert_array_equal(flipped, image[:, ::-1])
 
 
+def test_a_vertical_flip_turns_top_to_bottom():
+    config = AugmentConfig(
+        rotate_degrees=0.0, translate=0.0, jitter=0.0, flip=0.0, flip_vertical=1.0
+    )
+    flipped = train_augment(blob(), np.random.default_rng(0), config)
+    np.testing.assert_array_equal(flipped, blob()[::-1])
+
+
 def test_one_part_does_not_move_the_random_numbers_of_another():
     without, with_jitter = (
         train_augment(

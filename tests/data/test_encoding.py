@@ -24,6 +24,7 @@ FULL = Example(
     label="normal",
     masks={"head": IMAGE > 100, "csp": IMAGE > 200},
     extra={"machine": "Voluson E6", "Prüfer": "B"},
+    second_image=IMAGE[::-1, ::2],
 )
 
 
@@ -31,9 +32,10 @@ def test_every_field_comes_back():
     record = encoding.encode_example(FULL, 20, with_extra=True)
     result = encoding.decode_record(record, colour=False)
     for field in dataclasses.fields(Example):
-        if field.name not in ("image", "pixel_spacing_mm", "masks"):
+        if field.name not in ("image", "second_image", "pixel_spacing_mm", "masks"):
             assert getattr(result, field.name) == getattr(FULL, field.name), field.name
     np.testing.assert_array_equal(result.image, square_resize(IMAGE, 20))
+    np.testing.assert_array_equal(result.second_image, square_resize(IMAGE[::-1, ::2], 20))
     # 40 pixels of 0.1 mm now are 20 pixels of 0.2 mm.
     assert result.pixel_spacing_mm == 0.2
     assert list(result.masks) == ["head", "csp"]

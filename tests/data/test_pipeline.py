@@ -260,6 +260,31 @@ def test_without_augmentation_the_stored_image_comes():
         np.testing.assert_array_equal(image, example.image)
 
 
+def test_a_second_image_is_augmented_by_itself_and_magnified_alike():
+    first, second = ([*textured(6)][:4], [*textured(6)][2:])
+    pairs = [
+        dataclasses.replace(one, second_image=other.image)
+        for one, other in zip(first, second, strict=True)
+    ]
+    (plain,) = batches(first, 1, augment=AugmentConfig())
+    (both,) = batches(pairs, 1, augment=AugmentConfig())
+    assert "second_image" not in plain
+    np.testing.assert_array_equal(both["image"], plain["image"])
+    (stored,) = batches(pairs, 1)
+    assert (both["second_image"] != stored["second_image"]).any(axis=(1, 2)).all()
+    for record, image in zip(stored["record"], stored["second_image"], strict=True):
+        np.testing.assert_array_equal(image, second[record].image)
+    # Without anything else, both are what zoom makes of them.
+    still = {"rotate_degrees": 0.0, "translate": 0.0, "jitter": 0.0, "flip": 0.0, "zoom": 0.7}
+    same = [
+        dataclasses.replace(one, caption=None, plane="femur", second_image=one.image)
+        for one in first
+    ]
+    (zoomed,) = batches(same, 1, augment=still)
+    np.testing.assert_array_equal(zoomed["second_image"], zoomed["image"])
+    assert (zoomed["image"] != batches(same, 1)[0]["image"]).any()
+
+
 def test_augment_takes_a_mapping():
     expected = batches(textured(4), 1, augment=AugmentConfig(flip=1.0))
     assert_equal(batches(textured(4), 1, augment={"flip": 1.0}), expected)

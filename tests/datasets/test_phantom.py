@@ -75,6 +75,21 @@ def test_masks_are_those_it_announces():
     assert opened("test").facts.masks == ()
 
 
+def test_second_images_show_the_same_to_the_same_scale_by_another_machine():
+    source = opened("train", second_images=True)
+    assert source.facts.second_images
+    assert not opened("train").facts.second_images
+    assert source.description == opened("train").description | {"second_images": True}
+    one, plain = source[3], opened("train")[3]
+    np.testing.assert_array_equal(one.image, plain.image)
+    assert plain.second_image is None
+    assert one.second_image.dtype == np.uint8
+    assert one.second_image.shape[1] == one.image.shape[1] == 32
+    np.testing.assert_array_equal(one.second_image, source[3].second_image)
+    shapes = {example.second_image.shape == example.image.shape for example in source}
+    assert shapes == {True, False}  # some machines have another display
+
+
 def test_wide_pixels_of_its_smallest_images_are_plausible():
     source = opened("train", train_images=120)
     examples = [source[i] for i in range(120)]

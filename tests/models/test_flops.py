@@ -20,6 +20,8 @@ def test_a_pair_of_fetalclip_costs_what_is_published_of_it():
     assert image == pytest.approx(162.0e9, rel=2e-3)
     assert text == pytest.approx(20.4e9, rel=5e-3)
     assert flops.of_training_pair(FETALCLIP, 117) == pytest.approx(547.2e9, rel=2e-3)
+    two_images = flops.of_training_pair(FETALCLIP, 117, images=2)
+    assert two_images - flops.of_training_pair(FETALCLIP, 117) == 3 * image
     half = dataclasses.replace(FETALCLIP.vision_cfg, patch_dropout=0.5)
     assert flops.of_image(half, 768) == image
     assert 0.48 * image < flops.of_image(half, 768, training=True) < 0.52 * image

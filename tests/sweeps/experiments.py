@@ -4,6 +4,7 @@ from fetalclip_jax.sweeps import plan
 
 HEAD = """
 from fetalclip_jax import sweeps
+from fetalclip_jax.evaluation import sources
 from tests.tiny import tiny_experiment
 
 def get_config():

@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from fetalclip_jax.evaluation.sources import DataSet
 from fetalclip_jax.sweeps import plan
 from tests.sweeps import experiments
 
@@ -90,6 +91,16 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, overrides, message):
         experiments.one(tmp_path, overrides)
 
 
+def test_points_are_judged_on_what_they_are_trained_on_or_on_other_data(tmp_path):
+    own, other = (
+        experiments.one(tmp_path, f'sweeps.Sweep([{{"data.root": "a"}}]{given})')
+        for given in ("", ', judged_on=sources.DataSet("hc18", "b", {"test_share": 0.3})')
+    )
+    assert own.judged_on(own.points[0]) == DataSet("phantom", "a", judged="validation")
+    expected = DataSet("hc18", "b", {"test_share": 0.3}, judged="validation")
+    assert other.judged_on(other.points[0]) == expected
+
+
 def test_a_field_that_points_set_is_not_set_on_the_command_line(tmp_path):
     path = experiments.write(tmp_path)
     with pytest.raises(ValueError, match=r"--config\.train\.steps is set by the points"):
@@ -111,6 +122,8 @@ def test_a_file_without_sweep_is_named(tmp_path):
         ("batch_temperature.py", 18, 19200),
         ("batch_temperature.py:full", 108, 19200),
         ("pretraining_size.py", 15, 25600),
+        ("real_transfer.py:folder", 20, 54400),
+        ("real_transfer.py:folder,seeds=3", 60, 54400),
     ],
 )
 def test_points_of_the_repository_see_equally_many_images(config, count, each):

@@ -7,6 +7,7 @@ import types
 import pytest
 
 from fetalclip_jax import run as runs
+from fetalclip_jax.evaluation.sources import DataSet
 from fetalclip_jax.sweeps import outcome
 from fetalclip_jax.sweeps import point as points
 from fetalclip_jax.sweeps.folder import Folder, State
@@ -72,6 +73,14 @@ def test_a_point_is_judged_again_when_the_options_of_its_studies_change(sweep):
     assert points.run(other, point, folder, notice=preemption.Notice()).status == "done"
     assert folder.state(point, other).status == "done"
     assert folder.state(point, plan).status == "interrupted"
+
+
+def test_a_point_is_judged_again_on_other_data(sweep):
+    plan, point, folder, _ = sweep
+    points.run(plan, point, folder, notice=preemption.Notice())
+    judging = dataclasses.replace(plan.judging, judged_on=DataSet("hc18", "folder"))
+    other = dataclasses.replace(plan, judging=judging)
+    assert folder.state(point, other).message.endswith("on other data")
 
 
 def test_a_point_that_was_told_to_end_is_interrupted(sweep):

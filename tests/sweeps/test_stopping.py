@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from fetalclip_jax import sweeps
+from fetalclip_jax.evaluation.sources import DataSet
 from fetalclip_jax.run import Run
 from fetalclip_jax.sweeps import stopping
 from fetalclip_jax.training import preemption
@@ -50,6 +52,12 @@ def test_of_an_error_more_is_worse(rule, tmp_path):
     rule.others = [(own, 4) for own, _ in rule.others]
     assert rule.verdict(2, 3.5) == ""
     assert "worse than the median" in rule.verdict(2, 4.5)
+
+
+def test_points_that_are_judged_on_other_data_have_no_scores_on_the_way():
+    stopping.check(sweeps.Sweep([{}]))
+    with pytest.raises(ValueError, match=r"this sweep is judged on hc18; leave --stop-early out"):
+        stopping.check(sweeps.Sweep([{}], judged_on=DataSet("hc18")))
 
 
 def test_a_hopeless_run_is_asked_to_stop_after_its_next_step(rule):

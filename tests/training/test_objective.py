@@ -15,7 +15,13 @@ from fetalclip_jax.training import objective
 from tests.tiny import TINY
 
 WITH_BIAS = dataclasses.replace(TINY, init_logit_bias=-10.0)
-CONFIG = {"kind": "softmax", "block_size": 0, "exchange": "gather"}
+CONFIG = {
+    "kind": "softmax",
+    "block_size": 0,
+    "exchange": "gather",
+    "consistency_weight": 0.0,
+    "consistency": "cosine",
+}
 
 
 def compared(kind, **options):
@@ -46,7 +52,8 @@ def test_each_kind_is_its_loss_however_it_is_computed(kind, options):
 def test_the_options_of_the_config_reach_the_loss(kind):
     model = CLIP(WITH_BIAS if kind == "sigmoid" else TINY)
     mesh = make_mesh()
-    target = objective.create({"kind": kind, "block_size": 7, "exchange": "ring"}, model, mesh)
+    given = CONFIG | {"kind": kind, "block_size": 7, "exchange": "ring"}
+    target = objective.create(given, model, mesh)
     assert target.options == {"block_size": 7, "exchange": "ring", "mesh": mesh}
     assert objective.create(default_config().loss, CLIP(TINY), mesh).options["block_size"] is None
 

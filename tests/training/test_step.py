@@ -11,7 +11,13 @@ from fetalclip_jax.parallel.mesh import make_mesh
 from fetalclip_jax.training import objective, state, step
 from tests.tiny import TINY
 
-LOSS = {"kind": "softmax", "block_size": 0, "exchange": "gather"}
+LOSS = {
+    "kind": "softmax",
+    "block_size": 0,
+    "exchange": "gather",
+    "consistency_weight": 0.0,
+    "consistency": "cosine",
+}
 
 
 def run(mesh, steps=3):

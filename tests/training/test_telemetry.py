@@ -40,7 +40,9 @@ class Device:
 def test_rates_are_over_all_steps_since_the_last_look(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: [Device(), Device()])
     monkeypatch.setattr(jax, "device_count", lambda: 2)
-    monkeypatch.setattr(telemetry.flops, "of_training_pair", lambda config, length: length * 10**12)
+    monkeypatch.setattr(
+        telemetry.flops, "of_training_pair", lambda config, length, images: images * length * 10**12
+    )
     meter = telemetry.Meter(presets.get("FetalCLIP"), "bfloat16")
     meter.count(8, 40)
     meter.count(8, 24)
