@@ -10,7 +10,6 @@ from fetalclip_jax.config import (
     parse,
     save_config,
 )
-from fetalclip_jax.data.appearance import OTHER_MACHINES
 
 IMPORT = "from fetalclip_jax.config import default_config\n"
 
@@ -34,16 +33,6 @@ def get_config(steps):
     return config
 """
 )
-
-
-def test_the_recipe_for_real_images_has_a_larger_sibling():
-    small, large = (parse(f"configs/phantom_base.py{of}") for of in ("", ":gpu"))
-    assert small.augment == large.augment
-    assert all(small.augment[field] > 0 for field in OTHER_MACHINES)
-    assert large.model.vision_cfg.image_size == 160
-    assert large.compute.dtype == "bfloat16"
-    with pytest.raises(ValueError, match="'tpu' is not one of cpu, gpu"):
-        parse("configs/phantom_base.py:tpu")
 
 
 def test_an_experiment_takes_its_argument_and_overrides(config_file):
