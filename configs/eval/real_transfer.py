@@ -10,8 +10,8 @@ be chosen: the official training patients of FETAL_PLANES_DB (`fetal_planes_db_h
 for probes, which learn from one half and are tested on the other) and a half of the HC18 ids, by a
 hash. `real_transfer.py:test` judges the official test patients and the other half of HC18, for
 models that are chosen already: look once. Results and report say which patients they are of, and
-which of them a model was trained on; the report shows what is mistaken for what, beside images of
-the built-in phantom.
+which of them a model's last training saw (not that of a run it was started from); the report shows
+what is mistaken for what, beside images of the built-in phantom.
 
 A model that saw no head of HC18 may be judged on all:
 `--config.studies.age.options.role=all`. The heads of FETAL_PLANES_DB have ages where a
@@ -42,7 +42,7 @@ def get_config(patients: str = "validation"):
         learned = FPDB
     else:
         # What is judged is learned from by nothing, constant answers included.
-        judged = {"train": "", "fit": "", "test": "official_train"}
+        judged = {"train": "", "fit": "", "test": "official_train", "all": "official_train"}
         add_data(config, FPDB, kind=FPDB, needs_root=True, splits=judged)
         add_data(
             config,

@@ -13,7 +13,7 @@ Points are judged on validation patients, 256 others are the most to train on;
 `real_patients.py:test,runs/quickstart` judges the official test patients, once all is chosen. The
 page has macro F1 against the number of patients, paired differences at each, and the patients that
 pretraining saves. None at all is the pretrained model itself: `fetalclip evaluate --config
-configs/eval/real_transfer.py`.
+configs/eval/real_transfer.py`, which judges other patients and is no point of that figure.
 
     fetalclip train --config configs/finetune/real_patients.py --workdir runs/tuned \\
         --config.init_from=runs/quickstart --config.data.root=FETAL_PLANES_DB

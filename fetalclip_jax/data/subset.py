@@ -58,7 +58,7 @@ def of_patients(dataset: RecordDataset, images: int, seed: int) -> Subset:
             f"config.data.train_images={images}, but the training split has {len(dataset)} images; "
             f"use 1 to {len(dataset)}, or 0 for all"
         )
-    names, first = np.unique(_owners(dataset), return_inverse=True)
+    names, first = np.unique(owners(dataset), return_inverse=True)
     place = np.random.default_rng(seed).permutation(len(names))[first]
     return Subset(dataset, np.sort(np.argsort(place, kind="stable")[:images]))
 
@@ -70,7 +70,7 @@ def first_patients(dataset: RecordDataset, patients: int, seed: int) -> Subset:
       ValueError: `patients` out of range.
     """
     names = first_names(dataset, patients, seed)
-    return Subset(dataset, np.flatnonzero(np.isin(_owners(dataset), names)))
+    return Subset(dataset, np.flatnonzero(np.isin(owners(dataset), names)))
 
 
 def first_names(dataset, patients: int, seed: int) -> list[str]:
@@ -87,7 +87,7 @@ def first_names(dataset, patients: int, seed: int) -> list[str]:
       ValueError: `patients` out of range.
     """
     names = sorted(
-        set(_owners(dataset).tolist()),
+        set(owners(dataset).tolist()),
         key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest(),
     )
     if not 1 <= patients <= len(names):
@@ -98,7 +98,7 @@ def first_names(dataset, patients: int, seed: int) -> list[str]:
     return names[:patients]
 
 
-def _owners(dataset) -> np.ndarray:
+def owners(dataset) -> np.ndarray:
     """The patient of each image."""
     columns = dataset.metadata()
     own = np.char.add("image:", columns["example_id"].astype(np.str_))

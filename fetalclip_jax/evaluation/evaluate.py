@@ -91,6 +91,8 @@ def evaluate(
             *(batch_size, workers, seed, say, progress, beside),
         )
         chosen = data or _own_data(name, model)
+        if beside and beside not in chosen:
+            raise ValueError(f"beside={beside!r} is not one of {', '.join(chosen)}")
         sources = Sources(chosen, model.data, model.config.vision_cfg.image_size, say)
         for data_name, planned in _pairs(sources, studies, say, keep_going).items():
             for note in sources.notes(data_name):
@@ -315,7 +317,7 @@ class _Judged:
             "licence": facts.licence,
             "stores": {},
             "left_out": {},
-            "notes": sources.notes(name),
+            "notes": sources.notes(name, {need.role for need in needs}),
         }
         for need in needs:
             split, source = sources.open(name, need.role, bool(need.masks))

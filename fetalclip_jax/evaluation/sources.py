@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -75,10 +75,9 @@ class Sources:
         if name not in self._data:
             raise ValueError(f"data set {name!r} is not one of {', '.join(self._data)}")
         if not any(opened == name for opened, _, _ in self._opened):
-            kind = self._data[name].kind
-            source = self._split(name, registry.roles(kind)["all"])
-            _check_splits(name, self._data[name].splits, source.facts)
+            self._split(name, registry.roles(self._data[name].kind)["all"])
         facts = next(s.facts for (opened, *_), s in self._opened.items() if opened == name)
+        _check_splits(name, self._data[name].splits, facts)
         roles = {**facts.roles, **self._data[name].splits}
         return dataclasses.replace(facts, roles={k: split for k, split in roles.items() if split})
 
@@ -122,10 +121,12 @@ class Sources:
         split = self.facts(name).roles[self._role(name, role)]
         return split, self._split(name, split, masks)
 
-    def notes(self, name: str) -> list[str]:
-        """What must be said of how a data set is judged."""
-        own = registry.roles(self.kind(name))
-        split = self._data[name].splits.get("test", own["test"])
+    def notes(self, name: str, roles: Collection[str] = ("test",)) -> list[str]:
+        """What must be said of how a data set is judged by a study that reads these roles."""
+        own, splits = registry.roles(self.kind(name)), self._data[name].splits
+        if "test" not in roles and "all" not in splits:
+            return []
+        split = splits.get("test", own["test"])
         if split != own["test"]:
             return [
                 f"judged on the patients of its split {split!r}, not on its test patients "
@@ -148,7 +149,8 @@ class Sources:
             return set()
         roles, found = registry.roles(one.kind), set()
         for role in ("train", "validation"):
-            if role in roles:
+            # By what is only mixed in nothing is chosen.
+            if role in roles and (role == "train" or one.kind == trained.source):
                 # Divided as for training, whatever the shares of this evaluation are.
                 source = registry.open_source(
                     one.kind,

@@ -33,9 +33,12 @@ def run(
       began: `time.time()` when the program began.
 
     Raises:
-      ValueError: as `training.loop.train` and `evaluation.evaluate`; another process trains it.
+      ValueError: as `training.loop.train`, `evaluation.evaluate` and, with `stop_early`,
+        `stopping.check`; another process trains it.
     """
     began = began or time.time()
+    if stop_early:
+        stopping.check(plan.judging)
     before = folder.state(point, plan)
     if before.status == "done" or (stop_early and before.status == "stopped"):
         return before

@@ -180,6 +180,11 @@ def _mixed(config: ConfigDict, dataset: records.RecordDataset | subset.Subset, o
     for name, (images, rows) in zip(names, mixture.parts_of_batch(size), strict=True):
         often = f", each {rows / images:.3g} times" if rows > images else ""
         distributed.say(f"{name}: {images} images, {rows} rows of a batch of {size}{often}")
+        if often and config.captions.positives == "text" and not class_names(config):
+            distributed.say(
+                f"{name}: an image that is in a batch twice, in two wordings, counts as two; "
+                "config.captions.positives='facts' compares what is said"
+            )
     return mixture
 
 

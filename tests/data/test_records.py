@@ -79,7 +79,7 @@ def test_metadata_agrees_with_the_records(tmp_path):
         example = dataset[i]
         spacing = example.pixel_spacing_mm
         for column, value in {**vars(example), "resized_spacing_mm": spacing}.items():
-            if column in ("image", "masks", "pixel_spacing_mm", "extra", "frames"):
+            if column in ("image", "second_image", "masks", "pixel_spacing_mm", "extra", "frames"):
                 continue
             stored = metadata[column][i]
             missing = stored == "" if isinstance(stored, str) else np.isnan(stored)

@@ -45,6 +45,8 @@ def test_real_transfer_chooses_by_training_patients(splits_of, argument):
     for study in ("probe.planes", "few_shot.brain"):
         halves = {"fit": "train", "test": "validation"}
         assert splits[study, "fetal_planes_db_halves"] == halves
+    # Nor are they judged by what is asked for all.
+    assert sources.open("fetal_planes_db", "all")[0] == "official_train"
     judged = patients(sources.open("fetal_planes_db", "test")[1])
     halves = [patients(sources.open("fetal_planes_db_halves", role)[1]) for role in ("fit", "test")]
     assert [len(half) for half in halves] == [10, 10]

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from fetalclip_jax.evaluation import confusions
+from fetalclip_jax.evaluation.evaluate import evaluate
+from fetalclip_jax.evaluation.sources import DataSet
 from tests.evaluation import saved
 
 # Brain for femur three times, heart for brain twice, femur for heart once.
@@ -67,3 +69,9 @@ def test_a_picture_that_is_gone_is_an_error(found, tmp_path):
     (tmp_path / "confusions" / "s" / "0.png").unlink()
     with pytest.raises(ValueError, match=r"confusions.json cannot be used .*; evaluate again"):
         confusions.load(tmp_path, "s")
+
+
+def test_a_data_set_beside_that_is_not_given_is_refused_before_anything_is_judged(tmp_path):
+    data = {"phantom": DataSet("phantom")}
+    with pytest.raises(ValueError, match="beside='fantom' is not one of phantom"):
+        evaluate({"model": lambda: None}, data, [], tmp_path, beside="fantom")

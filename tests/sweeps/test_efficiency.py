@@ -28,7 +28,13 @@ WRONG = {"first": (24, 14, 8), "": (60, 45, 24), "mixed": (50, 30, 20)}
 
 
 @pytest.fixture
-def sweep(tmp_path):
+def many(monkeypatch):
+    """A training split of so many patients that seeds share few."""
+    monkeypatch.setattr(efficiency, "pool", lambda row: 1000)
+
+
+@pytest.fixture
+def sweep(tmp_path, many):
     """Every start at 4, 8 and 16 patients, three seeds."""
     plan, folder = experiments.read(tmp_path, BODY), Folder(tmp_path / "work")
     labels = np.arange(90) % 3
@@ -54,6 +60,47 @@ def test_a_start_is_a_curve_whose_seeds_are_support_sets(sweep):
         assert point["mean"] == pytest.approx(1 - (wrong + 2) / 90, abs=0.02)
         assert point["low"] < point["mean"] < point["high"]
         assert len(point["runs"]) == 3
+
+
+def test_bands_are_wider_where_seeds_share_most_of_their_patients(sweep, monkeypatch):
+    widths = []
+    for patients in (1000, 17, 8):
+        monkeypatch.setattr(efficiency, "pool", lambda row, patients=patients: patients)
+        found = efficiency.curves(outcome.collect(*sweep), "zero_shot.planes")
+        point = found["from first"].curve[-1]
+        assert point["pool_patients"] == patients
+        widths.append(point["high"] - point["low"])
+    assert widths[1] > 1.5 * widths[0]
+    assert np.isfinite(widths).all()
+
+
+def test_the_pool_is_the_training_split(tmp_path):
+    plan, folder = experiments.read(tmp_path, BODY), Folder(tmp_path / "work")
+    row = outcome.collect(plan, folder).rows[0]
+    phantom = row.point.config.data.phantom
+    assert efficiency.pool(row) == phantom.train_images // phantom.images_per_patient
+
+
+def test_only_numbers_that_both_starts_have_are_compared(sweep):
+    plan, folder = sweep
+    lacking = [p for p in plan.points if p.config.init_from and p.config.data.train_patients == 16]
+    for point in lacking:
+        folder.write_state(point, State("failed", "", 4, 2.5))
+    found = efficiency.curves(outcome.collect(plan, folder), "zero_shot.planes")
+    first, mixed = efficiency.compared(found)
+    assert (first.sizes, mixed.sizes) == ((4, 8), (4, 8, 16))
+    assert "reaches with 8: it saves" in efficiency.saved(first)
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path, many):
+    body = BODY.replace('["runs/first", "", ""]', '["runs/a/first", "runs/b/first", ""]')
+    plan, folder = experiments.read(tmp_path, body), Folder(tmp_path / "work")
+    labels = np.arange(90) % 3
+    for point in plan.points:
+        saved.result(saved.answered(labels, labels)).save(folder.results(point, plan))
+        folder.write_state(point, State("done", "", 4, 2.5))
+    found = efficiency.curves(outcome.collect(plan, folder), "zero_shot.planes")
+    assert {"from runs/a/first", "from runs/b/first"} < found.keys()
 
 
 def test_the_better_start_saves_patients_at_every_number(sweep):
@@ -119,8 +166,9 @@ def test_the_sweep_over_real_patients_has_three_starts(argument, patients, most)
     plan = plans.read(f"configs/finetune/real_patients.py{argument}")
     assert plan.judging.patients == patients
     fields = ["init_from", "data.mixture"]
-    starts = dict.fromkeys(efficiency.start(one.settings, fields) for one in plan.points)
     origin = "other" if argument else "quickstart"
+    origins = {f"runs/{origin}": origin}
+    starts = dict.fromkeys(efficiency.start(one.settings, fields, origins) for one in plan.points)
     names = [f"from {origin}", "from nothing", "from nothing, with phantom (50 %)"]
     assert list(starts) == names
     assert max(one.config.data.train_patients for one in plan.points) == most

@@ -81,6 +81,8 @@ def test_a_point_is_judged_again_on_other_data(sweep):
     judging = dataclasses.replace(plan.judging, judged_on=DataSet("hc18", "folder"))
     other = dataclasses.replace(plan, judging=judging)
     assert folder.state(point, other).message.endswith("on other data")
+    with pytest.raises(ValueError, match="leave --stop-early out"):
+        points.run(other, point, folder, notice=preemption.Notice(), stop_early=True)
 
 
 def test_a_point_that_was_told_to_end_is_interrupted(sweep):
