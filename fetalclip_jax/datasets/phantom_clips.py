@@ -117,12 +117,14 @@ class PhantomClips:
 
     def bare(self, index: int) -> Example:
         """The example without its frames, which are not drawn."""
+        from fetalclip_jax.phantom.simulator import CLIP_FIELD
+
         drawn = self._phantom.bare(self._patients[checked_index(index, len(self))])
         return Example(
             example_id=drawn.example_id.replace("phantom", "clip"),
             image=NO_IMAGE,
             ga_days=drawn.ga_days,
-            pixel_spacing_mm=drawn.pixel_spacing_mm,
+            pixel_spacing_mm=CLIP_FIELD * drawn.pixel_spacing_mm,
             plane=drawn.plane,
             patient_id=drawn.patient_id,
             label=drawn.label,

@@ -10,6 +10,8 @@ from fetalclip_jax.phantom.scene import Interface, Region, Scene
 
 _SHIFT = 4  # cv2 draws on a grid of 1/16 sample
 _MAX_LOSS_DB = 45.0
+# Of the width of the scan, what a shadow takes to reach its depth.
+_FLANK_SHARE = 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +117,9 @@ def paint(scene: Scene, geometry: Geometry) -> Echoes:
     echo, attenuation, texture, streak = np.array(table, np.float32).T
     step_cm = np.float32(geometry.sample_mm / 10)
     # Beams are wide: shadows have soft flanks.
-    absorbed = cv2.blur((attenuation[regions] + bone) * step_cm, (5, 1))
+    flank = max(3, geometry.shape[1] // _FLANK_SHARE)
+    absorbed = cv2.blur((attenuation[regions] + bone) * step_cm, (flank, 1))
+    absorbed = cv2.blur(absorbed, (flank, 1))
     loss = np.cumsum(absorbed, axis=0)
     return Echoes(
         cv2.GaussianBlur(echo[regions], (0, 0), 0.7),

@@ -11,6 +11,8 @@ from fetalclip_jax.phantom.scene import Scene
 
 _DECIBEL = np.float32(np.log(10.0) / 20.0)
 _TICK_MM = 10.0
+# How many neighbourhoods of compounding lie side by side.
+_NEIGHBOURHOODS = 50
 
 
 def _texture(rng: np.random.Generator, geometry: Geometry, cell_mm: tuple[float, float]):
@@ -59,7 +61,8 @@ def backscatter(
     received = np.sqrt(power / machine.looks) * np.exp(-echoes.loss_db * _DECIBEL)
 
     # Electronic noise is not focused: the same random numbers, out of step with the tissue.
-    floor = 10 ** (machine.noise_db / 20) * np.linspace(0.5, 1.6, depth, dtype=np.float32)
+    rise = machine.noise_rise_db * np.linspace(-0.5, 0.5, depth, dtype=np.float32)
+    floor = np.exp((machine.noise_db + rise) * _DECIBEL)
     hiss = np.roll(noise[..., 0], depth // 2, axis=0) * floor[:, None]
     return np.sqrt(received * received + hiss * hiss)
 
@@ -76,20 +79,35 @@ def _reverberation(coherent: np.ndarray, rng: np.random.Generator, geometry: Geo
 
 
 def gain_curve(rng: np.random.Generator, depth: int) -> Float[np.ndarray, "depth"]:
-    """The operator's imperfect time-gain compensation in dB: overall, slope, and a wave."""
+    """The operator's imperfect time-gain compensation in dB: overall, slope, a wave, a dark end."""
     z = np.linspace(-0.5, 0.5, depth, dtype=np.float32)
     overall, slope, wave, phase = rng.standard_normal(4)
-    curve = 2.0 * overall + 4.0 * slope * z + 1.5 * wave * np.sin(5 * z + 3 * phase)
-    return curve.astype(np.float32)
+    curve = 2.5 * overall + (2.5 + 4.5 * slope) * z + 2.0 * wave * np.sin(5 * z + 3 * phase)
+    reach, fall = rng.uniform(-0.2, 0.5), rng.exponential(8.0)
+    return (curve - fall * np.maximum(z - reach, 0) ** 2 * 4).astype(np.float32)
+
+
+def _operator_gain(amplitude: np.ndarray, gain_db: np.ndarray) -> np.float32:
+    """What the operator turns the overall gain by, in dB, until the brighter tissue shows."""
+    level = np.log(amplitude[::6, ::6] + 1e-6) / _DECIBEL + gain_db[::6, ::6]
+    return np.float32(np.clip(0.6 * (-3.0 - np.percentile(level, 75)), -6.0, 16.0))
 
 
 def contact(rng: np.random.Generator, lines: int) -> Float[np.ndarray, "lines"]:
-    """How well the probe touches the skin along its face, in dB: fades at the ends, and varies."""
+    """How well the probe touches the skin along its face, in dB.
+
+    It fades at the ends, varies, and is lost behind gas, ribs or hair.
+    """
     x = np.linspace(-1, 1, lines, dtype=np.float32)
-    left, right = rng.uniform(-3.0, 9.0, 2).clip(0)
+    left, right = rng.uniform(-3.0, 14.0, 2).clip(0)
     wave, phase = rng.standard_normal(2)
-    ends = np.where(x < 0, left, right) * np.abs(x) ** 3
-    return (1.5 * wave * np.sin(4 * x + 3 * phase) - ends).astype(np.float32)
+    curve = 1.5 * wave * np.sin(4 * x + 3 * phase) - np.where(x < 0, left, right) * np.abs(x) ** 3
+    for _ in range(int(rng.choice(4, p=(0.5, 0.25, 0.15, 0.1)))):
+        # Mostly at the sides: operators keep the structure in the clear.
+        middle = rng.choice((-1, 1)) * rng.beta(2.5, 1.2)
+        depth, width = rng.uniform(4.0, 24.0), rng.uniform(0.06, 0.3)
+        curve = curve - depth * np.exp(-(((x - middle) / width) ** 2))
+    return curve.astype(np.float32)
 
 
 def compress(
@@ -98,11 +116,12 @@ def compress(
     """Speckle reduction and log compression to grey levels 0 to 1; `gain_db` broadcasts."""
     # Compounding pulls every sample towards its neighbourhood.
     share = np.float32(machine.compounding)
-    around = cv2.blur(amplitude, (3, 5))
+    reach = max(3, round(amplitude.shape[1] / _NEIGHBOURHOODS))
+    around = cv2.blur(amplitude, (reach, 3))
     log = (1 - share) * np.log(amplitude + 1e-6) + share * np.log(around + 1e-6)
     decibel = log / _DECIBEL + gain_db
-    # Reference tissue lies 28 dB below white, whatever the dynamic range.
-    grey = np.clip(1 + (decibel - 28.0) / machine.dynamic_range_db, 0, 1)
+    # White is where it is whatever the dynamic range.
+    grey = np.clip(1 + (decibel - machine.white_db) / machine.dynamic_range_db, 0, 1)
     return grey ** np.float32(machine.grey_gamma)
 
 
@@ -117,6 +136,9 @@ def render(
     """The displayed picture of `shape` (height, width) at `spacing_mm` per pixel."""
     amplitude = backscatter(scene, geometry, machine, rng)
     gain_db = gain_curve(rng, geometry.shape[0])[:, None] + contact(rng, geometry.shape[1])
+    # From careful settings and full contact to the opposite.
+    gain_db *= np.float32(rng.uniform(0.0, 1.2))
+    gain_db += _operator_gain(amplitude, gain_db)
     grey = compress(amplitude, gain_db, machine)
     lines, samples = geometry.scan_conversion(*shape, spacing_mm)
     picture = cv2.remap(grey, lines, samples, cv2.INTER_LINEAR, borderValue=0)
@@ -133,25 +155,52 @@ def render(
 
 
 def _decorate(image, machine: Machine, rng, spacing_mm: float, geometry: Geometry) -> None:
-    """Grey bar, removed text, and depth marks every 10 mm; drawn in place."""
+    """Black band, text, grey bar and depth marks every 10 mm; drawn in place."""
     height, width = image.shape
     unit = max(1, round(width / 110))
-    boxes = rng.uniform(0.08, 0.22, 4)
-    if machine.boxes:
-        image[: round(boxes[0] * height), width - round(boxes[1] * width) :] = 0
-        image[height - round(boxes[2] * height) :, width - round(1.2 * boxes[3] * width) :] = 0
+    if machine.band:
+        image[height - round(machine.band * height) :] = 0
+    _write(image, machine, rng)
     if machine.grey_bar:
-        length = round(0.3 * height)
-        ramp = np.linspace(255, 0, length).astype(np.uint8)[:, None]
-        image[2 * unit : 2 * unit + length, : unit + unit // 2] = ramp
+        length = round((0.3 if machine.grey_bar == 1 else 0.13) * height)
+        ramp = np.linspace(255, 30, length).astype(np.uint8)[:, None]
+        thickness = round(1.5 * unit) if machine.grey_bar == 1 else machine.grey_bar * unit
+        image[2 * unit : 2 * unit + length, :thickness] = ramp
     if machine.ticks != "none":
         top = -height * spacing_mm / 2
         start = top if geometry.apex_mm is None else geometry.apex_mm[1] + geometry.depth_mm[0]
         first = _TICK_MM - (top - start) % _TICK_MM
         rows = np.arange(first, height * spacing_mm, _TICK_MM) / spacing_mm
+        length = machine.tick_length * unit
         for row in np.rint(rows).astype(int):
             left = 3 * unit if machine.ticks == "left" else width - 4 * unit
-            image[row : row + unit, left : left + 2 * unit] = 215
+            image[row : row + unit, left : left + length] = 215
+
+
+def _write(image: np.ndarray, machine: Machine, rng: np.random.Generator) -> None:
+    """Settings in small or large letters at the upper right, or the boxes that removed them."""
+    height, width = image.shape
+    boxes = rng.uniform(0.08, 0.22, 4)
+    if machine.text == "boxes":
+        image[: round(boxes[0] * height), width - round(boxes[1] * width) :] = 0
+        image[height - round(boxes[2] * height) :, width - round(1.2 * boxes[3] * width) :] = 0
+        return
+    if machine.text == "none":
+        return
+    large = machine.text == "numbers"
+    letter = max(1, round(width / (60 if large else 110)))
+    rows, columns = (2, 8) if large else (int(rng.integers(4, 9)), int(rng.integers(10, 18)))
+    ink = np.zeros((2 * rows, columns), np.float32)
+    ink[::2] = rng.random((rows, columns)) * (255 if large else 170)
+    ink[::2][np.arange(columns) < rng.integers(0, columns - 3, (rows, 1))] = 0
+    block = np.kron(ink, np.ones((letter, letter))).astype(np.uint8)
+    block = block[: height // 2, : width // 2]
+    corner = image[letter : letter + len(block), width - block.shape[1] - letter : width - letter]
+    np.maximum(corner, block, out=corner)
+    if not large:
+        name = (rng.random((2 * letter, 5 * letter)) * 160).astype(np.uint8)
+        left = round(rng.uniform(0.04, 0.2) * width)
+        image[letter : 3 * letter, left : left + 5 * letter] = name
 
 
 def mask(

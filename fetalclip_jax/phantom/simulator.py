@@ -37,20 +37,34 @@ _BRAIN_PLANE_WEIGHTS = (0.4, 0.3, 0.3)
 _MASKED_PLANES = ("brain", "abdomen", "heart")
 _MIN_SIZE = 32
 # Changes whenever the same (seed, index) shows another picture; records made before do not mix.
-VERSION = 5
+VERSION = 6
+# Share of an image's field of view that a clip shows.
+CLIP_FIELD = 0.75
 # How much closer than at the head operators look; the rest 1.15.
 _ZOOM = {
     "brain": 1.15,
     "cervix": 1.0,
-    "abdomen": 1.4,
-    "heart": 1.55,
-    "kidney": 1.55,
+    "abdomen": 1.25,
+    "heart": 1.6,
+    "femur": 1.3,
+    "kidney": 1.6,
     "spine": 1.0,
-    "lips_nose": 1.35,
-    "profile_patient": 1.0,
+    "lips_nose": 1.6,
+    "profile_patient": 1.4,
+}
+# Which share of the structure's length has to lie inside the window; the rest may be cut.
+_SHOWN = {
+    "abdomen": 0.95,
+    "heart": 0.75,
+    "kidney": 0.95,
+    "femur": 0.95,
+    "lips_nose": 0.8,
+    "profile_patient": 0.7,
 }
 # Planes that are mostly seen lying across the beam.
 _LEVEL_PLANES = ("brain", "femur", "spine", "profile_patient")
+# Where pulse and beam have the size that the machine states.
+_USUAL_FIELD_MM = 115.0
 # Streams of random numbers that must not overlap.
 _PATIENT, _IMAGE, _SECOND_IMAGE = 0, 1, 2
 
@@ -156,14 +170,15 @@ class Phantom:
     def second_image(self, index: int) -> UInt8[np.ndarray, "h w"]:
         """The fetus and plane of the example at `index`, in another pose, by another machine.
 
-        Millimetres per pixel are the same. Where machines have other displays, so is the longer
-        side alone.
+        Size, open part of the display and millimetres per pixel are the same, so that what is
+        measured fits into this one too.
         """
         rng = self._rng(_SECOND_IMAGE, index)
         view = self._view(self._rng(_IMAGE, index), index)
         style = machine.draw_machine(rng)
-        shape = (round(self.image_size * style.aspect), self.image_size)
-        view = dataclasses.replace(view, style=style, shape=shape)
+        style = dataclasses.replace(style, aspect=view.style.aspect, band=view.style.band)
+        style = _at_frequency_of(style, view.spacing_mm * self.image_size)
+        view = dataclasses.replace(view, style=style)
         scene, geometry = _compose(rng, view, phase=None)
         return rendering.render(scene, geometry, view.style, rng, view.shape, view.spacing_mm)
 
@@ -189,7 +204,8 @@ class Phantom:
     def clip(self, index: int, num_frames: int) -> UInt8[np.ndarray, "t h w"]:
         """A four-chamber clip over one heartbeat of the patient that `index` belongs to.
 
-        The first frame shows full ventricles; the scan stands still while the heart beats.
+        The first frame shows full ventricles; the scan stands still while the heart beats. It is
+        closer to the heart than an image, as in fetal echocardiography, and cuts it well.
 
         Raises:
           ValueError: for fewer than 1 frame.
@@ -199,7 +215,9 @@ class Phantom:
         frames = []
         for frame in range(num_frames):
             rng = self._rng(_IMAGE, index)
-            view = dataclasses.replace(self._view(rng, index), plane="heart", brain_plane=None)
+            view = self._view(rng, index)
+            closer = CLIP_FIELD * view.spacing_mm
+            view = dataclasses.replace(view, plane="heart", brain_plane=None, spacing_mm=closer)
             scene, geometry = _compose(rng, view, phase=frame / num_frames)
             frames.append(
                 rendering.render(scene, geometry, view.style, rng, view.shape, view.spacing_mm)
@@ -226,10 +244,15 @@ class Phantom:
         brain_plane = None
         if plane == "brain":
             brain_plane = BRAIN_PLANES[int(rng.choice(3, p=_BRAIN_PLANE_WEIGHTS))]
-        # Round structures need more room than heads, which lie along the longer side.
-        length = 2 * _extent(plane, fetus) * (1.0 if plane in _LEVEL_PLANES else 1.15)
+        length = 2 * _extent(plane, fetus) * _SHOWN.get(plane, 1.0)
+        if plane == "brain":
+            # Broad heads under a low window must fit from top to bottom as well.
+            length = max(length, 1.75 * fetus.head_semi_axes_mm[1] / _open_aspect(style))
         zoom = _ZOOM.get(plane, 1.15)
+        if plane != "brain":
+            zoom *= float(np.exp(0.15 * rng.standard_normal()))
         field = growth.draw_field_of_view_mm(rng, fetus, habit, length, zoom)
+        style = _at_frequency_of(style, field)
         shape = (round(self.image_size * style.aspect), self.image_size)
         return _View(plane, brain_plane, fetus, style, shape, field / self.image_size)
 
@@ -252,7 +275,8 @@ def _compose(rng: np.random.Generator, view: _View, phase: float | None):
         # Drawn even where a clip sets the phase, so that a clip keeps its image's other choices.
         drawn = float(rng.random())
         beat = drawn if phase is None else phase
-        anatomy_heart.four_chamber(scene, rng, view.fetus, pose, beat)
+        clear = phase is not None
+        anatomy_heart.four_chamber(scene, rng, view.fetus, pose, beat, clear)
     elif view.plane == OTHER:
         anatomy_face_limb.other(scene, rng, view.fetus, pose, window)
     else:
@@ -278,7 +302,7 @@ def _extent(plane: str, fetus: growth.Fetus) -> float:
         "abdomen": fetus.ac_mm / 6.1,
         "kidney": fetus.ac_mm / 6.1,
         "heart": 0.92 * fetus.ac_mm / 6.1,
-        "femur": 0.6 * fetus.fl_mm + 3,
+        "femur": 0.55 * fetus.fl_mm + 1,
         "spine": 1.3 * fetus.fl_mm,
         "lips_nose": 0.75 * head,
         "profile_patient": 1.2 * head,
@@ -287,28 +311,43 @@ def _extent(plane: str, fetus: growth.Fetus) -> float:
     }[plane]
 
 
+def _at_frequency_of(style: machine.Machine, field_mm: float) -> machine.Machine:
+    """Pulse and beam as they are over this field: a closer look is at a higher frequency."""
+    sharp = (field_mm / _USUAL_FIELD_MM) ** 0.8
+    return dataclasses.replace(
+        style, axial_mm=style.axial_mm * sharp, lateral_mm=style.lateral_mm * sharp
+    )
+
+
+def _open_aspect(style: machine.Machine) -> float:
+    """Height / width of the display above its black band."""
+    return style.aspect * (1 - style.band)
+
+
 def _pose(rng: np.random.Generator, view: _View, window: Window, radius: float) -> Pose:
     """Where the structure lies and which way it is turned."""
-    any_angle = rng.uniform(0, 2 * np.pi)
-    tilt = float(np.clip(rng.normal(0, 0.12), -0.4, 0.4))
-    # Most operators hold the probe so that the picture lies the usual way round.
-    flip = float(rng.choice((0.0, np.pi), p=(0.8, 0.2)))
+    level = view.plane in _LEVEL_PLANES
+    flip = float(rng.choice((0.0, np.pi)))
+    tilt = float(np.clip(rng.normal(0, 0.15 if level else 0.5), -0.6, 0.6))
     mirror = bool(rng.random() < 0.5)
     if view.plane == "profile_patient":
         # The fetus mostly looks up at the probe, to either side.
         flip = np.pi * mirror
-    loose = 0.02 if view.plane in _LEVEL_PLANES else 0.1
-    angle = any_angle if rng.random() < loose else flip + tilt
+    loose = 0.03 if level else 0.5
+    angle = rng.uniform(0, 2 * np.pi) if rng.random() < loose else flip + tilt
     # How much room is left on each axis once the turned structure is inside the window.
-    minor = view.fetus.head_semi_axes_mm[1] if view.plane == "brain" else radius
+    head = view.plane == "brain"
+    minor = view.fetus.head_semi_axes_mm[1] if head else 0.3 * radius if level else radius
+    height = _open_aspect(view.style) * window.width
     c, s = abs(np.cos(angle)), abs(np.sin(angle))
-    half_width = np.hypot(radius * c, minor * s)
-    half_height = np.hypot(radius * s, minor * c)
-    if half_height > 0.485 * window.height:
+    half_width, half_height = np.hypot(radius * c, minor * s), np.hypot(radius * s, minor * c)
+    if level and half_height > 0.485 * height:
         # It only fits lying down.
         angle, half_width, half_height = flip + 0.2 * tilt, radius, minor
-    free_x = max(0.0, 0.485 * window.width - half_width)
-    free_y = max(0.0, 0.485 * window.height - half_height)
-    x = free_x * np.clip(rng.normal(0, 0.2), -1, 1)
-    y = free_y * np.clip(rng.normal(0.05, 0.2), -1, 1)
+    # Whole heads are measured; of other structures a part may leave the window.
+    spare = 0.0 if head else 0.06 * window.width
+    free_x = max(spare, 0.485 * window.width - half_width)
+    free_y = max(spare, 0.485 * height - half_height)
+    x = free_x * np.clip(rng.normal(0, 0.4), -1, 1)
+    y = free_y * np.clip(rng.normal(0, 0.35), -1, 1) + 0.5 * (height - window.height)
     return Pose((float(x), float(y)), float(angle), mirror)

@@ -38,10 +38,11 @@ def maternal(scene: Scene, rng: np.random.Generator, window: Window, bottom: flo
     for y in cuts:
         layer = _across(window, y, rng, 0.012 * window.height)
         below = np.concatenate([layer, floor.astype(np.float32)])
-        echo = TISSUE_DB + rng.uniform(-9.0, 4.0)
-        scene.fill(below, echo, texture_db=1.5, streak_db=rng.uniform(2.0, 5.0))
+        echo = TISSUE_DB + rng.uniform(-16.0, 2.0)
+        texture, streak = rng.uniform(1.5, 5.0), rng.uniform(2.0, 6.0)
+        scene.fill(below, echo, texture_db=texture, streak_db=streak)
         if rng.random() < 0.6:
-            scene.line(layer, rng.uniform(4.0, 14.0), 0.8, directivity=1.5)
+            scene.line(layer, rng.uniform(0.0, 16.0), 0.8, directivity=1.5)
 
 
 def limb(scene: Scene, rng: np.random.Generator, center, radius: float) -> None:
@@ -54,7 +55,8 @@ def limb(scene: Scene, rng: np.random.Generator, center, radius: float) -> None:
     if rng.random() < 0.7:
         half = radius * (stretch - 0.55) * np.array([np.cos(angle), np.sin(angle)])
         ends = np.array([center - half, center + half], np.float32)
-        scene.line(shapes.curve(ends, 5), 20.0, 0.3 * radius, loss_db=9.0, directivity=0.6)
+        gain, loss = rng.uniform(12, 24), rng.uniform(2, 9)
+        scene.line(shapes.curve(ends, 5), gain, 0.3 * radius, loss_db=loss, directivity=0.6)
 
 
 def uterus(
@@ -73,11 +75,11 @@ def uterus(
     tall = rng.uniform(1.02, 1.5)
     middle = (center[0] + 0.3 * radius * rng.standard_normal(), center[1] + 0.1 * radius)
     cavity = shapes.blob(rng, middle, (radius * wide * 1.1, radius * tall * 1.1), 0.0, 0.14)
-    scene.line(cavity, rng.uniform(6, 14), 1.2, closed=True, directivity=1.2)
-    if rng.random() < 0.72:
-        scene.fluid(cavity, echo_db=rng.uniform(-44, -28))
+    scene.line(cavity, rng.uniform(0, 16), 1.2, closed=True, directivity=1.4)
+    if rng.random() < 0.5:
+        scene.fluid(cavity, echo_db=rng.uniform(-44, -24))
     else:
-        scene.fill(cavity, TISSUE_DB + rng.uniform(-12, -2), texture_db=4.0)
+        scene.fill(cavity, TISSUE_DB + rng.uniform(-16, 0), texture_db=4.0, streak_db=2.0)
     if rng.random() < 0.5:
         _placenta(scene, rng, middle, radius * wide * 1.1, radius * tall * 1.1)
     for _ in range(int(rng.integers(0, 5))):

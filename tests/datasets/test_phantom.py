@@ -84,10 +84,11 @@ def test_second_images_show_the_same_to_the_same_scale_by_another_machine():
     np.testing.assert_array_equal(one.image, plain.image)
     assert plain.second_image is None
     assert one.second_image.dtype == np.uint8
-    assert one.second_image.shape[1] == one.image.shape[1] == 32
+    assert one.image.shape[1] == 32
     np.testing.assert_array_equal(one.second_image, source[3].second_image)
-    shapes = {example.second_image.shape == example.image.shape for example in source}
-    assert shapes == {True, False}  # some machines have another display
+    for example in source:
+        assert example.second_image.shape == example.image.shape
+        assert (example.second_image != example.image).mean() > 0.3
 
 
 def test_wide_pixels_of_its_smallest_images_are_plausible():

@@ -45,6 +45,20 @@ def test_a_clip_is_one_beat_of_one_patient():
     assert source.bare(3).label == example.label
 
 
+def test_the_spacing_is_that_of_the_pixels():
+    """Depth marks, which machines draw every 10 mm at the left, are as far apart as it says."""
+    source, marked = opened(image_size=192), 0
+    for i in range(len(source)):
+        example = source[i]
+        marks = np.flatnonzero((example.image[:, 6:8] == 215).all(axis=1))
+        marks = marks[np.insert(np.diff(marks) > 1, 0, True)] if len(marks) else marks
+        if len(marks) > 4:
+            marked += 1
+            apart = np.median(np.diff(marks))
+            np.testing.assert_allclose(apart * example.pixel_spacing_mm, 10, rtol=0.06)
+    assert marked > 3
+
+
 def test_patients_are_in_one_split_and_not_among_those_of_the_images():
     ids = {s: opened(s).metadata()["patient_id"].tolist() for s in ("pool", "test", "all")}
     assert len(set(ids["pool"])) == 20

@@ -84,14 +84,66 @@ def test_compression_maps_more_dynamic_range_to_less_contrast():
 
 
 def test_depth_marks_are_ten_millimetres_apart_and_outside_is_black():
-    style = machine.draw_machine(np.random.default_rng(0))
-    style = dataclasses.replace(style, ticks="left", grey_bar=False, boxes=False)
+    style = _plain_machine(ticks="left", tick_length=2)
     image = rendering.render(Scene(), _SECTOR, style, np.random.default_rng(1), (180, 240), 0.4)
     marks = np.flatnonzero(image[:, 6] == 215)
     starts = marks[np.insert(np.diff(marks) > 1, 0, True)]
     assert len(starts) >= 6
     np.testing.assert_allclose(np.diff(starts) * 0.4, 10.0, atol=0.5)
     assert image[2, 12:30].max() == 0
+
+
+def _plain_machine(**changes) -> machine.Machine:
+    style = machine.draw_machine(np.random.default_rng(0))
+    plain = {"ticks": "none", "grey_bar": 0, "text": "none", "band": 0.0}
+    return dataclasses.replace(style, **(plain | changes))
+
+
+def _render(style: machine.Machine, scene: Scene | None = None) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return rendering.render(scene or Scene(), _LINEAR, style, rng, (180, 240), 0.4)
+
+
+@pytest.mark.parametrize("text", ["lines", "numbers"])
+def test_settings_stand_in_the_upper_right_corner(text):
+    plain, written = _render(_plain_machine()), _render(_plain_machine(text=text))
+    added = written.astype(int) - plain
+    rows, columns = np.nonzero(added[:, 120:])
+    assert len(rows) > 30
+    assert rows.max() < 90
+    assert columns.min() > 10
+    # It is written over the picture, which stays below it.
+    np.testing.assert_array_equal(written[90:], plain[90:])
+
+
+def test_a_band_is_left_black_at_the_bottom():
+    image = _render(_plain_machine(band=0.1))
+    assert image[162:].max() == 0
+    assert image[:162].mean() > 10
+
+
+def test_boxes_remove_text_from_two_corners():
+    image = _render(_plain_machine(text="boxes"))
+    assert image[:10, -15:].max() == 0
+    assert image[-10:, -15:].max() == 0
+
+
+def test_the_operator_turns_the_gain_up_where_everything_is_faint():
+    means = []
+    for echo_db in (-30.0, -15.0, 0.0):
+        scene = Scene()
+        scene.fill(_square(200.0), echo_db)
+        means.append(_render(_plain_machine(noise_db=-60.0), scene).mean())
+    assert means[0] < means[1] < means[2]
+    # 30 dB would leave nothing at all of a picture of half that range.
+    assert means[0] > 0.1 * means[2]
+
+
+def test_contact_is_lost_at_the_sides_more_than_in_the_middle():
+    curves = np.stack([rendering.contact(np.random.default_rng(s), 101) for s in range(300)])
+    lost = (curves < -8).mean(0)
+    assert lost[40:61].mean() < 0.5 * lost[[*range(12), *range(89, 101)]].mean()
+    assert 0.02 < (curves < -8).mean() < 0.3
 
 
 @pytest.mark.parametrize("layout", ["wide", "zoomed", "endocavity", "linear"])

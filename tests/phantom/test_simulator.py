@@ -77,6 +77,39 @@ def test_pictures_are_neither_black_nor_burnt(examples):
         assert example.image.std() > 8
 
 
+def test_soft_tissue_is_dark_and_interfaces_are_bright(examples):
+    """As in clinical pictures: half of what the beam reaches is below a third of the range."""
+    middle, bright = [], []
+    for example in examples:
+        seen = example.image[example.image > 2]
+        middle.append(np.median(seen))
+        bright.append(np.percentile(seen, 99))
+    assert 25 < np.median(middle) < 60
+    assert np.percentile(middle, 90) - np.percentile(middle, 10) > 25
+    assert np.median(bright) > 130
+
+
+def test_brightness_does_not_tell_the_plane(examples):
+    brightness = collections.defaultdict(list)
+    for example in examples:
+        brightness[example.plane].append(example.image.mean())
+    overall = np.median(np.concatenate(list(brightness.values())))
+    for values in brightness.values():
+        assert 0.7 < np.median(values) / overall < 1.4
+
+
+def test_trunks_and_heads_are_seen_from_all_sides():
+    """The spine lies at any hour of the clock; heads lie across, either way round."""
+    hours = set()
+    phantom = Phantom(3, 96, 1, {"abdomen": 1.0}, with_masks=True)
+    for index in range(60):
+        masks = phantom[index].masks
+        center = [np.argwhere(masks[name]).mean(0) for name in ("spine", "abdomen")]
+        down, right = center[0] - center[1]
+        hours.add(int(np.degrees(np.arctan2(down, right)) // 60))
+    assert len(hours) == 6
+
+
 @pytest.mark.parametrize("size", [96, 224])
 def test_hc_of_the_head_mask_is_the_stated_one(size):
     phantom = Phantom(9, size, 1, {"brain": 1.0}, with_masks=True)
