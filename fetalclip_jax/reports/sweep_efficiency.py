@@ -60,6 +60,12 @@ def _figure(outcome: Outcome, folder: Folder, study: str, found: Mapping[str, Re
         f"Mean of {count} seeds, each of which draws its patients; the 95 % band holds the chance "
         "of seeds with their patients, and of the judged patients. One seed has no band."
     )
+    points = [point for one in found.values() for point in one.curve]
+    if same := sorted({int(one["patients"]) for one in points if one["pool_patients"] is None}):
+        caption += (
+            f" Of {', '.join(map(str, same))} patients, nearly all that there are to train on, "
+            "seeds draw the same ones: the band there leaves out the choice of patients."
+        )
     below = sweep_curves.judged_on(outcome, study)
     sizes = sorted({int(point["patients"]) for one in found.values() for point in one.curve})
     rows = []

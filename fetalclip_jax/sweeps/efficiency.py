@@ -24,6 +24,8 @@ from fetalclip_jax.sweeps.outcome import Outcome, Row, independent
 from fetalclip_jax.training import inputs
 
 PATIENTS = "data.train_patients"
+# Of the patients that there are to train on; of more than these no seed can choose others.
+_NEARLY_ALL = 0.9
 
 
 def curves(outcome: Outcome, study: str) -> dict[str, Result]:
@@ -132,10 +134,10 @@ def _joined(name: str, rows: Mapping[int, Sequence[Row]], study: str) -> Result:
         groups = resampled(first.predictions, first.protocol)
         times = int(first.protocol.get("resamples", 1000))
         bootstrap = Bootstrap(groups, times, int(first.protocol.get("seed", 0)))
-        # Seeds that draw most of the same patients say little of the chance of others. All but
-        # one are the most that others can be drawn beside.
-        share = min(size, patients - 1) / patients
-        estimate = over_support_sets(answers, len(results), bootstrap, share)
+        # Seeds that draw most of the same patients say little of the chance of others, and where
+        # they draw the same ones nothing: their spread is then of the training alone.
+        known = None if size > _NEARLY_ALL * patients else patients
+        estimate = over_support_sets(answers, len(results), bootstrap, known and size / known)
         kept = answers.kept(str(size))
         runs, ranks = runs | kept["runs"], ranks | kept["ranks"]
         points.append(
@@ -147,7 +149,7 @@ def _joined(name: str, rows: Mapping[int, Sequence[Row]], study: str) -> Result:
                 "runs": answers.run_macro_f1().tolist(),
                 "support_sets": len(results),
                 "draws": [f"seed {row.point.config.seed}" for row in own],
-                "pool_patients": patients,
+                "pool_patients": known,
             }
         )
     last = list(rows.values())[-1][0].found[study]
