@@ -123,3 +123,13 @@ def test_a_configuration_outlives_fields_that_came_and_went(tmp_path):
         path.write_text(content)
         with pytest.raises(ValueError, match=r"config\.json: not a configuration"):
             load_config(path)
+
+
+def test_the_base_recipe_has_a_larger_sibling():
+    base, larger = (parse(f"configs/phantom_base.py{hardware}") for hardware in ("", ":gpu"))
+    assert larger.augment.to_dict() == base.augment.to_dict()
+    assert base.train.ema_decay > 0
+    assert larger.model.vision_cfg.image_size > base.model.vision_cfg.image_size
+    build_model(larger)
+    with pytest.raises(ValueError, match="'tpu' is not one of cpu, gpu"):
+        parse("configs/phantom_base.py:tpu")

@@ -8,7 +8,8 @@ FetalCLIP's own weights, on a GPU: `--config.init_from=FetalCLIP_weights.pt
 
 Hardware: two CPU cores, 3 GiB, for the quickstart. Expect two minutes of training, and on patients
 that were left out (242 images, one seed; docs/finetuning.md) a macro F1 of the zero-shot planes of
-0.834, of the linear probe of 0.850; the quickstart without it has 0.598 and 0.830.
+0.834, of the linear probe of 0.850; the quickstart without it had 0.598 and 0.830 (pretrained on
+version 5 of the phantom).
 """
 
 from fetalclip_jax.config import default_config
