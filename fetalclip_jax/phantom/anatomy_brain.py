@@ -17,8 +17,14 @@ def _far_side(pose: Pose) -> float:
     return 1.0 if pose.at(0, 1)[1] > pose.center[1] else -1.0
 
 
-def skull(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: Pose) -> None:
-    """Scalp, brain tissue and the bone ellipse whose outer edge is the head circumference."""
+def skull(
+    scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: Pose, opened: float = 0.0
+) -> None:
+    """Scalp, brain tissue and the bone ellipse whose outer edge is the head circumference.
+
+    Args:
+      opened: half the angle in radians that the bone leaves open at the back of the head.
+    """
     a, b = fetus.head_semi_axes_mm
     thickness = (0.8 + 0.024 * a * fetus.bone_gain) * rng.uniform(0.5, 1.1)
     scalp = pose(shapes.ellipse((0, 0), (1.05 * a + 0.6, 1.05 * b + 0.6), count=56))
@@ -34,20 +40,36 @@ def skull(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: Pose) -> N
         level = fetus.brain_db + rng.uniform(-6, 7)
         scene.fill(pose(veil), level, texture_db=2.0, streak_db=2.5)
     inset = thickness / 2
-    bone = pose(shapes.ellipse((0, 0), (a - inset, b - inset), count=72))
-    loss = fetus.bone_gain * (0.6 + 0.05 * a) * rng.uniform(0.3, 1.3)
+    axes = (a - inset, b - inset)
+    bone = shapes.ellipse((0, 0), axes, count=72)
+    if opened:
+        bone = shapes.arc((0, 0), axes, opened - np.pi, np.pi - opened, 64)
+    # Bone mineralises: what lies in a late head is dark.
+    loss = fetus.bone_gain * max(0.17 * a - 3.0, 0.3) * rng.uniform(0.3, 1.3)
     scene.line(
-        bone,
+        pose(bone),
         rng.uniform(18, 27),
         thickness,
         loss_db=loss,
-        directivity=rng.uniform(0.4, 1.7),
-        closed=True,
+        directivity=rng.uniform(0.6, 3.4),
+        closed=not opened,
     )
+    _edge_shadows(scene, rng, outline)
     if rng.random() < 0.3:
         # The skin shows as a second, fainter line.
         skin = pose(shapes.ellipse((0, 0), (1.06 * a + 0.8, 1.06 * b + 0.8), count=48))
         scene.line(skin, rng.uniform(4, 14), 0.9, directivity=1.4, closed=True)
+
+
+def _edge_shadows(scene: Scene, rng: np.random.Generator, outline: np.ndarray) -> None:
+    """The bone bends sound that grazes it away: it is dark behind both sides of the head."""
+    for middle in (outline[:, 0].argmin(), outline[:, 0].argmax()):
+        if rng.random() < 0.3:
+            continue
+        around = np.arange(-rng.integers(3, 9), rng.integers(4, 10)) + middle
+        loss = rng.uniform(0.5, 5.0)
+        grazed = outline[around % len(outline)]
+        scene.line(grazed, -60.0, rng.uniform(1.5, 4.0), loss_db=loss, directivity=0.0)
 
 
 def _flecks(
@@ -59,7 +81,7 @@ def _flecks(
     turns = rng.uniform(0, 2 * np.pi, count)
     reach = (0.85 - abs(middle)) * rng.random(count) ** 0.6
     ways = rng.normal(0, 0.45, count)
-    half = np.abs(rng.normal(0.05, 0.025, count)) * a
+    half = np.abs(rng.normal(0.045, 0.025, count)) * a
     levels = fetus.brain_db + gain + rng.normal(0, 4, count)
     for turn, r, way, length, level in zip(turns, reach, ways, half, levels, strict=True):
         center = np.array([(middle + r * np.cos(turn)) * a, r * b * np.sin(turn)])
@@ -69,9 +91,17 @@ def _flecks(
         scene.line(pose(knots), level, 0.4 + 0.008 * a, directivity=1.0)
 
 
-def _folds(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: Pose) -> None:
-    """Uneven tissue, insula and a few cortical folds: short bright arcs, more of them later."""
+def _folds(
+    scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: Pose, flecked: float = 1.0
+) -> None:
+    """Uneven tissue, insula and a few cortical folds: short bright arcs, more of them later.
+
+    Args:
+      flecked: share of the usual number of flecks.
+    """
     a, b = fetus.head_semi_axes_mm
+    if rng.random() < 0.6:
+        _core(scene, rng, fetus, pose)
     for _ in range(int(rng.integers(0, 3))):
         turn, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.6)
         at = (reach * a * np.cos(turn), reach * b * np.sin(turn))
@@ -86,6 +116,15 @@ def _folds(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: Pose) -> 
         start = rng.uniform(0.6, 1.0)
         insula = shapes.arc(at, (0.32 * a, side * 0.34 * b), start, start + 1.4, 9)
         scene.line(pose(insula), level + rng.uniform(-2, 5), 0.8, directivity=0.8)
+    # Fissures and walls run along the midline in every plane: lines alone make no ventricle.
+    for _ in range(int(rng.integers(0, 5))):
+        x, y = rng.uniform(-0.45, 0.45), rng.choice((-1, 1)) * rng.uniform(0.12, 0.65)
+        half = min(rng.uniform(0.08, 0.3), 0.85 * np.sqrt(1 - y * y) - abs(x))
+        if half > 0.05:
+            ends = np.array([(x - half, y), (x, y + 0.05 * rng.standard_normal()), (x + half, y)])
+            ends[:, 1] += 0.12 * rng.standard_normal() * (ends[:, 0] - x)
+            line = shapes.curve(ends * (a, b), 7)
+            scene.line(pose(line), level + rng.uniform(-5, 6), 0.7, directivity=0.9)
     for _ in range(int(rng.integers(1, 5) + 0.5 * max(fetus.ga_weeks - 20, 0))):
         turn, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 0.88)
         start = rng.uniform(-0.5, 0.5)
@@ -93,8 +132,26 @@ def _folds(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: Pose) -> 
         at = (reach * a * np.cos(turn), reach * b * np.sin(turn))
         fold = shapes.arc(at, (radius, radius), turn + start - 0.9, turn + start + 0.9, 6)
         scene.line(pose(fold), level + rng.uniform(-6, 4), 0.7, directivity=0.6)
-    count = int(rng.integers(2, 12) + 0.8 * max(fetus.ga_weeks - 20, 0))
+    count = int(flecked * (rng.integers(4, 22) + max(fetus.ga_weeks - 20, 0)))
     _flecks(scene, rng, fetus, pose, 0.0, count)
+
+
+def _core(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: Pose) -> None:
+    """The brighter middle of the brain, whose far edge shows; dark fluid and cortex around it."""
+    a, b = fetus.head_semi_axes_mm
+    size = np.array([rng.uniform(0.5, 0.8) * a, rng.uniform(0.35, 0.65) * b])
+    core = shapes.blob(rng, (rng.normal(0, 0.08) * a, 0), size, 0.0, 0.2, 40)
+    level = fetus.brain_db + rng.uniform(1, 8)
+    scene.fill(pose(core), level, texture_db=rng.uniform(3, 5))
+    far = _far_side(pose)
+    edge = core[core[:, 1] * far > 0.4 * size[1]]
+    if len(edge) > 5 and rng.random() < 0.8:
+        # In the order of x: the outline may begin in the middle of this edge.
+        edge = edge[np.argsort(edge[:, 0])]
+        start = int(rng.integers(0, len(edge) // 2))
+        stop = start + int(rng.integers(4, len(edge)))
+        gain = rng.uniform(8, 20)
+        scene.line(pose(edge[start:stop]), level + gain, 0.8, directivity=0.7)
 
 
 def _falx(scene: Scene, rng, fetus: Fetus, pose: Pose, gaps: list[tuple[float, float]]) -> None:
@@ -132,9 +189,9 @@ def _cavum(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: Pose, x: 
 
 
 def _thalami(scene: Scene, rng, fetus: Fetus, pose: Pose, size: float, clarity: float) -> None:
-    """Two dark lobes either side of the midline, rimmed by brighter tissue."""
+    """Two lobes either side of the midline, a little darker than the tissue that rims them."""
     a, b = fetus.head_semi_axes_mm
-    clarity = clarity * rng.uniform(0.6, 1.15)
+    clarity = clarity * rng.uniform(0.0, 0.6)
     shift = 0.03 * a * rng.standard_normal()
     length, width = 0.25 * a * size * _jitter(rng, 0.12), 0.36 * b * size * _jitter(rng, 0.12)
     halo = shapes.blob(rng, (shift - 0.04 * a, 0), (1.5 * length, 1.4 * width), 0.0, 0.15)
@@ -166,7 +223,7 @@ def _frontal_horns(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: P
 def transthalamic(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: Pose) -> None:
     """Thalami, cavum septi pellucidi and a midline broken by both."""
     skull(scene, rng, fetus, pose)
-    _folds(scene, rng, fetus, pose)
+    _folds(scene, rng, fetus, pose, flecked=0.4)
     cavum = 0.48 + 0.04 * rng.standard_normal()
     _falx(scene, rng, fetus, pose, [(cavum - 0.17, cavum + 0.17), (-0.28, 0.26)])
     _thalami(scene, rng, fetus, pose, 1.0, 1.0)
@@ -182,7 +239,13 @@ def transthalamic(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: Po
 def transcerebellar(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: Pose) -> None:
     """Cerebellum (a dumbbell) in front of a dark cisterna magna; thalami and cavum further on."""
     a, b = fetus.head_semi_axes_mm
-    skull(scene, rng, fetus, pose)
+    # A cut this low may pass below the occipital bone.
+    opened = rng.uniform(0.15, 0.75) if rng.random() < 0.6 else 0.0
+    skull(scene, rng, fetus, pose, opened)
+    if opened:
+        reach = 1.2 * opened
+        nape = shapes.arc((0, 0), (1.04 * a, 1.02 * b), np.pi - reach, np.pi + reach, 14)
+        scene.line(pose(nape), rng.uniform(4, 18), rng.uniform(1.0, 4.0), directivity=0.3)
     _folds(scene, rng, fetus, pose)
     cavum = 0.52 + 0.04 * rng.standard_normal()
     _falx(scene, rng, fetus, pose, [(cavum - 0.17, cavum + 0.17), (-0.92, 0.30)])
@@ -195,7 +258,7 @@ def transcerebellar(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: 
     # Tentorium and brain stem make the back of the cut bright and uneven, the front stays dark.
     back = shapes.blob(rng, (-0.42 * a, 0), (0.42 * a, 1.25 * half), 0.0, 0.15)
     scene.fill(pose(back), fetus.brain_db + rng.uniform(4, 11), texture_db=4.0)
-    _flecks(scene, rng, fetus, pose, -0.4, int(rng.integers(5, 14)))
+    _stipple(scene, rng, fetus, pose)
     _cisterna(scene, rng, fetus, pose, x, half)
     level = fetus.brain_db + rng.uniform(4, 13)
     rim = fetus.brain_db + rng.uniform(17, 26)
@@ -214,8 +277,34 @@ def transcerebellar(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: 
         first, length = int(rng.integers(0, 36)), int(rng.integers(24, 37))
         edge = np.roll(lobe, -first, axis=0)[:length]
         scene.line(pose(edge), rim - 12 * (1 - clarity), 0.9, directivity=0.6)
+    # Tentorium and the margins of the lobes: arcs across the midline, one behind the other.
+    for _ in range(int(rng.integers(1, 6))):
+        reach, span = rng.uniform(0.35, 0.85), rng.uniform(0.3, 0.9)
+        turn = np.pi + rng.normal(0, 0.2)
+        size = (reach * a, 1.2 * reach * b)
+        line = shapes.arc((0, 0), size, turn - span, turn + rng.uniform(0.2, 1.0) * span, 10)
+        level_here = fetus.brain_db + rng.uniform(10, 24)
+        scene.line(pose(line), level_here, 0.5 + 0.01 * a, directivity=rng.uniform(0, 0.8))
     vermis = shapes.blob(rng, (x, 0), (0.75 * depth, 0.22 * half), 0.0, 0.15, 20)
     scene.fill(pose(vermis), fetus.brain_db + rng.uniform(8, 18), texture_db=2.0)
+
+
+def _stipple(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: Pose) -> None:
+    """Folia, vessels and cisterns of the posterior fossa: many short echoes side by side."""
+    a, b = fetus.head_semi_axes_mm
+    count = int(rng.integers(15, 70))
+    gain = rng.uniform(10, 24)
+    front, height = rng.uniform(-0.3, 0.1), rng.uniform(0.55, 0.85)
+    for _ in range(count):
+        x = rng.uniform(-0.82, front)
+        y = rng.uniform(-1, 1) * height * np.sqrt(max(1 - x * x, 0.1))
+        way = rng.normal(np.pi / 2, 0.7)
+        length = rng.uniform(0.015, 0.06) * a
+        along = length * np.array([np.cos(way), np.sin(way)])
+        center = np.array([x * a, y * b])
+        level = fetus.brain_db + gain + rng.normal(0, 5)
+        ends = pose(np.array([center - along, center + along]))
+        scene.line(ends, level, 0.4 + 0.008 * a, directivity=0.3)
 
 
 def _cisterna(scene: Scene, rng, fetus: Fetus, pose: Pose, x: float, half: float) -> None:
@@ -249,15 +338,15 @@ def _ventricle(scene: Scene, rng, fetus: Fetus, pose: Pose, side: float, clarity
         stop = len(wall) - int(rng.integers(0, 3))
         scene.line(pose(wall[start:stop]), level + rng.uniform(-6, 2), 0.8, directivity=0.9)
     # The plexus hangs in the back part and shrinks against the head as it grows.
-    first = int(rng.integers(2, 4))
-    count = int(rng.integers(4, 7)) + round(3 * early)
+    first = int(rng.integers(1, 4))
+    count = min(int(rng.integers(4, 8)) + round(3 * early), 14 - first)
     plexus = shapes.tube(
         line[first : first + count] + np.array([0, 0.04 * side * b]),
         np.interp(np.linspace(0, 7, count), np.arange(8), _PLEXUS)
         * b
-        * (rng.uniform(0.26, 0.4) + 0.16 * early),
+        * (rng.uniform(0.17, 0.36) + 0.18 * early),
     )
-    brightness = fetus.brain_db + rng.uniform(18, 26) * clarity
+    brightness = fetus.brain_db + rng.uniform(12, 25) * clarity
     scene.fill(pose(plexus), brightness, texture_db=rng.uniform(1.0, 3.0))
 
 

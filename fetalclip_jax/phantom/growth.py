@@ -72,6 +72,11 @@ class Fetus:
         return weeks + 0.9 * max(weeks - 24.0, 0.0)
 
 
+def maturity(ga_days: int) -> float:
+    """How far bone and brain have come: 0 until 16 weeks, 1 from 37."""
+    return min(max((ga_days - 112) / 150, 0.0), 1.0)
+
+
 def draw_ga_days(rng: np.random.Generator) -> int:
     """An age: one peak near 142 days, bulk 110 to 200, a thin tail to 270."""
     while True:
@@ -103,7 +108,7 @@ def draw_fetus(rng: np.random.Generator) -> Fetus:
         cephalic_index=float(np.clip(rng.normal(0.785, 0.03), 0.71, 0.86)),
         heart_label=str(rng.choice(HEART_LABELS, p=_DEFECT_PROBABILITIES)),
         bone_gain=float(rng.uniform(0.85, 1.15)),
-        brain_db=float(rng.uniform(-16.0, -10.0)),
+        brain_db=float(rng.uniform(-13.5, -7.5)) - 8.0 * maturity(ga_days),
     )
 
 

@@ -8,6 +8,8 @@ from fetalclip_jax.phantom.beam import Geometry
 
 # height / width of the displayed window
 _ASPECTS = (0.675, 0.69, 0.75, 0.8, 1.0)
+# How far below white reference tissue lies, of the brightest and of the darkest machine.
+WHITE_DB = (23.0, 31.0)
 _LAYOUTS = ("wide", "zoomed", "endocavity", "linear")
 _TEXTS = ("lines", "numbers", "boxes", "none")
 
@@ -69,7 +71,7 @@ def draw_machine(rng: np.random.Generator) -> Machine:
         axial_mm=float(0.36 / frequency),
         lateral_mm=float(rng.uniform(0.45, 0.85) / frequency),
         dynamic_range_db=float(rng.uniform(50.0, 68.0)),
-        white_db=float(rng.uniform(23.0, 31.0)),
+        white_db=float(rng.uniform(*WHITE_DB)),
         grey_gamma=float(rng.uniform(1.2, 1.8) if hazy else rng.uniform(1.4, 2.5)),
         smoothing=float(rng.choice((0.0, 0.3, 0.5), p=(0.5, 0.25, 0.25)) * rng.uniform(0.8, 1.2)),
         sharpening=float(rng.choice((0.0, 0.3, 0.6, 0.9))),

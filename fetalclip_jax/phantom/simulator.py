@@ -33,11 +33,16 @@ PLANE_WEIGHTS = {
     "profile_patient": 0.05,
     "spine": 0.05,
 }
-_BRAIN_PLANE_WEIGHTS = (0.4, 0.3, 0.3)
+# Of trans-thalamic, trans-cerebellum and trans-ventricular planes. The anomaly scan looks for all
+# three; later scans measure the head, in the first.
+_EARLY_BRAIN_PLANES, _LATE_BRAIN_PLANES = np.array([(0.3, 0.35, 0.35), (0.7, 0.15, 0.15)])
+_EARLY_WEEKS, _LATE_WEEKS = 22.0, 28.0
+# How much darker late heads are shown than early ones, in dB of what is white.
+_HEADS_DARKEN_DB = 4.0
 _MASKED_PLANES = ("brain", "abdomen", "heart")
 _MIN_SIZE = 32
 # Changes whenever the same (seed, index) shows another picture; records made before do not mix.
-VERSION = 6
+VERSION = 7
 # Share of an image's field of view that a clip shows.
 CLIP_FIELD = 0.75
 # How much closer than at the head operators look; the rest 1.15.
@@ -103,6 +108,15 @@ class _View:
     shape: tuple[int, int]
     spacing_mm: float
 
+    @property
+    def display(self) -> machine.Machine:
+        """The machine as it is set for what is seen: late heads are shown dark."""
+        if self.plane != "brain":
+            return self.style
+        darker = _HEADS_DARKEN_DB * (growth.maturity(self.fetus.ga_days) - 0.4)
+        white_db = min(self.style.white_db + darker, machine.WHITE_DB[1])
+        return dataclasses.replace(self.style, white_db=white_db)
+
 
 class Phantom:
     """An endless, indexable set of simulated fetal ultrasound images.
@@ -158,7 +172,7 @@ class Phantom:
         rng = self._rng(_IMAGE, index)
         view = self._view(rng, index)
         scene, geometry = _compose(rng, view, phase=None)
-        image = rendering.render(scene, geometry, view.style, rng, view.shape, view.spacing_mm)
+        image = rendering.render(scene, geometry, view.display, rng, view.shape, view.spacing_mm)
         masks = None
         if self.with_masks and view.plane in _MASKED_PLANES:
             masks = {
@@ -180,7 +194,7 @@ class Phantom:
         style = _at_frequency_of(style, view.spacing_mm * self.image_size)
         view = dataclasses.replace(view, style=style)
         scene, geometry = _compose(rng, view, phase=None)
-        return rendering.render(scene, geometry, view.style, rng, view.shape, view.spacing_mm)
+        return rendering.render(scene, geometry, view.display, rng, view.shape, view.spacing_mm)
 
     def bare(self, index: int) -> PhantomExample:
         """The example at `index` without its image, in a hundredth of the time."""
@@ -220,7 +234,7 @@ class Phantom:
             view = dataclasses.replace(view, plane="heart", brain_plane=None, spacing_mm=closer)
             scene, geometry = _compose(rng, view, phase=frame / num_frames)
             frames.append(
-                rendering.render(scene, geometry, view.style, rng, view.shape, view.spacing_mm)
+                rendering.render(scene, geometry, view.display, rng, view.shape, view.spacing_mm)
             )
         return np.stack(frames)
 
@@ -243,7 +257,9 @@ class Phantom:
         plane = planes[int(rng.choice(len(planes), p=weights / weights.sum()))]
         brain_plane = None
         if plane == "brain":
-            brain_plane = BRAIN_PLANES[int(rng.choice(3, p=_BRAIN_PLANE_WEIGHTS))]
+            late = np.clip((fetus.ga_weeks - _EARLY_WEEKS) / (_LATE_WEEKS - _EARLY_WEEKS), 0, 1)
+            shares = (1 - late) * _EARLY_BRAIN_PLANES + late * _LATE_BRAIN_PLANES
+            brain_plane = BRAIN_PLANES[int(rng.choice(3, p=shares))]
         length = 2 * _extent(plane, fetus) * _SHOWN.get(plane, 1.0)
         if plane == "brain":
             # Broad heads under a low window must fit from top to bottom as well.
