@@ -45,8 +45,8 @@ def get_config(hardware="cpu"):
     config.optimizer.learning_rate = 1e-3
     if hardware == "gpu":
         return _gpu(config).lock()
-    config.data.phantom.train_images = 18_000
-    config.train.steps = 3500
+    config.data.phantom.train_images = 30_000
+    config.train.steps = 6000
     config.train.global_batch_size = 64
     config.train.ema_decay = 0.998
     config.optimizer.warmup_steps = 100
