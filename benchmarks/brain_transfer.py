@@ -61,7 +61,7 @@ def learn(model, images, planes, steps: int, seed: int):
         logits = 10 * features @ params["head"]["kernel"] + params["head"]["bias"]
         return jax.nn.log_softmax(logits)
 
-    rate = optax.warmup_cosine_decay_schedule(0, _RATE, _WARMUP, steps)
+    rate = optax.warmup_cosine_decay_schedule(0, _RATE, min(_WARMUP, steps // 2), steps)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.98, weight_decay=0.1)
     )
