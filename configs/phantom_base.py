@@ -10,9 +10,9 @@ average of the parameters (`config.train.ema_decay`), which `load` takes, and im
 machines and operators would show them (`data.appearance.OTHER_MACHINES`). The fetus lies either way
 up.
 
-Hardware: two CPU cores, 4 GiB. Expect half an hour of training, and on real test patients (one
-seed, research use only; README): planes 0.74 macro F1 among nine candidates, brain planes 0.48,
-valid prediction rate of ages 0.95 on HC18.
+Hardware: two CPU cores, 4 GiB. Expect half an hour of training, and on real test patients (two
+seeds, research use only; README): planes 0.74 and 0.76 macro F1 among nine candidates, brain planes
+0.48 and 0.46, valid prediction rate of ages 0.95 on HC18.
 
     fetalclip plan --config configs/phantom_base.py:gpu --topology H100
     fetalclip train --config configs/phantom_base.py:gpu --workdir runs/base_gpu
