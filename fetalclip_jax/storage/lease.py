@@ -58,9 +58,11 @@ class Lease:
     def _take(self) -> None:
         # Whether any other that is there has written after it was looked at, and so is at work.
         rival = False
-        first, since = None, time.monotonic()
+        first = since = None
         while True:
             holder, version = self._holder()
+            # From the first look on, however long that took.
+            since = since or time.monotonic()
             if holder.get("token") == self._token:
                 return
             if holder and (rival or not _is_gone(holder, time.monotonic() - since)):

@@ -207,11 +207,26 @@ def test_a_folder_in_use_is_refused_and_a_dead_holder_followed(bucket, monkeypat
         lease.Lease(path).release()
         assert not path.exists()
     assert not capsys.readouterr().out
-    monkeypatch.setattr(lease, "_LASTS_S", 0.5)
+    monkeypatch.setattr(lease, "_LASTS_S", 1.0)
     hold(path, monkeypatch, host="elsewhere")
     lease.Lease(path).release()
     assert "for a sign that it still is" in capsys.readouterr().out
     assert not path.exists()
+
+
+def test_a_slow_first_look_is_no_watching(bucket, monkeypatch, capsys):
+    path = bucket[0] / ".lock"
+    hold(path, monkeypatch, host="elsewhere", time=time.time() + 60)
+    monkeypatch.setattr(lease, "_LASTS_S", 0.3)
+    look = lease.Lease._holder
+
+    def slow(self):
+        time.sleep(0.4)
+        return look(self)
+
+    monkeypatch.setattr(lease.Lease, "_holder", slow)
+    lease.Lease(path).release()
+    assert "for a sign that it still is" in capsys.readouterr().out
 
 
 def test_a_holder_elsewhere_that_renews_its_lease_is_alive(bucket, monkeypatch):
