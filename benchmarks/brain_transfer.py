@@ -28,6 +28,7 @@ from fetalclip_jax.data.appearance import OTHER_MACHINES
 from fetalclip_jax.data.augment import AugmentConfig, draw_zoom, train_augment
 from fetalclip_jax.datasets.registry import open_source
 from fetalclip_jax.evaluation.statistics.metrics import macro_f1
+from fetalclip_jax.evaluation.statistics.ranking import auroc
 from fetalclip_jax.labels import BRAIN_PLANES
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.models.preprocess import normalise, square_resize
@@ -105,8 +106,12 @@ def say(what: str, planes, answers) -> None:
     """One row of a table."""
     areas = []
     for plane in range(3):
-        of_it, others = answers[planes == plane, plane], answers[planes != plane, plane]
-        areas.append((of_it[:, None] > others).mean() + 0.5 * (of_it[:, None] == others).mean())
+        scores, at = np.unique(answers[:, plane], return_inverse=True)
+        others, of_it = (
+            np.bincount(at[(planes == plane) == wanted], minlength=len(scores))[None]
+            for wanted in (False, True)
+        )
+        areas.append(auroc(others, of_it)[0])
     each = " ".join(f"{area:.3f}" for area in areas)
     f1 = macro_f1(planes, answers.argmax(1))
     print(f"| {what} | {len(planes)} | {f1:.3f} | {np.mean(areas):.3f} ({each}) |", flush=True)

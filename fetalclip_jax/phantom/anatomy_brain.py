@@ -283,8 +283,8 @@ def transcerebellar(scene: Scene, rng: np.random.Generator, fetus: Fetus, pose: 
         turn = np.pi + rng.normal(0, 0.2)
         size = (reach * a, 1.2 * reach * b)
         line = shapes.arc((0, 0), size, turn - span, turn + rng.uniform(0.2, 1.0) * span, 10)
-        level_here = fetus.brain_db + rng.uniform(10, 24)
-        scene.line(pose(line), level_here, 0.5 + 0.01 * a, directivity=rng.uniform(0, 0.8))
+        echo_db = fetus.brain_db + rng.uniform(10, 24)
+        scene.line(pose(line), echo_db, 0.5 + 0.01 * a, directivity=rng.uniform(0, 0.8))
     vermis = shapes.blob(rng, (x, 0), (0.75 * depth, 0.22 * half), 0.0, 0.15, 20)
     scene.fill(pose(vermis), fetus.brain_db + rng.uniform(8, 18), texture_db=2.0)
 
