@@ -7,7 +7,7 @@
 
 The quickstart's model on more images and for longer. Two things make it read real images: the
 average of the parameters (`config.train.ema_decay`), which `load` takes, and images as other
-machines and operators would show them (`data.appearance.OTHER_MACHINES`). The fetus lies either way
+machines and operators would show them (`data.augment.SIMULATED_TO_REAL`). The fetus lies either way
 up.
 
 Hardware: two CPU cores, 4 GiB. Expect half an hour of training, and on real test patients (two
@@ -23,24 +23,17 @@ published of it at least 85 ms a step, half an hour in all.
 """
 
 from fetalclip_jax.config import default_config, model_fields
-from fetalclip_jax.data.appearance import OTHER_MACHINES
+from fetalclip_jax.data.augment import SIMULATED_TO_REAL
 from fetalclip_jax.models import presets
 
 HARDWARE = ("cpu", "gpu")
-_MOVED = {
-    "rotate_degrees": 0.0,
-    "translate": 0.0,
-    "jitter": 0.1,
-    "zoom": 0.1,
-    "flip_vertical": 0.5,
-}
 
 
 def get_config(hardware="cpu"):
     if hardware not in HARDWARE:
         raise ValueError(f"{hardware!r} is not one of {', '.join(HARDWARE)}")
     config = default_config()
-    config.augment.update(_MOVED | OTHER_MACHINES)
+    config.augment.update(SIMULATED_TO_REAL)
     config.train.keep_best = "ema_val_loss"
     config.optimizer.learning_rate = 1e-3
     if hardware == "gpu":

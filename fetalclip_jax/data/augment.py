@@ -21,6 +21,17 @@ _LARGEST = {
 } | appearance.LARGEST
 
 
+# For models that learn from simulated images and are to read real ones. The fetus lies either way
+# up; rotation and shift are the simulator's.
+SIMULATED_TO_REAL = {
+    "rotate_degrees": 0.0,
+    "translate": 0.0,
+    "jitter": 0.1,
+    "zoom": 0.1,
+    "flip_vertical": 0.5,
+} | appearance.OTHER_MACHINES
+
+
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig(appearance.Appearance):
     """Strength of `train_augment`; zero turns a part off. Further ones are those of `Appearance`.
