@@ -122,8 +122,8 @@ def test_a_file_without_sweep_is_named(tmp_path):
         ("batch_temperature.py", 18, 19200),
         ("batch_temperature.py:full", 108, 19200),
         ("pretraining_size.py", 15, 25600),
-        ("real_transfer.py:folder", 14, 64000),
-        ("real_transfer.py:folder,seeds=3", 42, 64000),
+        ("real_transfer.py:folder", 16, 64000),
+        ("real_transfer.py:folder,seeds=3", 48, 64000),
     ],
 )
 def test_points_of_the_repository_see_equally_many_images(config, count, each):
