@@ -5,10 +5,9 @@
         --config.models.base.path=runs/base \\
         --config.data.fetal_planes_db.root=FPDB --config.data.hc18.root=HC18
 
-The quickstart's model on more images and for longer. Two things make it read real images: the
-average of the parameters (`config.train.ema_decay`), which `load` takes, and images as other
-machines and operators would show them (`data.augment.SIMULATED_TO_REAL`). The fetus lies either way
-up.
+The quickstart's model on more images and for longer; the fetuses lie either way up, and are shown
+as other machines would (`data.augment.SIMULATED_TO_REAL`). `load` takes the average of the
+parameters. What each of these gives, and what gave nothing: benchmarks/RESULTS.md.
 
 Hardware: two CPU cores, 4 GiB. Expect half an hour of training, and on real test patients (two
 seeds, research use only; README): planes 0.74 and 0.76 macro F1 among nine candidates, brain planes
