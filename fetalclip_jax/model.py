@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from fetalclip_jax import storage, tokenizers
 from fetalclip_jax.config import default_config, save_config
 from fetalclip_jax.models import preprocess as images
-from fetalclip_jax.models import presets
+from fetalclip_jax.models import presets, test_time
 from fetalclip_jax.models.clip import CLIP
 from fetalclip_jax.parallel import mesh as meshes
 from fetalclip_jax.parallel import sharding
@@ -50,6 +50,7 @@ class Model:
       module: the Flax module of these parameters, for programs of their own (gradients, blocks).
       fingerprint: changes when any parameter, the vocabulary or the function computed does.
       data: `config.data` of the run that trained it; None for other weights.
+      test_time_views: views of an image that its feature is the mean of; see `models.test_time`.
     """
 
     def __init__(
@@ -72,10 +73,9 @@ class Model:
         self.params = sharding.place(params, self.whole)
         self.tokenizer = tokenizer
         self.data = data
+        self._average_views(1)
         jit = functools.partial(jax.jit, out_shardings=self.whole)
-        self._encode_image = jit(functools.partial(_apply, model, CLIP.encode_image))
-        self._encode_pixels = jit(functools.partial(_apply_to_pixels, model))
-        self._encode_text = jit(functools.partial(_apply, model, CLIP.encode_text))
+        self._encode_text = jit(functools.partial(_texts, model))
         self._encode_patches = jit(functools.partial(_patches, model), static_argnames="taps")
 
     def with_params(self, params: Any) -> "Model":
@@ -84,6 +84,28 @@ class Model:
         other.params = jax.device_put(params, self.whole)
         other.__dict__.pop("fingerprint", None)  # that of these parameters
         return other
+
+    def with_test_time_views(self, views: int) -> "Model":
+        """The same parameters; an image's feature is the mean of those of some views of it.
+
+        Args:
+          views: 1 for images as they are, or an even number: turned by up to 8 degrees, half of
+            them mirrored. Encoding takes as many times as long.
+
+        Raises:
+          ValueError: another number.
+        """
+        test_time.check(views)
+        other = copy.copy(self)
+        other._average_views(views)
+        other.__dict__.pop("fingerprint", None)  # that of another function
+        return other
+
+    def _average_views(self, views: int) -> None:
+        self.test_time_views = views
+        jit = functools.partial(jax.jit, out_shardings=self.whole)
+        self._encode_image = jit(functools.partial(_images, self.module, views))
+        self._encode_pixels = jit(functools.partial(_pixels, self.module, views))
 
     def preprocess(self, image) -> Float[np.ndarray, "H W 3"]:
         """A PIL image, path or uint8 array as the image tower sees it (see `models.preprocess`)."""
@@ -144,8 +166,10 @@ class Model:
           taps: numbers of transformer blocks, the first being 1; one may occur twice.
 
         Raises:
-          ValueError: a tap that is no block, or outputs that are not finite.
+          ValueError: a tap that is no block, outputs that are not finite, or a model of several
+            test-time views.
         """
+        self.check_one_view("patches")
         found = self._encode_patches(self.params, self.place(batch), taps=tuple(taps))
         flat = _finite(found.reshape(len(batch), -1), "images")
         return flat.reshape(found.shape)
@@ -175,6 +199,14 @@ class Model:
         length = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, tokens.shape[1])
         features = self._encode_text(self.params, self.place(tokens[:, :length]))
         return _finite(features, "texts")
+
+    def check_one_view(self, what: str) -> None:
+        """Raises ValueError where a feature is the mean of several views: `what` is of one."""
+        if self.test_time_views > 1:
+            raise ValueError(
+                f"{what} are of one view of an image, the features of this model the mean of "
+                f"{self.test_time_views}; open it with test_time_views=1"
+            )
 
     def _checked_images(self, batch):
         size = self.config.vision_cfg.image_size
@@ -254,6 +286,8 @@ class Model:
         digest = hashlib.sha256(self.tokenizer.fingerprint.encode())
         # The same parameters are another function under another activation, pooling or precision.
         function = [self.config.to_dict(), jnp.dtype(self._dtype).name]
+        if self.test_time_views > 1:
+            function.append(self.test_time_views)
         digest.update(json.dumps(function, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
             digest.update(jax.tree_util.keystr(path).encode())
@@ -261,12 +295,17 @@ class Model:
         return digest.hexdigest()[:16]
 
 
-def _apply(model: CLIP, method, params, inputs):
-    return model.apply({"params": params}, inputs, method=method)
+def _images(model: CLIP, views: int, params, images):
+    encode = functools.partial(model.apply, {"params": params}, method=CLIP.encode_image)
+    return test_time.mean_of_views(encode, images, views)
 
 
-def _apply_to_pixels(model: CLIP, params, pixels):
-    return _apply(model, CLIP.encode_image, params, images.normalise(pixels))
+def _pixels(model: CLIP, views: int, params, pixels):
+    return _images(model, views, params, images.normalise(pixels))
+
+
+def _texts(model: CLIP, params, tokens):
+    return model.apply({"params": params}, tokens, method=CLIP.encode_text)
 
 
 def _patches(model: CLIP, params, pixels, *, taps):
@@ -298,6 +337,7 @@ def load(
     dtype: str | None = None,
     param_dtype: str | None = None,
     resize_positions: bool = False,
+    test_time_views: int = 1,
 ) -> Model:
     """Opens a trained run, the weights of another library, or a preset with random parameters.
 
@@ -316,12 +356,20 @@ def load(
         float32; None for what the file holds.
       resize_positions: fit the positional embeddings to the image size and context length of
         `config`, as open_clip does, where the file has others.
+      test_time_views: see `Model.with_test_time_views`.
 
     Raises:
       ValueError: none of these; a `config` for a path that carries its own; tensors that do not
         fit the model, all listed; a tokenizer of another vocabulary.
     """
-    path = storage.path(path)
+    test_time.check(test_time_views)  # before a large file is read
+    opened = _open(
+        storage.path(path), config, tokenizer, dtype, param_dtype, resize_positions=resize_positions
+    )
+    return opened.with_test_time_views(test_time_views)
+
+
+def _open(path, config, tokenizer, dtype, param_dtype, *, resize_positions) -> Model:
     run = saved.find(path)
     if run is not None or not (path.exists() or path.suffix):
         if run is not None:

@@ -8,6 +8,7 @@ import pytest
 
 import fetalclip_jax
 from fetalclip_jax import cli
+from fetalclip_jax.models.preprocess import normalise
 from fetalclip_jax.tokenizers.sentencepiece import SentencePieceTokenizer
 from fetalclip_jax.weights import export
 from tests.weights import drawn
@@ -102,6 +103,28 @@ def test_other_parameters_make_another_model_of_the_same_programs(folder):
     again = other.with_params(model.params)
     assert again.fingerprint == model.fingerprint == before
     np.testing.assert_array_equal(features(again)[1], text)
+
+
+def test_a_feature_is_the_mean_of_the_views_asked_for(folder):
+    alone = fetalclip_jax.load(folder)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    size = alone.config.vision_cfg.image_size
+    pixels = pixels[:, :size, :size]
+    model = fetalclip_jax.load(folder, test_time_views=2)
+    mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
+    expected = (alone.encode_pixels(pixels) + alone.encode_pixels(mirrored)) / 2
+    assert np.abs(alone.encode_pixels(pixels) - expected).max() > 1e-3
+    np.testing.assert_allclose(model.encode_pixels(pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(model.encode_image(normalise(pixels)), expected, atol=1e-5)
+    np.testing.assert_array_equal(features(model)[1], features(alone)[1])
+    # It is another function, also of other parameters; what is of one view has no mean.
+    assert len({m.fingerprint for m in (alone, model, model.with_test_time_views(4))}) == 3
+    assert model.with_test_time_views(1).fingerprint == alone.fingerprint
+    assert model.with_params(model.params).fingerprint == model.fingerprint
+    with pytest.raises(ValueError, match=r"patches are of one view .* mean of 2; open it with"):
+        model.encode_patches(pixels, (1,))
+    with pytest.raises(ValueError, match="test_time_views=3"):
+        fetalclip_jax.load(folder / "nothing", test_time_views=3)
 
 
 def test_a_run_carries_what_it_is(tmp_path, folder):

@@ -53,6 +53,17 @@ def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None
     add_tokenizer(parser)
 
 
+def add_test_time_views(parser: argparse.ArgumentParser, default: int | None = 1) -> None:
+    parser.add_argument(
+        "--test-time-views",
+        type=int,
+        default=default,
+        metavar="N",
+        help="an image's feature is the mean of N views: turned by up to 8 degrees, half of them "
+        "mirrored; takes N times as long (default: 1, as it is)",
+    )
+
+
 def add_job(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "several processes",

@@ -12,6 +12,7 @@ EXAMPLE = "fetalclip embed --model runs/quickstart --prompts planes FOLDER --out
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model(parser)
+    arguments.add_test_time_views(parser)
     parser.add_argument(
         "folder", type=arguments.place, metavar="FOLDER", help="images, in any depth"
     )
@@ -56,7 +57,11 @@ def _run(given: argparse.Namespace) -> None:
     source = registry.open_source("image_text", given.folder, "all")
     has_spacing = spacing_mm is not None or "pixel_spacing_mm" in source.facts.columns
     model = fetalclip_jax.load(
-        given.model, given.model_config, tokenizer=given.tokenizer, dtype=given.dtype
+        given.model,
+        given.model_config,
+        tokenizer=given.tokenizer,
+        dtype=given.dtype,
+        test_time_views=given.test_time_views,
     )
     if spacing_mm is not None:
         source = embedding.WithSpacing(source, spacing_mm)

@@ -20,10 +20,19 @@ _OPTIONS = (
     *("prompts", "templates", "splits", "copies"),
 )
 
+# Flags of the models that --model names, and the same fields of a file.
+_OF_MODELS = {
+    "model_config": "config",
+    "tokenizer": "tokenizer",
+    "dtype": "dtype",
+    "test_time_views": "test_time_views",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_config(parser, required=False)
     arguments.add_model(parser, several=True)
+    arguments.add_test_time_views(parser, default=None)
     parser.add_argument(
         "--data",
         action="append",
@@ -87,16 +96,17 @@ def _take(config, given: argparse.Namespace) -> None:
     from fetalclip_jax.evaluation import config as configs
     from fetalclip_jax.evaluation import studies
 
+    for field in _OF_MODELS:
+        if getattr(given, field) is not None and not given.model:
+            raise ValueError(
+                f"--{field.replace('_', '-')} is of the models that --model names, and it names "
+                f"none; change those of the file by --config.models.NAME.{_OF_MODELS[field]}="
+            )
+    fields = {field: getattr(given, flag) for flag, field in _OF_MODELS.items()}
+    fields["tokenizer"] = str(given.tokenizer or "")
     for text in given.model or ():
         name, path = arguments.split_name(text, "")
-        configs.add_model(
-            config,
-            name or arguments.folder_name(path),
-            path=path,
-            config=given.model_config or "",
-            tokenizer=str(given.tokenizer or ""),
-            dtype=given.dtype or "",
-        )
+        configs.add_model(config, name or arguments.folder_name(path), path=path, **fields)
     for text in given.data or ():
         kind, _, root = text.partition("=")
         name, _, kind = kind.rpartition(":")
@@ -127,4 +137,5 @@ def _load(entry):
         entry.config or None,
         tokenizer=entry.tokenizer or None,
         dtype=entry.dtype or None,
+        test_time_views=entry.test_time_views,
     )

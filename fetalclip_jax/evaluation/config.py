@@ -21,7 +21,7 @@ def default_config() -> ConfigDict:
     describe a whole matrix of which users have a part.
     """
     config = ConfigDict()
-    config.models = ConfigDict()  # name -> path, config, tokenizer, dtype
+    config.models = ConfigDict()  # name -> path, config, tokenizer, dtype, test_time_views
     config.data = ConfigDict()  # name -> kind, root, options, seed, splits
     config.studies = ConfigDict()  # name -> study, data, options
     config.batch_size = 64  # images per call of the image tower
@@ -42,21 +42,25 @@ def read(path: str | None) -> ConfigDict:
     return default_config() if path is None else config_files.read(path)
 
 
-def add_model(evaluation: ConfigDict, name: str, path: str = "", **fields: str) -> None:
+def add_model(
+    evaluation: ConfigDict, name: str, path: str = "", **fields: str | int | None
+) -> None:
     """Adds a model, or gives one that has no path yet its own.
 
     Args:
       name: of its folder of results.
       path: what `fetalclip_jax.load` opens; "" for one that has yet to be given.
-      fields: `config`, `tokenizer` and `dtype` of `fetalclip_jax.load`; "" for None.
+      fields: `config`, `tokenizer`, `dtype` and `test_time_views` of `fetalclip_jax.load`; "" or
+        None for what is there already, else the default.
 
     Raises:
       ValueError: the name is taken, or no name of a folder.
     """
-    entry = {"path": path, "config": "", "tokenizer": "", "dtype": ""} | fields
+    given = {"path": path} | {k: v for k, v in fields.items() if v not in ("", None)}
     if name in evaluation.models and not evaluation.models[name].path:
-        evaluation.models[name].update({k: v for k, v in entry.items() if v})
+        evaluation.models[name].update(given)
         return
+    entry = {"config": "", "tokenizer": "", "dtype": "", "test_time_views": 1} | given
     _check_name(evaluation.models, "model", name)
     with evaluation.unlocked():
         evaluation.models[name] = ConfigDict(entry)

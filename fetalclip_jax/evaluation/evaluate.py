@@ -212,6 +212,7 @@ class _Judged:
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(self._model.params)),
             "trained_on": " + ".join(trained_on(self._model.data)),
             "config": dataclasses.asdict(self._model.config),
+            "test_time_views": self._model.test_time_views,
         }
 
     def _check_place(self, path: storage.Path, result: Result) -> None:

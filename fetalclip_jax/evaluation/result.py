@@ -126,8 +126,8 @@ class Result:
     Attributes:
       study: its name, such as "zero_shot.planes".
       model: `name`, and `fingerprint` of what was judged; `parameters` (how many), `config` (the
-        towers) and `trained_on`, the kinds of data sets of the run it comes from, "" for other
-        weights.
+        towers), `test_time_views`, and `trained_on`, the kinds of data sets of the run it comes
+        from, "" for other weights.
       data: `name`, `kind`, `simulated`, `ages_from`, `citation` and `licence`; `stores`, by the
         name of a need: `split`, `images`, `patients`, `copies`, `transform`, `missing_files`;
         `left_out` (example id -> reason) and `notes`, what the data set says of itself.

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from fetalclip_jax.evaluation.curves import of_size
 from fetalclip_jax.evaluation.result import Estimate, Result
@@ -47,7 +48,7 @@ def shown(estimate: Estimate) -> str:
 
 
 def _headline(result: Result) -> str:
-    where = f"{result.model['name']} on {result.data['name']}, " if result.data else ""
+    where = f"{_judged(result.model)} on {result.data['name']}, " if result.data else ""
     if not result.metrics:
         return f"{where}{result.study}"
     name, estimate = next(iter(result.metrics.items()))
@@ -58,6 +59,11 @@ def _headline(result: Result) -> str:
     if patients:
         text += f" of {patients} patients"
     return text
+
+
+def _judged(model: Mapping[str, Any]) -> str:
+    views = model.get("test_time_views", 1)
+    return f"{model['name']} ({views} views of each image)" if views > 1 else model["name"]
 
 
 def _matrix(labels: Sequence[str], classes: Sequence[str], counts) -> list[str]:

@@ -38,6 +38,8 @@ def architecture(report: Report) -> Iterator[str]:
             words += f"; text transformer of {facts}"
         if vision or text:
             words += _facts(("; shared dimension {}", model["config"].get("embed_dim")))
+        if views := provenance.views_in_words(one):
+            words += f"; {views}"
         yield f"{words}; fingerprint {model.get('fingerprint', 'not recorded')}."
 
 

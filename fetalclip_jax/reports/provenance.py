@@ -14,6 +14,7 @@ from fetalclip_jax.reports.reading import Contents, Evaluated, TrainedRun
 
 _PACKAGES = ("fetalclip_jax", "jax", "jaxlib", "flax", "optax", "grain", "numpy")
 _IN_WORDS = ("name", "resample_by", "resamples", "seed")
+_PROTOCOL = 2  # its place in `_basis`; before it stands what the images are
 # Stores that probes and constant answers are learned from; the others are judged.
 _LEARNED_FROM = ("fit", "train")
 _PHASES = {
@@ -42,21 +43,50 @@ def stands_for(*ones: Evaluated, intervals: bool = True) -> str:
       ones: the results.
       intervals: the figures have intervals; pictures of images, say, have none.
     """
-    groups: dict[tuple[str, ...], list[Evaluated]] = {}
-    for one in ones:
-        basis = _basis(one)
-        groups.setdefault(basis if intervals else basis[:-1], []).append(one)
-    if len(groups) < 2:
-        return "".join(f"{', '.join(basis)}." for basis in groups)
-    same = [len(set(parts)) == 1 for parts in zip(*groups, strict=True)]
-    shared = [part for part, all_say in zip(next(iter(groups)), same, strict=True) if all_say]
-    way = next((way for way in _WAYS if _tells_apart(groups, way)), _WAYS[-1])
-    lines = []
-    for basis, members in groups.items():
-        own = ", ".join(part for part, all_say in zip(basis, same, strict=True) if not all_say)
-        lines.append(f"{', '.join(dict.fromkeys(map(way, members)))}: {own}")
+    bases = [_basis(one) if intervals else _basis(one)[:-1] for one in ones]
+    if len(set(bases)) < 2:
+        return "".join(f"{', '.join(basis)}." for basis in bases[:1])
+    varying = [i for i, parts in enumerate(zip(*bases, strict=True)) if len(set(parts)) > 1]
+    shared = [part for i, part in enumerate(bases[0]) if i not in varying]
+    lines = _told_apart(ones, bases, varying, _NAMES)
+    if not lines:  # images may differ by one thing and protocols by another: each is said alone
+        images = [i for i in varying if i < _PROTOCOL]
+        apart = [part for part in (images, *([i] for i in varying if i >= _PROTOCOL)) if part]
+        said = [_told_apart(ones, bases, parts, _NAMES) for parts in apart]
+        lines = [line for part in said for line in part] if all(said) else []
+    lines = lines or _told_apart(ones, bases, varying, _PAIRS)
+    lines = lines or _lines(ones, bases, varying, _in_full)
     words = "; ".join(lines)
     return f"{words}; all: {', '.join(shared)}." if shared else f"{words}."
+
+
+def _told_apart(
+    ones: Sequence[Evaluated],
+    bases: Sequence[tuple[str, ...]],
+    parts: Sequence[int],
+    ways: Sequence[Callable[[Evaluated], str]],
+) -> list[str]:
+    """Some parts of what results stand for, by the first way that tells them apart, if any."""
+    for way in ways:
+        names: dict[str, set[tuple[str, ...]]] = {}
+        for one, basis in zip(ones, bases, strict=True):
+            names.setdefault(way(one), set()).add(tuple(basis[i] for i in parts))
+        if all(len(said) == 1 for said in names.values()):
+            return _lines(ones, bases, parts, way)
+    return []
+
+
+def _lines(
+    ones: Sequence[Evaluated],
+    bases: Sequence[tuple[str, ...]],
+    parts: Sequence[int],
+    way: Callable[[Evaluated], str],
+) -> list[str]:
+    """A line for each of what is said, with the names of all that it is said of."""
+    names: dict[tuple[str, ...], dict[str, None]] = {}
+    for one, basis in zip(ones, bases, strict=True):
+        names.setdefault(tuple(basis[i] for i in parts), {})[way(one)] = None
+    return [f"{', '.join(whose)}: {', '.join(said)}" for said, whose in names.items()]
 
 
 def counts(one: Evaluated) -> tuple[int | None, int | None]:
@@ -122,6 +152,12 @@ def interval(one: Evaluated) -> str:
         drawn += " and draws of augmented copies"
     draws = f" in {times:,.0f} resamples" if times else ""
     return f"95 % interval: bootstrap over {drawn}{draws}"
+
+
+def views_in_words(one: Evaluated) -> str:
+    """ "features averaged over 10 views of each image"; "" for images as they are."""
+    views = number(one.result.model.get("test_time_views")) or 1
+    return f"features averaged over {views:.0f} views of each image" if views > 1 else ""
 
 
 def by_t(one: Evaluated) -> bool:
@@ -190,6 +226,8 @@ def in_words(one: Evaluated) -> str:
     headline = next(iter(result.metrics.values()), None)
     if headline is not None and headline.n is not None:
         sentences.append(f"{counted(headline.n, judged_unit(result))} judged")
+    if views := views_in_words(one):
+        sentences.append(views.capitalize())
     sentences += [
         store(name, about, judged_unit(result)) for name, about in data.get("stores", {}).items()
     ]
@@ -284,6 +322,8 @@ def _basis(one: Evaluated) -> tuple[str, ...]:
     elif fit := splits(one, learned=True) if _fits(one) else ():
         place += f", fitted on split {' and '.join(map(repr, fit))}"
     protocol = f"protocol {one.result.protocol.get('name', 'not recorded')}"
+    if views := views_in_words(one):
+        protocol += f", {views}"
     return words, place, protocol, interval(one)
 
 
@@ -298,23 +338,20 @@ def _fits(one: Evaluated) -> bool:
     return "fit" in one.result.data.get("stores", {})
 
 
-def _tells_apart(
-    groups: Mapping[Any, Sequence[Evaluated]], way: Callable[[Evaluated], str]
-) -> bool:
-    """Whether no two groups share a name."""
-    names = [set(map(way, members)) for members in groups.values()]
-    return sum(map(len, names)) == len(set().union(*names))
-
-
-# How results are told apart, shortest first.
-_WAYS: tuple[Callable[[Evaluated], str], ...] = (
+# How results are told apart: by one of these, else by two, else by all.
+_NAMES: tuple[Callable[[Evaluated], str], ...] = (
     lambda one: one.data_name,
     lambda one: naming.title(one.result.study),
     lambda one: one.model_name,
+)
+_PAIRS: tuple[Callable[[Evaluated], str], ...] = (
     lambda one: f"{naming.title(one.result.study)} on {one.data_name}",
     lambda one: one.label,
-    lambda one: f"{naming.title(one.result.study)} of {one.label}",
 )
+
+
+def _in_full(one: Evaluated) -> str:
+    return f"{naming.title(one.result.study)} of {one.label}"
 
 
 def store(name: str, about: Mapping[str, Any], unit: str = "images") -> str:

@@ -49,6 +49,17 @@ def test_features_scores_and_ages_of_a_folder(trained, run, folder, tmp_path):
     assert "1 of 3 images: turned as its EXIF orientation says" in printed
 
 
+def test_features_are_the_mean_of_the_views_asked_for(trained, run, folder, tmp_path):
+    found = {}
+    for views in (1, 2):
+        command = ["embed", "--model", trained, folder, f"--test-time-views={views}"]
+        _, error, status = run(*command, "--output", tmp_path / "out.csv")
+        assert status == 0, error
+        found[views] = rows(tmp_path / "out.csv")["plain.png"]
+    assert found[1].keys() == found[2].keys()
+    assert found[1] != found[2]
+
+
 def test_without_a_spacing_there_is_no_age(trained, run, folder, tmp_path):
     command = ["embed", "--model", trained, folder, "--output", tmp_path / "out.csv"]
     printed, error, status = run(*command)

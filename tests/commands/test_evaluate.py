@@ -47,6 +47,35 @@ def test_results_say_what_was_judged(evaluated):
     assert {"example_id", "patient_id", "label", "prediction"} <= rows[0].keys()
 
 
+def test_several_views_of_each_image_are_another_model(trained, run, tmp_path):
+    command = ["evaluate", "--study", "zero_shot.planes", "--resamples=50", "--workers=0"]
+    model, output = f"both={trained}", tmp_path / "results"
+    printed, error, status = run(
+        *command, "--model", model, "--test-time-views=2", "--output", output
+    )
+    assert status == 0, error
+    assert "both (2 views of each image) on phantom, zero_shot.planes" in printed
+    found = json.loads((output / "both" / "phantom" / "zero_shot.planes.json").read_text())
+    assert found["model"]["test_time_views"] == 2
+    # Of the same name as they are: not the same model.
+    _, error, status = run(*command, "--model", model, "--output", output)
+    assert (status, "of other weights that are called 'both' too" in error) == (2, True)
+    _, error, status = run(
+        *("evaluate", "--model", trained, "--study", "explanation.head", "--workers=0"),
+        *("--test-time-views=4", "--output", tmp_path / "maps"),
+    )
+    assert (status, "activation maps are of one view" in error) == (2, True)
+
+
+@pytest.mark.parametrize("flag", ["--test-time-views=2", "--dtype=bfloat16"])
+def test_a_flag_of_models_without_a_model_is_refused(run, tmp_path, flag):
+    command = ["evaluate", "--config", "configs/eval/phantom.py", "--output", tmp_path / "out"]
+    _, error, status = run(*command, flag)
+    assert status == 2
+    name = flag[2:].partition("=")[0].replace("-", "_")
+    assert f"by --config.models.NAME.{name}=" in error
+
+
 def test_the_report_gathers_a_run_under_the_names_scripts_know(evaluated, run):
     _, error, status = run("report", evaluated, "--total-seconds=12.5")
     assert status == 0, error

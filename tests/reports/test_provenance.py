@@ -39,6 +39,27 @@ def test_one_result_says_images_patients_split_protocol_and_interval():
     assert provenance.stands_for() == ""
 
 
+def test_features_of_several_views_are_said():
+    several = brain(model=MODEL | {"name": "ten", "test_time_views": 10})
+    averaged = "features averaged over 10 views of each image"
+    assert f"protocol default, {averaged}, {BOOTSTRAP}" in provenance.stands_for(several)
+    assert provenance.stands_for(brain(), several).startswith(f"{MODEL['name']}: protocol default;")
+    assert "Features averaged over 10 views of each image." in provenance.in_words(several)
+    assert "views" not in provenance.in_words(brain())
+
+
+def test_images_and_views_that_differ_apart_are_each_said_once():
+    ten = MODEL | {"name": "ten", "test_time_views": 10}
+    several = [
+        brain(model=model, data=data, count=count)
+        for model in (MODEL, ten)
+        for data, count in ((DATA, 120), (REAL, 60))
+    ]
+    words = provenance.stands_for(*several)
+    for once in ("n = 120", "n = 60", "over 10 views", "ten: protocol default, features"):
+        assert words.count(once) == 1, words
+
+
 def test_results_that_stand_for_the_same_say_it_once():
     other = brain(model=MODEL | {"name": "other"})
     assert provenance.stands_for(brain(), other) == provenance.stands_for(brain())

@@ -127,7 +127,8 @@ def grad_cam(
       progress: show a progress bar.
 
     Raises:
-      ValueError: `block` cannot be asked, or what comes out is not finite.
+      ValueError: `block` cannot be asked, a model of several test-time views, or what comes out
+        is not finite.
     """
     block = _checked(model, block)
     program = _gradients(model.module.clone(remat="full"), block, by_patch, model.whole)
@@ -168,7 +169,8 @@ def score_cam(
       batch_size: darkened images per call of the image tower.
 
     Raises:
-      ValueError: `block` cannot be asked, or what comes out is not finite.
+      ValueError: `block` cannot be asked, a model of several test-time views, or what comes out
+        is not finite.
     """
     block = _checked(model, block)
     if channels < 0:
@@ -217,6 +219,7 @@ def upsample(
 
 
 def _checked(model, block: int) -> int:
+    model.check_one_view("activation maps")
     return choose_block(model.config.vision_cfg, block)
 
 

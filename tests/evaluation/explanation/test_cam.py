@@ -42,6 +42,7 @@ def models():
             whole=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
             place=jnp.asarray,
             logit_scale=20.0,
+            check_one_view=lambda what: None,
         )
 
     return {pool: make(pool) for pool in POOLS}
