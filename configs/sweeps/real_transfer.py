@@ -49,7 +49,7 @@ def sweep(argument):
         closer,
         moved,
         grainy | closer | moved,
-        {"augment.flip_vertical": 0.0},
+        {"augment.flip_vertical": 0.5},
         {"train.ema_decay": 0.0},
         {"loss.consistency_weight": 0.5},
         {"loss.consistency_weight": 0.5, "loss.consistency": "contrastive"},

@@ -21,14 +21,13 @@ _LARGEST = {
 } | appearance.LARGEST
 
 
-# For models that learn from simulated images and are to read real ones. The fetus lies either way
-# up; rotation and shift are the simulator's.
+# For models that learn from simulated images and are to read real ones. Rotation and shift are the
+# simulator's. The probe stays above: no real image shows it below, and to flip costs brain planes.
 SIMULATED_TO_REAL = {
     "rotate_degrees": 0.0,
     "translate": 0.0,
     "jitter": 0.1,
     "zoom": 0.1,
-    "flip_vertical": 0.5,
 } | appearance.OTHER_MACHINES
 
 
