@@ -5,13 +5,13 @@
         --config.models.base.path=runs/base \\
         --config.data.fetal_planes_db.root=FPDB --config.data.hc18.root=HC18
 
-The quickstart's model on more images and for longer; the fetuses lie either way up, and are shown
-as other machines would (`data.augment.SIMULATED_TO_REAL`). `load` takes the average of the
-parameters. What each of these gives, and what gave nothing: benchmarks/RESULTS.md.
+The quickstart's model on more images and for longer, shown as other machines would
+(`data.augment.SIMULATED_TO_REAL`). `load` takes the average of the parameters. What each of these
+gives, and what gave nothing: benchmarks/RESULTS.md.
 
 Hardware: two CPU cores, 4 GiB. Expect half an hour of training, and on real test patients (two
-seeds, research use only; README): planes 0.74 and 0.76 macro F1 among nine candidates, brain planes
-0.48 and 0.46, valid prediction rate of ages 0.95 on HC18.
+seeds, research use only; README): planes 0.82 macro F1 among nine candidates, brain planes 0.52 and
+0.56, valid prediction rate of ages 0.95 and 0.97 on HC18.
 
     fetalclip plan --config configs/phantom_base.py:gpu --topology H100
     fetalclip train --config configs/phantom_base.py:gpu --workdir runs/base_gpu
