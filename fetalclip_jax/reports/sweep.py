@@ -1,6 +1,7 @@
 """sweep.html: what a sweep found, on one self-contained page, with its figures beside it."""
 
 import itertools
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ def write(outcome: Outcome, folder: Folder) -> None:
     """Writes the page, and its figures as PNG."""
     folder.figures.mkdir(parents=True, exist_ok=True)
     sections = [(heading, content) for heading, content in _sections(outcome, folder) if content]
-    name = outcome.plan.path.rpartition("/")[2].partition(".")[0]
+    name = pathlib.PurePath(outcome.plan.path.partition(":")[0]).stem  # its argument may be a path
     title = f"FetalCLIP sweep: {name}"
     runs.write_text(folder.page, page.document(title, _head(outcome), sections))
 
@@ -165,7 +166,11 @@ def _order(value: Any) -> tuple:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else "not set" if value is None else str(value)
+    if isinstance(value, (tuple, list)):
+        return ", ".join(_shown(one) for one in value if one != "") or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "not set" if value is None else str(value) or "none"
 
 
 def _cell(rows: Sequence[Row], settings, wanted: Mapping[str, Any]) -> Cell | None:

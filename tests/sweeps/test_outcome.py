@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import re
 import shutil
@@ -90,6 +91,26 @@ def test_the_page_shows_what_is_there_and_what_is_not(sweep):
     assert (grid.column_field, grid.columns) == ("temperature", ["0.05", "0.1"])
     assert [cell.count for row in grid.cells for cell in row] == [2, 2, 1, 0]
     assert [cell.missing for cell in grid.cells[1]] == ["1 failed", "1 stopped, 1 waiting"]
+
+
+def test_the_page_is_called_after_its_file_whatever_the_argument(sweep):
+    plan, folder, found = sweep
+    plan = dataclasses.replace(plan, path="configs/finetune/real_patients.py:test,runs/base,5")
+    page.write(dataclasses.replace(found, plan=plan), folder)
+    assert "<title>FetalCLIP sweep: real_patients</title>" in folder.page.read_text()
+
+
+def test_nothing_has_a_name_in_the_heat_map(tmp_path):
+    body = """
+    return sweeps.product(
+        sweeps.values("init_from", ["", "runs/base"]),
+        sweeps.values("data.mixture", [(), (("phantom", "", 0.5),)]),
+    )
+"""
+    plan = experiments.read(tmp_path, body)
+    (grid,) = page.grids(outcome.collect(plan, Folder(tmp_path / "work"))).values()
+    assert grid.rows == ["none", "runs/base"]
+    assert sorted(grid.columns) == ["none", "phantom, 0.5"]
 
 
 def test_points_name_what_happened_only_where_something_did(sweep):
