@@ -38,6 +38,7 @@ from fetalclip_jax.models.preprocess import normalise, square_resize
 from fetalclip_jax.phantom.simulator import PLANE_WEIGHTS, Phantom
 
 _BATCH, _RATE, _WARMUP, _DECAY = 64, 5e-4, 30, 0.99
+# With vertical flips, although `phantom_base` has none: what RESULTS.md compares was measured so.
 _AUGMENT = AugmentConfig(
     rotate_degrees=15.0, translate=0.08, jitter=0.15, flip_vertical=0.5, zoom=0.15, **OTHER_MACHINES
 )

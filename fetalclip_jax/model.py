@@ -169,7 +169,7 @@ class Model:
           ValueError: a tap that is no block, outputs that are not finite, or a model of several
             test-time views.
         """
-        self.check_one_view("patches")
+        self.check_one_view("a patch")
         found = self._encode_patches(self.params, self.place(batch), taps=tuple(taps))
         flat = _finite(found.reshape(len(batch), -1), "images")
         return flat.reshape(found.shape)
@@ -204,7 +204,7 @@ class Model:
         """Raises ValueError where a feature is the mean of several views: `what` is of one."""
         if self.test_time_views > 1:
             raise ValueError(
-                f"{what} are of one view of an image, the features of this model the mean of "
+                f"{what} is of one view of an image, and a feature of this model the mean of "
                 f"{self.test_time_views}; open it with test_time_views=1"
             )
 
@@ -287,7 +287,7 @@ class Model:
         # The same parameters are another function under another activation, pooling or precision.
         function = [self.config.to_dict(), jnp.dtype(self._dtype).name]
         if self.test_time_views > 1:
-            function.append(self.test_time_views)
+            function += [self.test_time_views, test_time.LARGEST_DEGREES]
         digest.update(json.dumps(function, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
             digest.update(jax.tree_util.keystr(path).encode())

@@ -107,9 +107,9 @@ def test_other_parameters_make_another_model_of_the_same_programs(folder):
 
 def test_a_feature_is_the_mean_of_the_views_asked_for(folder):
     alone = fetalclip_jax.load(folder)
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     size = alone.config.vision_cfg.image_size
-    pixels = pixels[:, :size, :size]
+    # As many as the test's devices: each has one.
+    pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), np.uint8)
     model = fetalclip_jax.load(folder, test_time_views=2)
     mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
     expected = (alone.encode_pixels(pixels) + alone.encode_pixels(mirrored)) / 2
@@ -121,7 +121,7 @@ def test_a_feature_is_the_mean_of_the_views_asked_for(folder):
     assert len({m.fingerprint for m in (alone, model, model.with_test_time_views(4))}) == 3
     assert model.with_test_time_views(1).fingerprint == alone.fingerprint
     assert model.with_params(model.params).fingerprint == model.fingerprint
-    with pytest.raises(ValueError, match=r"patches are of one view .* mean of 2; open it with"):
+    with pytest.raises(ValueError, match=r"a patch is of one view .* mean of 2; open it with"):
         model.encode_patches(pixels, (1,))
     with pytest.raises(ValueError, match="test_time_views=3"):
         fetalclip_jax.load(folder / "nothing", test_time_views=3)

@@ -18,7 +18,7 @@ A model that saw no head of HC18 may be judged on all:
 `measurements.csv` with circumferences lies beside its table (docs/data_set.md).
 
 Hardware: two CPU cores, a few minutes a model of the quickstart's size. Expect of
-`configs/phantom_base.py`, which saw simulated images alone, a macro F1 of 0.82 for planes (chance:
+`configs/phantom_base.py`, which saw simulated images alone, a macro F1 of 0.81 for planes (chance:
 0.15).
 """
 

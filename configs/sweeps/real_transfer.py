@@ -6,10 +6,10 @@
 Every point is trained on the built-in phantom alone and judged, zero-shot, on official *training*
 patients of FETAL_PLANES_DB (the folder after the colon): planes among nine candidates, and brain
 planes. The base is the recipe of `configs/phantom_base.py`, shorter; each other setting leaves one
-part out, or changes one: grain, zoom, rotation and shift, or all of them, the consistency of two
-pictures of one anatomy, what counts as positive, pixels, temperature, the image tower. The best of
-many settings scores higher on the patients it was chosen by than on others, and what is best in few
-steps may not be in many.
+part out, or changes one: grain, zoom, rotation and shift, or all of them, vertical flips, the
+consistency of two pictures of one anatomy, what counts as positive, pixels, temperature, the image
+tower. The best of many settings scores higher on the patients it was chosen by than on others, and
+what is best in few steps may not be in many.
 
     fetalclip sweep --config configs/sweeps/real_transfer.py:FETAL_PLANES_DB,seeds=3 ...
 

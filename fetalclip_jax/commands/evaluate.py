@@ -96,11 +96,11 @@ def _take(config, given: argparse.Namespace) -> None:
     from fetalclip_jax.evaluation import config as configs
     from fetalclip_jax.evaluation import studies
 
-    for field in _OF_MODELS:
-        if getattr(given, field) is not None and not given.model:
+    for flag, field in _OF_MODELS.items():
+        if getattr(given, flag) is not None and not given.model:
             raise ValueError(
-                f"--{field.replace('_', '-')} is of the models that --model names, and it names "
-                f"none; change those of the file by --config.models.NAME.{_OF_MODELS[field]}="
+                f"--{flag.replace('_', '-')} is of the models that --model names, and it names "
+                f"none; pass --model PATH, or --config.models.NAME.{field}= for one of a file"
             )
     fields = {field: getattr(given, flag) for flag, field in _OF_MODELS.items()}
     fields["tokenizer"] = str(given.tokenizer or "")

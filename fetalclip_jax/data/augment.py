@@ -22,7 +22,8 @@ _LARGEST = {
 
 
 # For models that learn from simulated images and are to read real ones. Rotation and shift are the
-# simulator's. The probe stays above: no real image shows it below, and to flip costs brain planes.
+# simulator's. No vertical flips: no real image shows the probe below, and with them models read
+# brain planes worse.
 SIMULATED_TO_REAL = {
     "rotate_degrees": 0.0,
     "translate": 0.0,
@@ -40,7 +41,7 @@ class AugmentConfig(appearance.Appearance):
       translate: shift along each axis, as a share of the side, within plus or minus this.
       jitter: brightness and contrast are each scaled by a factor within 1 plus or minus this.
       flip: probability of a horizontal flip.
-      flip_vertical: probability of a vertical flip: the fetus lies the other way up.
+      flip_vertical: probability of a vertical flip; it shows the probe below, as no machine does.
       zoom: the logarithm of the magnification is within plus or minus this. The caption of a
         magnified image quotes the pixel spacing it then has.
     """

@@ -12,6 +12,7 @@ from fetalclip_jax import config_files
 from fetalclip_jax.evaluation import studies
 from fetalclip_jax.evaluation.evaluate import Planned
 from fetalclip_jax.evaluation.sources import DataSet
+from fetalclip_jax.models import test_time
 
 
 def default_config() -> ConfigDict:
@@ -144,7 +145,7 @@ def models(config: ConfigDict) -> dict[str, ConfigDict]:
     """The models that have a path.
 
     Raises:
-      ValueError: there are none.
+      ValueError: there are none, or a number of views that there is no set of.
     """
     found = {name: entry for name, entry in config.models.items() if entry.path}
     if not found:
@@ -152,6 +153,11 @@ def models(config: ConfigDict) -> dict[str, ConfigDict]:
             "no model to evaluate: pass --model PATH, or --config.models.NAME.path=PATH for one "
             f"that the file names ({', '.join(config.models) or 'it names none'})"
         )
+    for name, entry in found.items():
+        try:
+            test_time.check(entry.test_time_views)
+        except ValueError as error:
+            raise ValueError(f"model {name}: {error}") from error
     return found
 
 

@@ -91,10 +91,11 @@ def evaluate(
             *(batch_size, workers, seed, say, progress, beside),
         )
         chosen = data or _own_data(name, model)
+        servable = _servable(name, model, studies, say, keep_going)
         if beside and beside not in chosen:
             raise ValueError(f"beside={beside!r} is not one of {', '.join(chosen)}")
         sources = Sources(chosen, model.data, model.config.vision_cfg.image_size, say)
-        for data_name, planned in _pairs(sources, studies, say, keep_going).items():
+        for data_name, planned in _pairs(sources, servable, say, keep_going).items():
             for note in sources.notes(data_name):
                 say(f"{data_name}: {note}")
             for study in planned:
@@ -119,6 +120,28 @@ def _own_data(name: str, model: Model) -> dict[str, DataSet]:
             "--data hc18=HC18"
         )
     return {model.data.source: DataSet(model.data.source, model.data.root)}
+
+
+def _servable(
+    name: str,
+    model: Model,
+    studies: Sequence[Planned],
+    say: Callable[[str], None],
+    keep_going: bool,
+) -> list[Planned]:
+    """The studies that a model can be judged by, and a line for each that it cannot."""
+    found = []
+    for planned in studies:
+        levels_read = {need.level for need in planned.study.needs}
+        try:
+            if levels_read & set(levels.OF_ONE_VIEW):
+                model.check_one_view(f"{name}, {planned.study.name}: what it reads")
+            found.append(planned)
+        except ValueError as error:
+            if not keep_going:
+                raise
+            say(f"lacking: {error}")
+    return found
 
 
 def _pairs(

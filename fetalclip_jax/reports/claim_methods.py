@@ -38,7 +38,7 @@ def architecture(report: Report) -> Iterator[str]:
             words += f"; text transformer of {facts}"
         if vision or text:
             words += _facts(("; shared dimension {}", model["config"].get("embed_dim")))
-        if views := provenance.views_in_words(one):
+        if views := provenance.views_in_words(one.result):
             words += f"; {views}"
         yield f"{words}; fingerprint {model.get('fingerprint', 'not recorded')}."
 

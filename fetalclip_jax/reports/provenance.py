@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fetalclip_jax.evaluation.result import Result
 from fetalclip_jax.evaluation.study import TRANSFORMS
 from fetalclip_jax.evaluation.units import counted, judged_unit
 from fetalclip_jax.reports import naming, page
@@ -49,7 +50,8 @@ def stands_for(*ones: Evaluated, intervals: bool = True) -> str:
     varying = [i for i, parts in enumerate(zip(*bases, strict=True)) if len(set(parts)) > 1]
     shared = [part for i, part in enumerate(bases[0]) if i not in varying]
     lines = _told_apart(ones, bases, varying, _NAMES)
-    if not lines:  # images may differ by one thing and protocols by another: each is said alone
+    if not lines and _no_name_twice(ones):
+        # Images may differ by one thing and protocols by another: each is said alone.
         images = [i for i in varying if i < _PROTOCOL]
         apart = [part for part in (images, *([i] for i in varying if i >= _PROTOCOL)) if part]
         said = [_told_apart(ones, bases, parts, _NAMES) for parts in apart]
@@ -58,6 +60,11 @@ def stands_for(*ones: Evaluated, intervals: bool = True) -> str:
     lines = lines or _lines(ones, bases, varying, _in_full)
     words = "; ".join(lines)
     return f"{words}; all: {', '.join(shared)}." if shared else f"{words}."
+
+
+def _no_name_twice(ones: Sequence[Evaluated]) -> bool:
+    """Whether no model is called as a data set is."""
+    return not {one.model_name for one in ones} & {one.data_name for one in ones}
 
 
 def _told_apart(
@@ -154,9 +161,9 @@ def interval(one: Evaluated) -> str:
     return f"95 % interval: bootstrap over {drawn}{draws}"
 
 
-def views_in_words(one: Evaluated) -> str:
+def views_in_words(result: Result) -> str:
     """ "features averaged over 10 views of each image"; "" for images as they are."""
-    views = number(one.result.model.get("test_time_views")) or 1
+    views = number(result.model.get("test_time_views")) or 1
     return f"features averaged over {views:.0f} views of each image" if views > 1 else ""
 
 
@@ -226,7 +233,7 @@ def in_words(one: Evaluated) -> str:
     headline = next(iter(result.metrics.values()), None)
     if headline is not None and headline.n is not None:
         sentences.append(f"{counted(headline.n, judged_unit(result))} judged")
-    if views := views_in_words(one):
+    if views := views_in_words(one.result):
         sentences.append(views.capitalize())
     sentences += [
         store(name, about, judged_unit(result)) for name, about in data.get("stores", {}).items()
@@ -322,7 +329,7 @@ def _basis(one: Evaluated) -> tuple[str, ...]:
     elif fit := splits(one, learned=True) if _fits(one) else ():
         place += f", fitted on split {' and '.join(map(repr, fit))}"
     protocol = f"protocol {one.result.protocol.get('name', 'not recorded')}"
-    if views := views_in_words(one):
+    if views := views_in_words(one.result):
         protocol += f", {views}"
     return words, place, protocol, interval(one)
 

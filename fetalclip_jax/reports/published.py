@@ -63,7 +63,8 @@ def beside(result: Result) -> str:
     known = BY_STUDY[result.study]
     values = ", ".join(f"{model} {value:.3f}" for model, value in known.values.items())
     on = known.data + (f", {known.images:,} images" if known.images else "")
-    return f"published ({SOURCE}), {result.study} {known.metric} on {on}: {values}"
+    by = ", by one view of each image" if provenance.views_in_words(result) else ""
+    return f"published ({SOURCE}), {result.study} {known.metric} on {on}{by}: {values}"
 
 
 def table(contents: Contents) -> list[tuple[str, ...]]:
@@ -116,4 +117,5 @@ def _measured(one: Evaluated) -> str:
     counted = "" if images is None else f", {images:,} images"
     if images is not None and patients is not None:
         counted += f" of {patients:,} patients"
-    return f"{words}, {one.data_name}{counted}"
+    views = provenance.views_in_words(one.result)
+    return f"{words}, {one.data_name}{counted}" + (f", {views}" if views else "")

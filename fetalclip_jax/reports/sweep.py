@@ -148,7 +148,7 @@ def grids(outcome: Outcome) -> dict[str, Grid]:
             ]
             for row in rows
         ]
-        title = ", ".join(f"{short(name, fields)} {value}" for name, value in fixed.items())
+        title = ", ".join(f"{short(name, fields)} {_shown(value)}" for name, value in fixed.items())
         found[title] = Grid(
             naming.display(short(row_field, fields)) if row_field else "",
             naming.display(short(column_field, fields)),

@@ -64,7 +64,17 @@ def test_several_views_of_each_image_are_another_model(trained, run, tmp_path):
         *("evaluate", "--model", trained, "--study", "explanation.head", "--workers=0"),
         *("--test-time-views=4", "--output", tmp_path / "maps"),
     )
-    assert (status, "activation maps are of one view" in error) == (2, True)
+    assert (status, "explanation.head: what it reads is of one view" in error) == (2, True)
+    printed, error, status = run(
+        *("evaluate", "--model", trained, "--study", "explanation.head", "zero_shot.brain"),
+        *("--config.keep_going=True", "--test-time-views=2", "--resamples=50", "--workers=0"),
+        *("--output", tmp_path / "rest"),
+    )
+    assert status == 0, error
+    assert "lacking: tiny, explanation.head: what it reads is of one view" in printed
+    assert "tiny (2 views of each image) on phantom, zero_shot.brain" in printed
+    _, error, status = run(*command, "--model", model, "--test-time-views=3", "--output", output)
+    assert (status, "model both: test_time_views=3: use 1" in error) == (2, True)
 
 
 @pytest.mark.parametrize("flag", ["--test-time-views=2", "--dtype=bfloat16"])
@@ -73,7 +83,7 @@ def test_a_flag_of_models_without_a_model_is_refused(run, tmp_path, flag):
     _, error, status = run(*command, flag)
     assert status == 2
     name = flag[2:].partition("=")[0].replace("-", "_")
-    assert f"by --config.models.NAME.{name}=" in error
+    assert f"pass --model PATH, or --config.models.NAME.{name}=" in error
 
 
 def test_the_report_gathers_a_run_under_the_names_scripts_know(evaluated, run):

@@ -50,14 +50,20 @@ def test_features_of_several_views_are_said():
 
 def test_images_and_views_that_differ_apart_are_each_said_once():
     ten = MODEL | {"name": "ten", "test_time_views": 10}
-    several = [
-        brain(model=model, data=data, count=count)
-        for model in (MODEL, ten)
-        for data, count in ((DATA, 120), (REAL, 60))
-    ]
-    words = provenance.stands_for(*several)
+
+    def several(real):
+        return [
+            brain(model=model, data=data, count=count)
+            for model in (MODEL, ten)
+            for data, count in ((DATA, 120), (real, 60))
+        ]
+
+    words = provenance.stands_for(*several(REAL))
     for once in ("n = 120", "n = 60", "over 10 views", "ten: protocol default, features"):
         assert words.count(once) == 1, words
+    # A name that is a model's and a data set's would not say of which.
+    words = provenance.stands_for(*several(REAL | {"name": "ten"}))
+    assert "ten / ten: n = 60 images" in words
 
 
 def test_results_that_stand_for_the_same_say_it_once():

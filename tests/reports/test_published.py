@@ -5,7 +5,14 @@ import pathlib
 from fetalclip_jax.labels import PLANES
 from fetalclip_jax.reports import published
 from fetalclip_jax.reports.reading import Contents, Evaluated
-from tests.reports.conftest import PROTOCOL, REAL, ZERO_SHOT_LABELS, age_result, classification
+from tests.reports.conftest import (
+    MODEL,
+    PROTOCOL,
+    REAL,
+    ZERO_SHOT_LABELS,
+    age_result,
+    classification,
+)
 
 PAPER = PROTOCOL | {"name": "paper"}
 
@@ -42,3 +49,12 @@ def test_no_published_numbers_beside_other_protocols_or_simulated_images():
     assert published.beside(planes(data=REAL)) == ""
     assert published.beside(planes(protocol=PAPER)) == ""
     assert "FetalCLIP 0.973" in published.beside(planes(data=REAL, protocol=PAPER))
+
+
+def test_several_views_are_said_beside_published_numbers_of_one():
+    ten = planes(data=REAL, protocol=PAPER, model=MODEL | {"test_time_views": 10})
+    assert "by one view of each image: FetalCLIP 0.973" in published.beside(ten)
+    assert published.table(contents(ten))[1][1].endswith(
+        "features averaged over 10 views of each image"
+    )
+    assert "view" not in published.beside(planes(data=REAL, protocol=PAPER))

@@ -219,7 +219,7 @@ def upsample(
 
 
 def _checked(model, block: int) -> int:
-    model.check_one_view("activation maps")
+    model.check_one_view("an activation map")
     return choose_block(model.config.vision_cfg, block)
 
 

@@ -22,6 +22,8 @@ LEVELS = {
     "pixels": "fetalclip_jax.evaluation.features.pixels",
     "tokens": "fetalclip_jax.evaluation.features.tokens",
 }
+# What these store is of a single view of an image; a model of several test-time views has none.
+OF_ONE_VIEW = ("pixels", "tokens")
 
 
 @dataclasses.dataclass(frozen=True)
