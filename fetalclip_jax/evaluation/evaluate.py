@@ -91,9 +91,9 @@ def evaluate(
             *(batch_size, workers, seed, say, progress, beside),
         )
         chosen = data or _own_data(name, model)
-        servable = _servable(name, model, studies, say, keep_going)
         if beside and beside not in chosen:
             raise ValueError(f"beside={beside!r} is not one of {', '.join(chosen)}")
+        servable = _servable(name, model, studies, say, keep_going)
         sources = Sources(chosen, model.data, model.config.vision_cfg.image_size, say)
         for data_name, planned in _pairs(sources, servable, say, keep_going).items():
             for note in sources.notes(data_name):
