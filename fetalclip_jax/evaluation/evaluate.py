@@ -94,6 +94,8 @@ def evaluate(
         if beside and beside not in chosen:
             raise ValueError(f"beside={beside!r} is not one of {', '.join(chosen)}")
         servable = _servable(name, model, studies, say, keep_going)
+        if studies and not servable:
+            continue  # it was said of each; other models may be judged
         sources = Sources(chosen, model.data, model.config.vision_cfg.image_size, say)
         for data_name, planned in _pairs(sources, servable, say, keep_going).items():
             for note in sources.notes(data_name):

@@ -65,6 +65,12 @@ def test_several_views_of_each_image_are_another_model(trained, run, tmp_path):
         *("--test-time-views=4", "--output", tmp_path / "maps"),
     )
     assert (status, "explanation.head: what it reads is of one view" in error) == (2, True)
+    # What cannot be measured of one model keeps no other from being judged.
+    printed, error, status = run(
+        *("evaluate", "--model", trained, "--study", "explanation.head", "--workers=0"),
+        *("--config.keep_going=True", "--test-time-views=4", "--output", tmp_path / "none"),
+    )
+    assert (status, "0 results in" in printed) == (0, True), error
     printed, error, status = run(
         *("evaluate", "--model", trained, "--study", "explanation.head", "zero_shot.brain"),
         *("--config.keep_going=True", "--test-time-views=2", "--resamples=50", "--workers=0"),

@@ -85,9 +85,11 @@ def explain(
       against_others: see `cam.target`.
 
     Raises:
-      ValueError: a class that the prompts do not have, nothing to set it against, or as the method.
+      ValueError: a class that the prompts do not have, nothing to set it against, a model of
+        several test-time views, or as the method.
     """
     classes = list(prompts)
+    model.check_one_view("an activation map")  # before all images are encoded
     block = cam.choose_block(model.config.vision_cfg, block)
     check_class(prompts, name)
     embedded = class_features.embed_classes(model, prompts)

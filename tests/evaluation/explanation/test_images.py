@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import fetalclip_jax
 from fetalclip_jax import storage
 from fetalclip_jax.data.example import BadExampleError
 from fetalclip_jax.evaluation.explanation import cam, images
@@ -22,6 +23,7 @@ def model(lookup_model):
     found = lookup_model(lambda text: np.eye(3)[list(PROMPTS).index(text)])
     vision = VisionConfig(image_size=SIZE, patch_size=2, layers=3, width=64, pool_type="grid")
     found.config = types.SimpleNamespace(vision_cfg=vision)
+    found.check_one_view = lambda what: None
     found.encode_pixels = lambda pixels: pixels[:, 0, :3, 0].astype(np.float32) + 1
     return found
 
@@ -99,6 +101,14 @@ def test_what_cannot_be_asked_is_refused(model, store, asked):
     with pytest.raises(ValueError, match="one class and nothing to set it against"):
         images.explain(model, store, {"brain": ["brain"]})
     assert asked == []
+
+
+def test_a_model_of_several_views_is_refused_before_it_encodes(model, store, asked, monkeypatch):
+    ten = fetalclip_jax.load("ViT-Mi-16-96-conv", test_time_views=10)
+    monkeypatch.setattr(model, "check_one_view", ten.check_one_view, raising=False)
+    monkeypatch.setattr(model, "encode_pixels", lambda pixels: pytest.fail("it encodes"))
+    with pytest.raises(ValueError, match="an activation map is of one view of an image"):
+        images.explain(model, store, PROMPTS)
 
 
 def test_one_file_is_a_source(tmp_path):
